@@ -1,7 +1,7 @@
 """Listening addresses: parsed from the environment and tried before any process starts.
 
-A taken port is found here, in one place and before anything is running, so that the operator reads one line that names the
-variable to change rather than a child's traceback in a restart loop.
+A taken port is found here, in one place and before anything is running, so that the operator reads one line that names
+the variable to change rather than a child's traceback in a restart loop.
 """
 
 from __future__ import annotations

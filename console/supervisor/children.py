@@ -21,8 +21,8 @@ def children(*, embedded: bool, http: str) -> list[Child]:
     host, _, port = http.rpartition(":")
     web = (
         *python, "-m", "uvicorn", "console.asgi:application", "--host", host.strip("[]"), "--port", port,
-        "--ws", "websockets-sansio", "--lifespan", "off", "--timeout-graceful-shutdown", "3", "--no-access-log", "--log-level", "warning",
-        "--no-proxy-headers", "--no-server-header",
+        "--ws", "websockets-sansio", "--lifespan", "off", "--timeout-graceful-shutdown", "3",
+        "--no-access-log", "--log-level", "warning",        "--no-proxy-headers", "--no-server-header",
     )  # fmt: skip
     worker = (
         *python, "-m", "celery", "-A", "console", "worker", "-B", "--pool", "threads", "--concurrency", "4",

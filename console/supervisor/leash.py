@@ -1,9 +1,9 @@
 """The leash: ends the children, and theirs, of a supervisor that was killed without a chance to do it.
 
-A small process of its own reads a pipe whose writing end only the supervisor holds. The supervisor writes `+<group>` when a
-child starts and `-<group>` when it is gone. At the end of the pipe, however the supervisor ended, every process group still
-named is asked to stop and, after a grace period, killed. Process groups rather than processes, so that a worker's own
-children go with it. (PR_SET_PDEATHSIG reaches direct children only.)
+A small process of its own reads a pipe whose writing end only the supervisor holds. The supervisor writes `+<group>`
+when a child starts and `-<group>` when it is gone. At the end of the pipe, however the supervisor ended, every process
+group still named is asked to stop and, after a grace period, killed. Process groups rather than processes, so that a
+worker's own children go with it. (PR_SET_PDEATHSIG reaches direct children only.)
 """
 
 from __future__ import annotations

@@ -22,7 +22,12 @@ class Process:
     """Keeps one child running until `stop` is called. `note` tells the leash (`+group`, `-group`)."""
 
     def __init__(
-        self, child: Child, environ: Mapping[str, str], *, note: Callable[[str], None], write: Callable[[str, str], None]
+        self,
+        child: Child,
+        environ: Mapping[str, str],
+        *,
+        note: Callable[[str], None],
+        write: Callable[[str, str], None],
     ) -> None:
         self.child = child
         self.restarts = 0

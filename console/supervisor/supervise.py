@@ -26,12 +26,20 @@ class Supervisor:
     """Owns the children of one data folder."""
 
     def __init__(
-        self, children: Sequence[Child], environ: Mapping[str, str], folder: Path, *, write: Callable[[str, str], None]
+        self,
+        children: Sequence[Child],
+        environ: Mapping[str, str],
+        folder: Path,
+        *,
+        write: Callable[[str, str], None],
     ) -> None:
         self._folder = folder
         self._write = write
         self._leash = subprocess.Popen(
-            [sys.executable, "-m", "console.supervisor.leash"], stdin=subprocess.PIPE, bufsize=0, close_fds=True
+            [sys.executable, "-m", "console.supervisor.leash"],
+            stdin=subprocess.PIPE,
+            bufsize=0,
+            close_fds=True,
         )
         self._processes = [Process(child, environ, note=self._note, write=write) for child in children]
 
@@ -107,7 +115,8 @@ class Supervisor:
         return {
             "supervisor": os.getpid(),
             "processes": [
-                {"name": p.child.name, "pid": p.pid, "restarts": p.restarts, "last_exit": p.last_exit} for p in self._processes
+                {"name": p.child.name, "pid": p.pid, "restarts": p.restarts, "last_exit": p.last_exit}
+                for p in self._processes
             ],
         }
 

@@ -6,16 +6,18 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 
 from console.supervisor.children import Child
-from console.supervisor.leash import alive
 
 BACK_OFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 STEADY_SECONDS = 30.0  # a child that ran this long starts its next back-off from the beginning
 LONGEST_LINE = 64 * 1024
+LAST_WORDS_SECONDS = 1.0  # for output still in the pipe when a child has ended
 
 
 class Process:
@@ -35,7 +37,7 @@ class Process:
         self._environ = environ
         self._note = note
         self._write = write
-        self._running: asyncio.subprocess.Process | None = None
+        self._running: subprocess.Popen[bytes] | None = None
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -51,16 +53,12 @@ class Process:
         """SIGTERM, and SIGKILL to the whole group after `within` seconds; returns when nothing of it is left."""
         self._stopping.set()
         if self._running and self._running.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._running.send_signal(signal.SIGTERM)
-            try:
-                await asyncio.wait_for(asyncio.shield(self._running.wait()), within)
-            except TimeoutError:
-                self._write(self.child.name, f"did not stop within {within:g} s and is killed")
-        if self._running:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._running.pid, signal.SIGKILL)
+            self._running.terminate()
         if self._task:
+            done, _ = await asyncio.wait({self._task}, timeout=within)
+            if not done and self._running:
+                self._write(self.child.name, f"did not stop within {within:g} s and is killed")
+                end_group(self._running.pid)
             await self._task
 
     async def _keep_running(self) -> None:
@@ -79,53 +77,46 @@ class Process:
                 await asyncio.wait_for(self._stopping.wait(), delay)
 
     async def _run_once(self) -> None:
-        self._running = await asyncio.create_subprocess_exec(
-            *self.child.command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
+        self._running = running = subprocess.Popen(  # noqa: ASYNC220, S603 - a fork of milliseconds; our own command
+            self.child.command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             env=dict(self._environ),
-            limit=LONGEST_LINE,
             process_group=0,
         )
-        group = self._running.pid
-        self._note(f"+{group}")
-        await self._pump(self._running)
-        self.last_exit = await self._running.wait()
-        if alive(group):  # what a crashed child left behind would hold its ports and files
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(group, signal.SIGKILL)
-        self._note(f"-{group}")
+        self._note(f"+{running.pid}")
+        pump = threading.Thread(target=self._pump, args=(running,), name=f"{self.child.name} output", daemon=True)
+        pump.start()
+        # In threads, since asyncio's own subprocess.wait() also waits for the pipe, which a grandchild may hold open.
+        self.last_exit = await asyncio.to_thread(running.wait)
+        end_group(running.pid)  # what a crashed child left behind would hold its ports and files
+        self._note(f"-{running.pid}")
+        await asyncio.to_thread(pump.join, LAST_WORDS_SECONDS)
 
-    async def _pump(self, running: asyncio.subprocess.Process) -> None:
-        """Copy the child's output line by line until the child ends (not until a grandchild lets go of the pipe)."""
+    def _pump(self, running: subprocess.Popen[bytes]) -> None:
+        """Copy the child's output line by line; what is over the longest line is left out and said."""
         assert running.stdout is not None
-        ended = asyncio.create_task(running.wait())
-        try:
-            while True:
-                reading = asyncio.create_task(running.stdout.readline())
-                await asyncio.wait({reading, ended}, return_when=asyncio.FIRST_COMPLETED)
-                if not reading.done():
-                    await asyncio.wait({reading}, timeout=0.5)
-                if not reading.done():
-                    reading.cancel()
-                    return
-                try:
-                    line = reading.result()
-                except ValueError:  # a line over the limit: the reader has dropped it
-                    self._write(self.child.name, f"(a line of over {LONGEST_LINE} bytes was dropped)")
+        with running.stdout as output:
+            while line := output.readline(LONGEST_LINE):
+                if line.endswith(b"\n") or len(line) < LONGEST_LINE:
+                    self._write(self.child.name, line.decode(errors="replace").rstrip("\n"))
                     continue
-                if not line:
-                    return
-                self._write(self.child.name, line.decode(errors="replace").rstrip("\n"))
-        finally:
-            await asyncio.wait({ended}, timeout=None)
+                while line and not line.endswith(b"\n"):
+                    line = output.readline(LONGEST_LINE)
+                self._write(self.child.name, f"(a line of over {LONGEST_LINE} bytes was dropped)")
 
     def _ending(self) -> str:
         code = self.last_exit
         if code is not None and code < 0:
             return f"signal {signal.Signals(-code).name}"
         return f"exit status {code}"
+
+
+def end_group(group: int) -> None:
+    """SIGKILL to what is left of a process group."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)
 
 
 def prefixed(stream: Callable[[str], object] = sys.stdout.write) -> Callable[[str, str], None]:

@@ -45,8 +45,10 @@ def kafka_section(scale: float) -> None:
                 read = kafka.consume(cluster, topic, partitions=partitions, count=wanted)
                 kafka.delete_topic(cluster, topic)
                 flows.append(
-                    [cluster.name, f"{size} B", partitions, count(made.rate), f"{made.cpu:.1f}"]
-                    + [count(read.rate), f"{read.cpu:.1f}"]
+                    [
+                        *(cluster.name, f"{size} B", partitions),
+                        *(count(made.rate), f"{made.cpu:.1f}", count(read.rate), f"{read.cpu:.1f}"),
+                    ]
                 )
         latency = kafka.latency(cluster, kafka.create_topic(cluster, 1), rate=1_000, seconds=max(5, 20 * scale))
         memory = machine.usage(cluster.pid).rss / 2**20

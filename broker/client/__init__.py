@@ -82,9 +82,7 @@ def capabilities(settings: Settings | None = None, *, timeout: float = 15.0) -> 
         return cluster.probe()
 
 
-def producer(
-    settings: Settings | None = None, *, transactional_id: str | None = None, **options: Any
-) -> Producer:
+def producer(settings: Settings | None = None, *, transactional_id: str | None = None, **options: Any) -> Producer:
     """A producer (idempotent, acks=all); with a transactional id, a transactional one. Options: see
     `Producer`."""
     return Producer(settings or Settings.from_env(), transactional_id=transactional_id, **options)

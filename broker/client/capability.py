@@ -43,6 +43,4 @@ class Capabilities:
     def missing(self) -> dict[str, str]:
         """Name → reason of every ability that is not there."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {
-            name: value.reason for name, value in values.items() if isinstance(value, Ability) and not value
-        }
+        return {name: value.reason for name, value in values.items() if isinstance(value, Ability) and not value}

@@ -171,15 +171,11 @@ class Consumer:
             if outcome.error is not None:
                 raise translate(outcome.error)
 
-    def committed(
-        self, partitions: Iterable[TopicPartition], timeout: float = 10.0
-    ) -> dict[TopicPartition, Committed]:
+    def committed(self, partitions: Iterable[TopicPartition], timeout: float = 10.0) -> dict[TopicPartition, Committed]:
         """What the group has committed; partitions without an offset are left out."""
         found = self._call(self._raw.committed, _partitions(partitions), timeout)
         return {
-            TopicPartition(p.topic, p.partition): Committed(p.offset, p.metadata or "")
-            for p in found
-            if p.offset >= 0
+            TopicPartition(p.topic, p.partition): Committed(p.offset, p.metadata or "") for p in found if p.offset >= 0
         }
 
     def position(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:

@@ -129,17 +129,11 @@ class CoordinatorMoved(ClusterError):
     codes = frozenset({5, 6, 14, 15, 16, 41})
 
 
-RETRIABLE = frozenset(
-    {3, 5, 6, 7, 8, 9, 13, 14, 15, 16, 19, 20, 27, 41, 56, 60, 70, 71, 72, 74, 75, 78, 88, 100, 103}
-)
-_BY_CODE: dict[int, type[ClusterError]] = {
-    code: kind for kind in ClusterError.__subclasses__() for code in kind.codes
-}
+RETRIABLE = frozenset({3, 5, 6, 7, 8, 9, 13, 14, 15, 16, 19, 20, 27, 41, 56, 60, 70, 71, 72, 74, 75, 78, 88, 100, 103})
+_BY_CODE: dict[int, type[ClusterError]] = {code: kind for kind in ClusterError.__subclasses__() for code in kind.codes}
 _FENCED = frozenset({47, 90, KafkaError._FENCED})
 _AUTHENTICATION = frozenset({58, KafkaError._AUTHENTICATION})
-_UNREACHABLE = frozenset(
-    {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE, KafkaError._SSL}
-)
+_UNREACHABLE = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE, KafkaError._SSL})
 _TIMED_OUT = frozenset({KafkaError._TIMED_OUT, KafkaError._MSG_TIMED_OUT, KafkaError._TIMED_OUT_QUEUE})
 _UNSUPPORTED = frozenset({35, KafkaError._UNSUPPORTED_FEATURE})
 _UNKNOWN_HERE = {KafkaError._UNKNOWN_TOPIC: 3, KafkaError._UNKNOWN_PARTITION: 3}

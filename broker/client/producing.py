@@ -103,9 +103,7 @@ def _failure(error: KafkaError, message: Message) -> Failure:
     purged = error.code() == KafkaError._PURGE_INFLIGHT
     cause = TimedOut("dropped while on its way") if purged else translate(error)
     partition = message.partition()
-    return Failure(
-        message.topic() or "", -1 if partition is None else partition, message.key(), message.value(), cause
-    )
+    return Failure(message.topic() or "", -1 if partition is None else partition, message.key(), message.value(), cause)
 
 
 class _Place:
@@ -273,9 +271,7 @@ class Producer:
         batch.seal()
         while not finished:
             if time.monotonic() > deadline:
-                raise TimedOut(
-                    f"{batch.pending} of {batch.sent} records without an outcome after {timeout:g} s"
-                )
+                raise TimedOut(f"{batch.pending} of {batch.sent} records without an outcome after {timeout:g} s")
             self._raw.poll(0.05)
         return batch.failures
 
@@ -348,16 +344,12 @@ class Producer:
     def abort(self, timeout: float = 30.0) -> None:
         self._transactional(self._raw.abort_transaction, timeout)
 
-    def send_offsets(
-        self, offsets: Mapping[TopicPartition, int], group: object, timeout: float = 30.0
-    ) -> None:
+    def send_offsets(self, offsets: Mapping[TopicPartition, int], group: object, timeout: float = 30.0) -> None:
         """Make the next offsets to read of a consumer (`Consumer.group_metadata()`) part of the
         transaction."""
         from confluent_kafka import TopicPartition as RawTopicPartition
 
-        positions = [
-            RawTopicPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()
-        ]
+        positions = [RawTopicPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()]
         self._transactional(self._raw.send_offsets_to_transaction, positions, group, timeout)
 
     def _transactional(self, call: Callable[..., Any], *arguments: Any) -> None:

@@ -41,14 +41,10 @@ class Settings:
         if not self.bootstrap:
             raise SettingsError("no bootstrap address")
         if self.security not in PROTOCOLS:
-            raise SettingsError(
-                f"SLUICE_KAFKA_SECURITY is {self.security!r}; it must be one of {', '.join(PROTOCOLS)}"
-            )
+            raise SettingsError(f"SLUICE_KAFKA_SECURITY is {self.security!r}; it must be one of {', '.join(PROTOCOLS)}")
         if self.mechanism not in MECHANISMS:
             known = ", ".join(MECHANISMS[1:])
-            raise SettingsError(
-                f"SLUICE_KAFKA_SASL_MECHANISM is {self.mechanism!r}; it must be one of {known}"
-            )
+            raise SettingsError(f"SLUICE_KAFKA_SASL_MECHANISM is {self.mechanism!r}; it must be one of {known}")
         if self.sasl and not self.mechanism:
             raise SettingsError(f"{self.security} needs SLUICE_KAFKA_SASL_MECHANISM")
 

@@ -133,9 +133,7 @@ class AsyncAdmin:
         validate_only: bool = False,
     ) -> None:
         """Change some entries and leave the others (IncrementalAlterConfigs)."""
-        changes = configs.Changes(
-            set=set or {}, delete=tuple(delete), append=append or {}, subtract=subtract or {}
-        )
+        changes = configs.Changes(set=set or {}, delete=tuple(delete), append=append or {}, subtract=subtract or {})
         await configs.alter(self.link, resource, changes, validate_only=validate_only)
 
     # --- offsets
@@ -231,9 +229,7 @@ class AsyncAdmin:
     async def describe_transactions(self, ids: Iterable[str]) -> dict[str, Transaction]:
         return await transactions.describe(self.link, ids)
 
-    async def producers(
-        self, partitions: Iterable[TopicPartition]
-    ) -> dict[TopicPartition, tuple[ActiveProducer, ...]]:
+    async def producers(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, tuple[ActiveProducer, ...]]:
         return await transactions.producers(self.link, partitions)
 
     async def abort_transaction(self, partition: TopicPartition, producer: ActiveProducer) -> None:
@@ -314,9 +310,7 @@ class Admin:
         *,
         validate_only: bool = False,
     ) -> None:
-        self._run(
-            self._admin.create_topic(name, partitions, replication, configs, validate_only=validate_only)
-        )
+        self._run(self._admin.create_topic(name, partitions, replication, configs, validate_only=validate_only))
 
     def delete_topics(self, names: Iterable[str]) -> Outcomes:
         return self._run(self._admin.delete_topics(names))
@@ -409,9 +403,7 @@ class Admin:
     def users(self, names: Iterable[str] | None = None) -> tuple[User, ...]:
         return self._run(self._admin.users(names))
 
-    def put_user(
-        self, name: str, password: str, mechanism: Scram = Scram.SHA_512, iterations: int = 8192
-    ) -> None:
+    def put_user(self, name: str, password: str, mechanism: Scram = Scram.SHA_512, iterations: int = 8192) -> None:
         self._run(self._admin.put_user(name, password, mechanism, iterations))
 
     def delete_user(self, name: str, mechanism: Scram) -> None:
@@ -434,9 +426,7 @@ class Admin:
     def describe_transactions(self, ids: Iterable[str]) -> dict[str, Transaction]:
         return self._run(self._admin.describe_transactions(ids))
 
-    def producers(
-        self, partitions: Iterable[TopicPartition]
-    ) -> dict[TopicPartition, tuple[ActiveProducer, ...]]:
+    def producers(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, tuple[ActiveProducer, ...]]:
         return self._run(self._admin.producers(partitions))
 
     def abort_transaction(self, partition: TopicPartition, producer: ActiveProducer) -> None:

@@ -1,4 +1,4 @@
-"""The whole product, started as a user starts it: `manage.py up` on free loopback ports with a data folder of its own."""
+"""The whole product, started as a user starts it: `manage.py up` on free loopback ports, with its own data folder."""
 
 from __future__ import annotations
 

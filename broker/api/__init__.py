@@ -1,0 +1,1 @@
+"""One module per API family: what each Kafka API answers."""

@@ -1,0 +1,1 @@
+"""The shells: sockets, time, long polls, and the fsync."""

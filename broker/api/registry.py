@@ -84,8 +84,8 @@ class Api:
 def handles(
     key: int,
     *,
-    min: int,  # noqa: A002 — the wire's own word
-    max: int,  # noqa: A002 — the wire's own word
+    min: int,
+    max: int,
     pipelined: bool = False,
     before_authentication: bool = False,
     advertised_min: int | None = None,

@@ -1,4 +1,4 @@
-"""Random, truncated and oversized bytes at every port of the running product: those connections end, nothing else does."""
+"""Random, truncated and oversized bytes at every port of the running product end their own connection, nothing else."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def throw_all(product: Product, rng: random.Random, pieces: int) -> None:
 def settle(product: Product, pids: dict[str, int]) -> None:
     """Wait until the connections thrown at the product are gone from its processes."""
     deadline = time.monotonic() + 20
-    last = {name: -1 for name in pids}
+    last = dict.fromkeys(pids, -1)
     while time.monotonic() < deadline:
         now = {name: descriptors(pid) for name, pid in pids.items()}
         if now == last:

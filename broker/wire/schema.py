@@ -98,7 +98,10 @@ def apis() -> dict[int, Api]:
     found = []
     for name, body in _raw().items():
         if body.get("type") == "request":
-            valid, flexible = _versions(body["validVersions"]), _versions(body.get("flexibleVersions", "none"))
+            valid, flexible = (
+                _versions(body["validVersions"]),
+                _versions(body.get("flexibleVersions", "none")),
+            )
             unstable = bool(body.get("latestVersionUnstable"))
             found.append(
                 Api(
@@ -163,7 +166,9 @@ def _raw() -> dict[str, Any]:
 
 def _structs(body: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """Every struct of a message by name: those defined in place and the common ones."""
-    found: dict[str, list[dict[str, Any]]] = {each["name"]: each["fields"] for each in body.get("structs", ())}
+    found: dict[str, list[dict[str, Any]]] = {
+        each["name"]: each["fields"] for each in body.get("structs", ())
+    }
     waiting = [*body["fields"], *(field for fields in found.values() for field in fields)]
     while waiting:
         each = waiting.pop()

@@ -206,9 +206,7 @@ def keyed(pairs: Sequence[tuple[bytes | None, bytes | None]], timestamp: int) ->
     raise NotImplementedError
 
 
-def marker(
-    producer_id: int, producer_epoch: int, *, commit: bool, coordinator_epoch: int, timestamp: int
-) -> bytes:
+def marker(producer_id: int, producer_epoch: int, *, commit: bool, coordinator_epoch: int, timestamp: int) -> bytes:
     """A control batch that ends a transaction, at offset 0."""
     raise NotImplementedError
 

@@ -74,6 +74,10 @@ class _Collector:
 
 
 async def _answer(send: Send, status: int, body: bytes, kind: bytes) -> None:
-    headers: list[Any] = [(b"content-type", kind), (b"cache-control", b"no-store"), (b"content-length", str(len(body)).encode())]
+    headers: list[Any] = [
+        (b"content-type", kind),
+        (b"cache-control", b"no-store"),
+        (b"content-length", str(len(body)).encode()),
+    ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

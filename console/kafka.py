@@ -80,7 +80,11 @@ def settings(client_id: str = "sluice-console") -> Settings:
     """Where the cluster is now; raises SettingsError."""
     from django.conf import settings as django_settings
 
-    environ = {**os.environ, "SLUICE_DATA": str(django_settings.SLUICE.data), "SLUICE_KAFKA": django_settings.SLUICE.kafka}
+    environ = {
+        **os.environ,
+        "SLUICE_DATA": str(django_settings.SLUICE.data),
+        "SLUICE_KAFKA": django_settings.SLUICE.kafka,
+    }
     return Settings.from_env(environ, client_id=client_id)
 
 

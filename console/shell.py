@@ -35,7 +35,9 @@ NAVIGATION: tuple[tuple[Any, tuple[Item, ...]], ...] = (
     (
         _("Streaming"),
         (
-            Item(label=_("Topics"), icon="layers", view="console:topic-list", prefix="topic-", keys="t", count="topics"),
+            Item(
+                label=_("Topics"), icon="layers", view="console:topic-list", prefix="topic-", keys="t", count="topics"
+            ),
             Item(label=_("Groups"), icon="users", view="console:group-list", prefix="group-", keys="c", count="groups"),
             Item(label=_("Dead letters"), icon="inbox", view="console:dlq-list", prefix="dlq-", keys="d", count="dlq"),
         ),
@@ -43,7 +45,14 @@ NAVIGATION: tuple[tuple[Any, tuple[Item, ...]], ...] = (
     (
         _("Gateway"),
         (
-            Item(label=_("Devices"), icon="radio-tower", view="console:device-list", prefix="device-", keys="v", count="devices"),
+            Item(
+                label=_("Devices"),
+                icon="radio-tower",
+                view="console:device-list",
+                prefix="device-",
+                keys="v",
+                count="devices",
+            ),
             Item(label=_("Routes"), icon="route", view="console:route-list", prefix="route-", keys="r"),
             Item(label=_("Policies"), icon="shield-check", view="console:policy-list", prefix="policy-", keys="p"),
         ),
@@ -60,7 +69,12 @@ NAVIGATION: tuple[tuple[Any, tuple[Item, ...]], ...] = (
                 permission=Permission.ACCESS_VIEW,
             ),
             Item(
-                label=_("ACLs"), icon="lock", view="console:acl-list", prefix="acl-", keys="a", permission=Permission.ACCESS_VIEW
+                label=_("ACLs"),
+                icon="lock",
+                view="console:acl-list",
+                prefix="acl-",
+                keys="a",
+                permission=Permission.ACCESS_VIEW,
             ),
         ),
     ),

@@ -32,7 +32,9 @@ def change_role(*, actor: User, account: User, role: Role) -> None:
     demand(actor, Permission.ACCOUNT_MANAGE)
     before: dict[str, Any] = {"role": account.role}
     with (
-        audit.change(actor, "account.role", kind="account", name=account.username, before=before, after={"role": role.value}),
+        audit.change(
+            actor, "account.role", kind="account", name=account.username, before=before, after={"role": role.value}
+        ),
         transaction.atomic(),
     ):
         account.role = role

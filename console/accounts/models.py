@@ -19,7 +19,9 @@ class User(AbstractUser):
         LOCAL = "local", _("Local time")
         UTC = "utc", _("UTC")
 
-    role = models.CharField(_("role"), max_length=16, default=Role.VIEWER, choices=[(r.value, ROLE_LABELS[r]) for r in Role])
+    role = models.CharField(
+        _("role"), max_length=16, default=Role.VIEWER, choices=[(r.value, ROLE_LABELS[r]) for r in Role]
+    )
     theme = models.CharField(_("theme"), max_length=8, default=Theme.SYSTEM, choices=Theme.choices)
     clock = models.CharField(_("times"), max_length=8, default=Clock.LOCAL, choices=Clock.choices)
     language = models.CharField(_("language"), max_length=16, blank=True)

@@ -59,7 +59,11 @@ def preferences(request: HttpRequest) -> HttpResponse:
     """Theme, clock and language; a form field that is not sent stays as it was."""
     user = cast(User, request.user)
     if request.method != "POST":
-        return render(request, "accounts/preferences.html", {"form": PreferencesForm(instance=user), "languages": settings.LANGUAGES})
+        return render(
+            request,
+            "accounts/preferences.html",
+            {"form": PreferencesForm(instance=user), "languages": settings.LANGUAGES},
+        )
     current = {"theme": user.theme, "clock": user.clock, "language": user.language}
     form = PreferencesForm(data=current | request.POST.dict(), instance=user)
     if not form.is_valid():

@@ -40,9 +40,7 @@ def system(name: str) -> _System:
 
 
 @contextlib.contextmanager
-def change(
-    actor: Any, action: str, *, kind: str, name: str, before: Any = None, after: Any = None
-) -> Iterator[Change]:
+def change(actor: Any, action: str, *, kind: str, name: str, before: Any = None, after: Any = None) -> Iterator[Change]:
     """Runs the body between an Intent and its Entry. What the body raises is recorded as failed and raised on."""
     intent_model = apps.get_model("audit", "Intent")
     intent = intent_model.objects.create(

@@ -6,4 +6,4 @@ class DeadLettersConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from console.deadletters import runner  # noqa: F401, PLC0415 - registers the job's runner
+        from console.deadletters import tasks  # noqa: F401 - registers the job's runner

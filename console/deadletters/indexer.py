@@ -79,13 +79,16 @@ class Indexer:
             self._assigned.difference_update(gone)
         self._drop_topics(ids)
         wanted = {
-            kafka.TopicPartition(name, partition.index) for name, topic in topics.items() for partition in topic.partitions
+            kafka.TopicPartition(name, partition.index)
+            for name, topic in topics.items()
+            for partition in topic.partitions
         }
         new = wanted - self._assigned
         if not new:
             return
         known = {
-            (row.topic_id, row.partition): row.offset for row in Position.objects.filter(topic_id__in=list(ids.values()))
+            (row.topic_id, row.partition): row.offset
+            for row in Position.objects.filter(topic_id__in=list(ids.values()))
         }
         places = {place: known.get((ids[place.topic], place.partition), kafka.BEGINNING) for place in new}
         if self._consumer is None:

@@ -9,8 +9,10 @@ from django.db.models import Count, Max, Min, Q, QuerySet
 
 from console import kafka
 from console.deadletters.models import Letter
+from console.jobs.models import Job
 
 READ_SECONDS = 3.0
+KIND = "redrive"  # of the jobs that send many again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +77,12 @@ def letters(topic: str, *, state: str = "", reason: str | None = None, text: str
     if reason is not None:
         found = found.filter(reason=reason)
     return search(found, text)
+
+
+def unclaimed(found: QuerySet[Letter]) -> QuerySet[Letter]:
+    """Those that no unfinished job holds."""
+    working = Job.objects.filter(kind=KIND).exclude(state__in=Job.FINISHED).values("pk")
+    return found.exclude(job__in=working)
 
 
 def search(found: QuerySet[Letter], text: str) -> QuerySet[Letter]:

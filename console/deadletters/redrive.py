@@ -35,7 +35,14 @@ _ADDED_NAMES = frozenset(
         "_AMQ_ORIG_QUEUE",
     }
 )
-_ADDED_PREFIXES = ("__dlq.errors.", "__connect.errors.", "kafka_dlt-", "retry_topic-", "x-first-death-", "x-last-death-")
+_ADDED_PREFIXES = (
+    "__dlq.errors.",
+    "__connect.errors.",
+    "kafka_dlt-",
+    "retry_topic-",
+    "x-first-death-",
+    "x-last-death-",
+)
 GATEWAY = "dlq.gateway"
 PREFIX = "dlq."
 
@@ -57,9 +64,7 @@ class Outgoing:
 def own_headers(headers: Iterable[tuple[str, bytes | None]]) -> Headers:
     """The headers that the message had before it died."""
     return tuple(
-        (name, value)
-        for name, value in headers
-        if name not in _ADDED_NAMES and not name.startswith(_ADDED_PREFIXES)
+        (name, value) for name, value in headers if name not in _ADDED_NAMES and not name.startswith(_ADDED_PREFIXES)
     )
 
 

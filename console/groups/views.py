@@ -96,7 +96,9 @@ def reset(request: HttpRequest, name: str) -> HttpResponse:
         try:
             actions.reset(actor=request.user, name=name, moves=moves)
         except kafka.errors.GroupNotEmpty:
-            form.add_error(None, _("The group has members. Stop its consumers first: their own commits would undo this."))
+            form.add_error(
+                None, _("The group has members. Stop its consumers first: their own commits would undo this.")
+            )
         except kafka.ClusterError as error:
             form.add_error(None, kafka.reason(error))
         else:

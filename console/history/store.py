@@ -77,7 +77,9 @@ def read(series: Sequence[str], *, now: float, window: int, path: Path | None = 
 
 
 def _points(connection: sqlite3.Connection, table: str, name: str, since: int) -> list[tuple[int, float]]:
-    query = f"SELECT at, value FROM {table} WHERE series = (SELECT id FROM series WHERE name = ?) AND at >= ? ORDER BY at"  # noqa: S608 - the table's name is one of three constants
+    query = (
+        f"SELECT at, value FROM {table} WHERE series = (SELECT id FROM series WHERE name = ?) AND at >= ? ORDER BY at"  # noqa: S608 - the table's name is one of three constants
+    )
     return connection.execute(query, (name, since)).fetchall()
 
 

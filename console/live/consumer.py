@@ -95,7 +95,9 @@ class LiveConsumer(AsyncWebsocketConsumer):
             if key not in self._sent:
                 changes[key] = row
             elif (before := self._sent[key]) != row:
-                changes[key] = row and {name: value for name, value in row.items() if (before or {}).get(name, _ABSENT) != value}
+                changes[key] = row and {
+                    name: value for name, value in row.items() if (before or {}).get(name, _ABSENT) != value
+                }
             self._sent[key] = row
         return changes
 

@@ -167,7 +167,9 @@ class _Walk:
             reached = self._read(ranges, enough=lambda: False)
             unfinished = [index for index, (_, top) in ranges.items() if reached[index] < top]
             if unfinished:  # the deadline: what was read of an unfinished range would be shown out of order
-                self.matches = [r for r in self.matches[before:] if r.partition not in unfinished] + self.matches[:before]
+                self.matches = [r for r in self.matches[before:] if r.partition not in unfinished] + self.matches[
+                    :before
+                ]
             tops |= {index: low for index, (low, _) in ranges.items() if index not in unfinished}
             if len(self.matches) >= query.limit or unfinished:
                 break
@@ -271,7 +273,9 @@ def shown(data: bytes | None, limit: int = SHOWN_BYTES) -> Shown:
         return Shown(kind="binary", text="\n".join(lines), size=len(data), cut=len(data) > len(head))
     if not cut and text[:1] in "{[":
         try:
-            return Shown(kind="json", text=json.dumps(json.loads(text), indent=2, ensure_ascii=False), size=len(data), cut=False)
+            return Shown(
+                kind="json", text=json.dumps(json.loads(text), indent=2, ensure_ascii=False), size=len(data), cut=False
+            )
         except (ValueError, RecursionError):
             pass
     return Shown(kind="text", text=text[:limit], size=len(data), cut=cut)

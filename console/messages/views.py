@@ -49,7 +49,9 @@ def explorer(request: HttpRequest, name: str) -> HttpResponse:
     try:
         query = asked(request, name)
     except queries.BadQuery:
-        return render(request, "messages/explorer.html", {**context, "error": _("This address is not a search.")}, status=400)
+        return render(
+            request, "messages/explorer.html", {**context, "error": _("This address is not a search.")}, status=400
+        )
     context |= {"query": query, "found": queries.search(query, partitions), "base": base(request)}
     if request.htmx and request.htmx.target in ("found", "more"):  # type: ignore[attr-defined]  # set by django-htmx
         part = "rows" if request.htmx.target == "more" else "results"  # type: ignore[attr-defined]  # as above

@@ -25,7 +25,13 @@ def keyframe(picture: Picture, epoch: str, sequence: int) -> Iterator[bytes]:
     parts = max(1, -(-max(len(topics), len(groups)) // ROWS_PER_PART))
     for part in range(parts):
         rows = slice(part * ROWS_PER_PART, (part + 1) * ROWS_PER_PART)
-        frame: dict[str, Any] = {"kind": "key", "part": part, "parts": parts, "topics": topics[rows], "groups": groups[rows]}
+        frame: dict[str, Any] = {
+            "kind": "key",
+            "part": part,
+            "parts": parts,
+            "topics": topics[rows],
+            "groups": groups[rows],
+        }
         if part == 0:
             frame |= {"cluster": asdict(picture.cluster), "totals": asdict(picture.totals), "trouble": picture.trouble}
         yield _encoded(frame, picture.at, epoch, sequence)
@@ -115,7 +121,9 @@ def _applied(picture: Picture, frame: dict[str, Any]) -> Picture:
     for name in gone.get("groups", ()):
         groups.pop(name, None)
     topics |= {row["name"]: Topic(**_known(Topic, row)) for row in frame.get("topics", ())}
-    groups |= {row["name"]: Group(**_known(Group, row, topics=tuple(row.get("topics", ())))) for row in frame.get("groups", ())}
+    groups |= {
+        row["name"]: Group(**_known(Group, row, topics=tuple(row.get("topics", ())))) for row in frame.get("groups", ())
+    }
     changes: dict[str, Any] = {"at": frame["at"], "topics": topics, "groups": groups}
     if "totals" in frame:
         changes["totals"] = Totals(**_known(Totals, frame["totals"]))

@@ -51,7 +51,9 @@ def add_partitions(*, actor: Any, name: str, total: int) -> None:
     _refuse_internal(name)
     now = _topic(name)
     before = {"partitions": len(now.partitions)}
-    with audit.change(actor, "topic.add-partitions", kind="topic", name=name, before=before, after={"partitions": total}):
+    with audit.change(
+        actor, "topic.add-partitions", kind="topic", name=name, before=before, after={"partitions": total}
+    ):
         kafka.admin().add_partitions(name, total)
     announcements.changed("topic", name)
 
@@ -67,9 +69,13 @@ def purge(*, actor: Any, name: str) -> int:
     count = sum(max(0, end - starts[place].offset) for place, end in upto.items() if not starts[place].error)
     before = {str(place.partition): [starts[place].offset, end] for place, end in sorted(upto.items())}
     with audit.change(actor, "topic.purge", kind="topic", name=name, before=before) as change:
-        outcome = kafka.admin().delete_records({place: end for place, end in upto.items() if end > starts[place].offset})
+        outcome = kafka.admin().delete_records(
+            {place: end for place, end in upto.items() if end > starts[place].offset}
+        )
         failed = {place.partition: found.error for place, found in outcome.items() if found.error}
-        change.after = {str(place.partition): found.offset for place, found in sorted(outcome.items()) if not found.error}
+        change.after = {
+            str(place.partition): found.offset for place, found in sorted(outcome.items()) if not found.error
+        }
         if failed:
             change.detail = f"partitions not purged: {failed}"
             raise kafka.ClientError(_("Some partitions were not purged: %(which)s") % {"which": failed})
@@ -91,7 +97,9 @@ def delete(*, actor: Any, name: str) -> None:
 def _topic(name: str) -> kafka.types.Topic:
     found = kafka.admin().topics([name])
     if name not in found:
-        raise kafka.errors.UnknownTopic(3, "UNKNOWN_TOPIC_OR_PARTITION", _("There is no topic %(name)s.") % {"name": name})
+        raise kafka.errors.UnknownTopic(
+            3, "UNKNOWN_TOPIC_OR_PARTITION", _("There is no topic %(name)s.") % {"name": name}
+        )
     return found[name]
 
 

@@ -8,7 +8,11 @@ from django.core.exceptions import ValidationError
 from django.utils.translation import gettext_lazy as _
 
 NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
-CLEANUP = [("delete", _("Delete old records")), ("compact", _("Keep the newest per key")), ("compact,delete", _("Both"))]
+CLEANUP = [
+    ("delete", _("Delete old records")),
+    ("compact", _("Keep the newest per key")),
+    ("compact,delete", _("Both")),
+]
 UNITS = [("h", _("hours")), ("d", _("days")), ("m", _("minutes")), ("s", _("seconds"))]
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -58,7 +62,9 @@ class AddPartitions(forms.Form):
     def clean_total(self) -> int:
         total: int = self.cleaned_data["total"]
         if total <= self.now:
-            raise ValidationError(_("The topic has %(now)d partitions; there can only be more."), params={"now": self.now})
+            raise ValidationError(
+                _("The topic has %(now)d partitions; there can only be more."), params={"now": self.now}
+            )
         return total
 
 

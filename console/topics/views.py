@@ -99,7 +99,12 @@ def topic(request: HttpRequest, name: str) -> HttpResponse:
     picture = snapshot.current()
     detail = queries.detail(name)
     if not detail.exists and name not in picture.topics:
-        return render(request, "error.html", {"title": _("There is no topic %(name)s.") % {"name": name}, "status": 404}, status=404)
+        return render(
+            request,
+            "error.html",
+            {"title": _("There is no topic %(name)s.") % {"name": name}, "status": 404},
+            status=404,
+        )
     context = {
         "topic": picture.topics.get(name) or snapshot.Topic(name=name, partitions=len(detail.partitions)),
         "detail": detail,

@@ -385,7 +385,8 @@ class ClassicGroup:
         if self.state is State.STABLE:
             return Reply(self._synced(member))
         _answer(member.sync, Synced(error=ErrorCode.REBALANCE_IN_PROGRESS))
-        member.sync = reply = Reply()
+        reply: Reply[Synced] = Reply()
+        member.sync = reply
         if member.id == self.leader:
             self._assign(dict(call.assignments), now)
         return reply

@@ -52,8 +52,7 @@ def message(definition: dict[str, Any]) -> dict[str, Any]:
     kept["fields"] = [field(inner) for inner in definition["fields"]]
     if common := definition.get("commonStructs"):
         kept["structs"] = [
-            {"name": struct["name"], "fields": [field(inner) for inner in struct["fields"]]}
-            for struct in common
+            {"name": struct["name"], "fields": [field(inner) for inner in struct["fields"]]} for struct in common
         ]
     return kept
 
@@ -69,9 +68,7 @@ def main(jar: str) -> None:
                 definition = json.loads(without_comments(archive.read(name).decode()))
                 if definition["validVersions"] != "none":
                     messages[definition["name"]] = message(definition)
-    lines = (
-        f"{json.dumps(name)}:{json.dumps(body, separators=(',', ':'))}" for name, body in messages.items()
-    )
+    lines = (f"{json.dumps(name)}:{json.dumps(body, separators=(',', ':'))}" for name, body in messages.items())
     TARGET.parent.mkdir(parents=True, exist_ok=True)
     TARGET.write_text(
         f'{{"kafka":{json.dumps(version[1])},"messages":{{\n' + ",\n".join(lines) + "\n}}\n", encoding="utf-8"

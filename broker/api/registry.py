@@ -11,7 +11,10 @@ it in the request's version. Three kinds of handler, told apart by what they ret
 
 * `async def`: runs in a task of its own (asyncio.timeout and friends work).
 * `def` that returns the response: the cheapest; for whatever needs no waiting (Heartbeat).
-* `def` that returns an `asyncio.Future` of the response: for hot paths that wait, without a task (Produce, Fetch).
+* `def` that returns a `Later` (or an `asyncio.Future`) of the response: for hot paths that wait, without a task
+  (Produce, Fetch). A `Later` is completed without a turn of the event loop.
+
+A response may also be `Encoded`: the body's buffers in the request's version, encoded already.
 
 Returning `None` sends nothing (Produce with acks=0).
 
@@ -28,7 +31,7 @@ Nothing is registered at import time: each module's `Api` values are collected b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
     from broker.server.commit import Commit
     from broker.server.quotas import Quotas
     from broker.server.waiting import Waiting
+    from broker.wire.codec import Buffer
     from broker.wire.framing import RequestHeader
 
 Handle = Callable[["Context", "RequestHeader", Any], Any]
@@ -53,6 +57,42 @@ ANONYMOUS = "User:ANONYMOUS"
 
 class Disconnect(Exception):
     """The peer must go: the reason is logged and the connection closed without an answer."""
+
+
+class Encoded:
+    """A response body that is encoded already, as buffers to be written one after another."""
+
+    __slots__ = ("buffers",)
+
+    def __init__(self, buffers: Sequence[Buffer]) -> None:
+        self.buffers = buffers
+
+
+class Later:
+    """A response that comes later: completed once, told to the connection at once."""
+
+    __slots__ = ("_then", "done", "value")
+
+    def __init__(self) -> None:
+        self.done = False
+        self.value: Any = None
+        self._then: Callable[[Any], None] | None = None
+
+    def complete(self, value: Any) -> None:
+        """Give the response. A second one is our own mistake and raises RuntimeError."""
+        if self.done:
+            raise RuntimeError("the response was completed before")
+        self.done = True
+        self.value = value
+        if self._then is not None:
+            self._then(value)
+
+    def then(self, call: Callable[[Any], None]) -> None:
+        """Call back with the response: now if it is there, else when it comes."""
+        if self.done:
+            call(self.value)
+        else:
+            self._then = call
 
 
 class Clock(Protocol):
@@ -77,15 +117,13 @@ class Api:
     before_authentication: bool = False
     advertised_min: int | None = None
     """What ApiVersions says instead of `min` (Produce: 0, though 0 to 2 are refused)."""
-    throttled: bool = True
-    """Whether a request counts against the principal's request quota."""
 
 
 def handles(
     key: int,
     *,
-    min: int,  # noqa: A002 — the wire's own word
-    max: int,  # noqa: A002 — the wire's own word
+    min: int,
+    max: int,
     pipelined: bool = False,
     before_authentication: bool = False,
     advertised_min: int | None = None,
@@ -165,6 +203,8 @@ class Context:
     software_name: str = ""
     software_version: str = ""
     connection: Any = None
+    local_address: tuple[str, int] = ("127.0.0.1", 0)
+    """The address of ours that the peer reached."""
 
     @property
     def super_user(self) -> bool:

@@ -6,11 +6,10 @@ which the next start removes. On deletion: the tombstone is durable first, then 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from broker.cluster.metadata import Metadata, Topic, new_topic_id, topic_change
+from broker.cluster.metadata import Metadata, Topic
 
 if TYPE_CHECKING:
     from broker.log.partition import Partition

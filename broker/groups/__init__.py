@@ -1,0 +1,1 @@
+"""Group coordination: classic groups, consumer groups (KIP-848), share groups (KIP-932) and their offsets."""

@@ -1,0 +1,1 @@
+"""Transaction coordination: producer ids, fencing, two-phase commit over one journal."""

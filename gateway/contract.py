@@ -1,0 +1,310 @@
+"""Names and record codecs of every `__sluice_*` topic the gateway reads or writes, and of the MQTT record headers.
+
+The console publishes what devices may do (`devices`, `routes`, `policies`, `bans`, `control`) and reads what they did
+(`presence`, `commands`); the rest is the gateways' own state. Every value is a JSON object with `v`; unknown fields are
+ignored, an unknown `v` is refused loudly (`UnknownVersion`). A null value deletes the key (compaction's tombstone).
+
+Imports nothing but the standard library and the pure modules `gateway.routes` and `gateway.policy`, so that the console
+can use it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, TypeVar
+
+from gateway.policy import Policy
+from gateway.routes import Downlink, Uplink
+
+VERSION = 1
+
+DEFAULT_UPLINK = "mqtt.messages"
+GATEWAY_DEAD_LETTERS = "dlq.gateway"
+DEVICES = "__sluice_devices"
+ROUTES = "__sluice_routes"
+POLICIES = "__sluice_policies"
+BANS = "__sluice_bans"
+SESSIONS = "__sluice_sessions"
+INBOX = "__sluice_inbox"
+RETAINED = "__sluice_retained"
+COMMANDS = "__sluice_commands"
+PRESENCE = "__sluice_presence"
+CONTROL = "__sluice_control"
+
+# Headers of a record that came from MQTT.
+H_TOPIC = "mqtt.topic"
+H_CLIENT = "mqtt.client.id"
+H_USERNAME = "mqtt.username"
+H_QOS = "mqtt.qos"
+H_RETAIN = "mqtt.retain"
+H_CONTENT_TYPE = "mqtt.content.type"
+H_RESPONSE_TOPIC = "mqtt.response.topic"
+H_CORRELATION = "mqtt.correlation.data"
+H_EXPIRY = "mqtt.message.expiry"
+H_USER = "mqtt.user."
+H_FORMAT = "mqtt.payload.format"
+
+
+class MalformedRecord(Exception):
+    """A record of an internal topic is not what this product writes."""
+
+
+class UnknownVersion(MalformedRecord):
+    """A record was written by a newer release; upgrade this process."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicSpec:
+    """How a topic is made when it isn't there."""
+
+    name: str
+    partitions: int = 1
+    config: Mapping[str, str] = field(default_factory=dict)
+
+
+_COMPACTED = {"cleanup.policy": "compact"}
+TOPICS: tuple[TopicSpec, ...] = (
+    TopicSpec(name=DEVICES, config=_COMPACTED),
+    TopicSpec(name=ROUTES, config=_COMPACTED),
+    TopicSpec(name=POLICIES, config=_COMPACTED),
+    TopicSpec(name=BANS, config=_COMPACTED),
+    TopicSpec(name=SESSIONS, partitions=8, config=_COMPACTED),
+    TopicSpec(name=INBOX, partitions=8, config=_COMPACTED),
+    TopicSpec(name=RETAINED, config=_COMPACTED),
+    TopicSpec(name=COMMANDS, config=_COMPACTED),
+    TopicSpec(name=PRESENCE, config=_COMPACTED),
+    TopicSpec(name=CONTROL, config={"retention.ms": "3600000"}),
+    TopicSpec(name=DEFAULT_UPLINK, partitions=8),
+    TopicSpec(name=GATEWAY_DEAD_LETTERS),
+)
+
+
+# --- devices: device name → Device
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credential:
+    """How a device proves who it is. Never the secret itself.
+
+    kind `blake2b`: `hash` = keyed BLAKE2b of a generated 128-bit secret, `salt` is the key (both hex).
+    kind `argon2id`: `hash` is the PHC string of a password that a person chose.
+    """
+
+    kind: str
+    hash: str
+    salt: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceLimits:
+    """What overrides the gateway's defaults for one device; None = default. Rates per second."""
+
+    packet_size: int | None = None
+    in_flight: int | None = None
+    queue: int | None = None
+    subscriptions: int | None = None
+    messages_rate: float | None = None
+    bytes_rate: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """One registered device. It signs in with its name as MQTT user name, or with a certificate of `subject`.
+
+    `client_id`: "" = any, else the only MQTT client id it may use. `policies`: names; those marked `everyone` apply
+    beside. A disabled device is refused and disconnected.
+    """
+
+    name: str
+    credentials: tuple[Credential, ...] = ()
+    enabled: bool = True
+    client_id: str = ""
+    subject: str = ""
+    policies: tuple[str, ...] = ()
+    limits: DeviceLimits = field(default_factory=DeviceLimits)
+
+
+# --- bans: "<kind>:<value>" → Ban
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ban:
+    """Nobody matching may connect. `kind`: client, user or address (an IP address); `until`: epoch seconds or None."""
+
+    kind: str
+    value: str
+    until: float | None = None
+    reason: str = ""
+
+    @property
+    def key(self) -> str:
+        return f"{self.kind}:{self.value}"
+
+
+# --- control: client id → Control; seconds matter, an hour's retention
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Control:
+    """An operator's order to whichever gateway holds the client.
+
+    verb `kick` (disconnect), `clear` (drop the stored session and its inbox, disconnect), `tap` (copy the next packets
+    of the client to `__sluice_control`, `seconds` long at most 600).
+    """
+
+    verb: str
+    client_id: str
+    actor: str = ""
+    reason: str = ""
+    at: float = 0.0
+    seconds: float = 0.0
+
+
+# --- presence: client id → Presence; "$gateway/<name>" → GatewayStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Presence:
+    """The newest that is known of one client. Times are epoch seconds."""
+
+    client_id: str
+    online: bool
+    since: float
+    gateway: str
+    address: str = ""
+    protocol: int = 4
+    principal: str = ""
+    username: str = ""
+    keep_alive: int = 0
+    clean: bool = True
+    listener: str = ""
+    tls: bool = False
+    reason: str = ""  # why it is offline
+    subscriptions: int = 0
+    queued: int = 0
+
+
+GATEWAY_KEY = "$gateway/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayStatus:
+    """One gateway process, written every few seconds: counters since its start, and what is in flight now."""
+
+    gateway: str
+    at: float
+    started: float
+    connections: int
+    sessions: int
+    subscriptions: int
+    retained: int
+    counters: dict[str, int] = field(default_factory=dict)
+    listeners: tuple[str, ...] = ()
+    anonymous: bool = False
+    stopped: bool = False
+
+
+# --- retained: MQTT topic → RetainedMessage (null: cleared)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetainedMessage:
+    """The retained message of one MQTT topic. The payload is the record's, latin-1 in JSON would double it: base64."""
+
+    topic: str
+    payload: str  # base64
+    qos: int
+    client_id: str = ""
+    expires_at: float | None = None
+    properties: dict[str, Any] = field(default_factory=dict)
+
+
+# --- sessions: client id → StoredSession
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSession:
+    """The lasting part of a persistent session. `subscriptions` are objects of ports.Subscription's fields."""
+
+    client_id: str
+    owner: str  # the principal it belongs to
+    gateway: str
+    expiry: int  # seconds after the disconnect, 0xFFFFFFFF = never
+    protocol: int = 4
+    subscriptions: tuple[dict[str, Any], ...] = ()
+    inbound: tuple[int, ...] = ()
+    connected: bool = False
+    disconnected_at: float | None = None
+    will: dict[str, Any] | None = None
+    will_at: float | None = None
+
+
+# --- codecs
+
+R = TypeVar("R")
+
+
+def encode(record: Any) -> bytes:
+    """The value of any record dataclass of this module, or of a Policy, Uplink or Downlink."""
+    found: dict[str, Any] = {"v": VERSION}
+    if isinstance(record, Uplink):
+        found["kind"] = "uplink"
+    elif isinstance(record, Downlink):
+        found["kind"] = "downlink"
+    found.update(asdict(record))
+    return json.dumps(found, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _object(value: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(value)
+    except ValueError as error:
+        raise MalformedRecord(f"not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise MalformedRecord("not a JSON object")
+    if found.get("v") != VERSION:
+        raise UnknownVersion(f"record version {found.get('v')!r}, this release knows {VERSION}")
+    return found
+
+
+def decode(kind: type[R], value: bytes) -> R:
+    """A record dataclass from its value; raises MalformedRecord or UnknownVersion."""
+    return _build(kind, _object(value))
+
+
+def _build(kind: type[R], found: dict[str, Any]) -> R:
+    known: dict[str, Any] = {}
+    for each in fields(kind):  # type: ignore[arg-type]  # R is always a dataclass here
+        if each.name not in found:
+            continue
+        given = found[each.name]
+        if str(each.type).startswith("tuple"):
+            if not isinstance(given, list):
+                raise MalformedRecord(f"{each.name} is not a list")
+            given = tuple(given)
+        known[each.name] = given
+    try:
+        if kind is Device:
+            known["credentials"] = tuple(_build(Credential, each) for each in known.get("credentials", ()))
+            known["limits"] = _build(DeviceLimits, known.get("limits") or {})
+        return kind(**known)
+    except (TypeError, AttributeError, ValueError) as error:
+        raise MalformedRecord(f"not a {kind.__name__}: {error}") from error
+
+
+def decode_route(value: bytes) -> Uplink | Downlink:
+    """A record of `__sluice_routes`."""
+    found = _object(value)
+    kind = found.get("kind")
+    if kind == "uplink":
+        return _build(Uplink, found)
+    if kind == "downlink":
+        return _build(Downlink, found)
+    raise MalformedRecord(f"a route of kind {kind!r}")
+
+
+def decode_policy(value: bytes) -> Policy:
+    """A record of `__sluice_policies`."""
+    return decode(Policy, value)

@@ -1,0 +1,193 @@
+"""A real Apache Kafka (KRaft, one node) for the tests: resolved by Maven, on free loopback ports, in a temporary folder.
+
+    python -m tests.acceptance.kafka.apache [--port 0] [--heap 256m]
+
+prints the bootstrap address once it serves and runs until it is interrupted. It has two listeners: PLAINTEXT, where
+everybody is User:ANONYMOUS and a super-user, and SASL_PLAINTEXT (PLAIN, SCRAM), where Kafka's StandardAuthorizer
+decides and User:admin is the super-user.
+"""
+
+import argparse
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from base64 import urlsafe_b64encode
+from pathlib import Path
+
+from confluent_kafka.admin import AdminClient
+
+from tests.acceptance.kafka import java
+
+ADMIN = ("admin", "admin-secret")
+LISTENER = "org.apache.kafka.common.security"
+
+PROPERTIES = """
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://127.0.0.1:{plain},SASL_PLAINTEXT://127.0.0.1:{sasl},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{plain},SASL_PLAINTEXT://127.0.0.1:{sasl}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
+sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
+listener.name.sasl_plaintext.plain.sasl.jaas.config={LISTENER}.plain.PlainLoginModule required \\
+  user_{admin}="{password}";
+listener.name.sasl_plaintext.scram-sha-256.sasl.jaas.config={LISTENER}.scram.ScramLoginModule required;
+listener.name.sasl_plaintext.scram-sha-512.sasl.jaas.config={LISTENER}.scram.ScramLoginModule required;
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS;User:{admin}
+allow.everyone.if.no.acl.found=false
+log.dirs={folder}/logs
+num.partitions=1
+default.replication.factor=1
+min.insync.replicas=1
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=2
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=2
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+share.coordinator.state.topic.num.partitions=2
+group.initial.rebalance.delay.ms=100
+group.min.session.timeout.ms=1000
+group.consumer.min.session.timeout.ms=1000
+group.consumer.min.heartbeat.interval.ms=100
+group.consumer.heartbeat.interval.ms=1000
+transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
+auto.create.topics.enable=true
+log.retention.check.interval.ms=1000
+log.cleaner.backoff.ms=500
+log.cleaner.dedupe.buffer.size=2000000
+file.delete.delay.ms=1000
+num.network.threads=2
+num.io.threads=4
+"""
+
+
+class ApacheKafka:
+    """One running node; `stop` ends it by its own process and removes its folder."""
+
+    def __init__(self, *, port: int = 0, heap: str = "256m", log_level: str = "error") -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="apache-kafka-"))
+        self.plain_port, self.sasl_port, controller = port or _free(), _free(), _free()
+        self.log = self.folder / "kafka.log"
+        properties = self.folder / "server.properties"
+        admin, password = ADMIN
+        properties.write_text(
+            PROPERTIES.format(
+                plain=self.plain_port,
+                sasl=self.sasl_port,
+                controller=controller,
+                folder=self.folder,
+                admin=admin,
+                password=password,
+                LISTENER=LISTENER,
+            )
+        )
+        level = f"-Dorg.slf4j.simpleLogger.defaultLogLevel={log_level}"
+        self._options = [f"-Xmx{heap}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", level, "-cp", java.classpath()]
+        self._properties = properties
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def bootstrap(self) -> str:
+        """Where anonymous clients are super-users."""
+        return f"127.0.0.1:{self.plain_port}"
+
+    @property
+    def sasl_bootstrap(self) -> str:
+        """Where credentials and ACLs are asked for."""
+        return f"127.0.0.1:{self.sasl_port}"
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid if self._process else 0
+
+    def start(self, timeout: float = 90.0) -> "ApacheKafka":
+        if not (self.folder / "logs").exists():
+            cluster = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+            tool = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._properties)]
+            done = subprocess.run(
+                ["java", *self._options, *tool], capture_output=True, text=True, timeout=60, check=False
+            )
+            if done.returncode:
+                raise AssertionError(f"StorageTool: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+        with open(self.log, "ab") as log:
+            command = ["java", *self._options, "kafka.Kafka", str(self._properties)]
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        deadline = time.monotonic() + timeout
+        while not self._serves():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                tail = self.log.read_text("utf-8", "replace")[-3000:]
+                self.stop()
+                raise AssertionError(f"Apache Kafka did not start: {tail}")
+        return self
+
+    def _serves(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.plain_port), 0.2):
+                pass
+        except OSError:
+            time.sleep(0.1)
+            return False
+        client = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
+        with contextlib.suppress(Exception):
+            return bool(client.list_topics(timeout=2).brokers)
+        return False
+
+    def kill(self) -> None:
+        """As `kill -9`; the data folder stays and `start` serves it again."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(30)
+            self._process = None
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait(10)
+            self._process = None
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _free() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--port", type=int, default=0, help="of the PLAINTEXT listener; 0 = a free one")
+    options.add_argument("--heap", default="256m")
+    options.add_argument("--log-level", default="error")
+    given = options.parse_args()
+    kafka = ApacheKafka(port=given.port, heap=given.heap, log_level=given.log_level)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    try:
+        kafka.start()
+        print(kafka.bootstrap, flush=True)
+        print(f"SASL: {kafka.sasl_bootstrap} as {ADMIN[0]} / {ADMIN[1]}; pid {os.getpid()}", flush=True)
+        while kafka._process is not None and kafka._process.poll() is None:
+            time.sleep(0.5)
+        return 1
+    finally:
+        kafka.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

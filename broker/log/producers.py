@@ -125,8 +125,8 @@ def finish(state: Producer | None, *, epoch: int, coordinator_epoch: int, timest
 
 
 # Snapshots: format 1, big endian. magic "SLPS", version u16, sent per producer u16, crc u32 over what follows,
-# count u32; then per producer: id i64, epoch i16, remembered u16, timestamp i64, coordinator epoch i32, transaction i64,
-# and per remembered batch: first, last sequence i32, base, last offset i64, timestamp i64.
+# count u32; then per producer: id i64, epoch i16, remembered u16, timestamp i64, coordinator epoch i32, transaction
+# i64, and per remembered batch: first, last sequence i32, base, last offset i64, timestamp i64.
 _MAGIC: Final = b"SLPS"
 _VERSION: Final = 1
 _HEAD: Final = struct.Struct(">4sHHI")

@@ -271,7 +271,7 @@ def test_a_static_member_comes_back_without_a_rebalance_and_fences_its_old_self(
     leader = next(r.value for r in (first, second) if r.value.leader == r.value.member_id)
     other = next(r.value for r in (first, second) if r.value is not leader)
     name = "i1" if other is first.value else "i2"
-    world.sync(leader, **{})
+    world.sync(leader)
     world.sync(other)
     back = world.join(instance=name).value
     assert back.error is ErrorCode.NONE

@@ -38,7 +38,7 @@ class ClassicLife(RuleBasedStateMachine):
         self.log = KeptLog()
         self.now = 1_000_000
         self.new_id = counting()
-        self.clients: list[Client] = []
+        self.clients = [Client(instance_id=None), Client(instance_id=None), Client(instance_id="i1")]
         self.out: list[Reply[Joined] | Reply[Synced]] = []
         self.owners: dict[tuple[int, str], dict[int, str]] = {}
         self.kept: dict[int, int] = {}
@@ -155,6 +155,17 @@ class ClassicLife(RuleBasedStateMachine):
             return
         if code is ErrorCode.NONE:
             self.kept[partition] = offset
+
+    @precondition(lambda self: self.clients)
+    @rule(ms=st.sampled_from([100, 300]), times=st.integers(1, 3))
+    def everybody_behaves(self, ms: int, times: int) -> None:
+        self.log.broken = False
+        for call in (self.beat, self.join, self.join, self.sync) * times:
+            for which in range(len(self.clients)):
+                call(which=which, **({"preference": ["range"]} if call == self.join else {}))
+                self.answers_are_taken_and_no_partition_has_two_owners()
+            self.pass_time(ms=ms)
+            self.answers_are_taken_and_no_partition_has_two_owners()
 
     # -- what the world does ----------------------------------------------------------------------------------
 

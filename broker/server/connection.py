@@ -291,6 +291,10 @@ class Connection(asyncio.Protocol):
         self._server.authenticated(self)
 
     @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return self._server.loop
+
+    @property
     def idle(self) -> bool:
         return not self._slots and not self._queue
 

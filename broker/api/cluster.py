@@ -97,9 +97,7 @@ def metadata(ctx: Context, header: RequestHeader, request: Any) -> Any:
     if wanted is None or (header.api_version == 0 and not wanted):
         image = ctx.broker.metadata.image
         visible = [
-            topic
-            for topic in image.topics.values()
-            if ctx.allows(Operation.DESCRIBE, ResourceType.TOPIC, topic.name)
+            topic for topic in image.topics.values() if ctx.allows(Operation.DESCRIBE, ResourceType.TOPIC, topic.name)
         ]
         return _metadata_response(ctx, header, request, [_metadata_topic(ctx, request, topic) for topic in visible])
     topics = []

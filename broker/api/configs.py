@@ -148,9 +148,7 @@ def _described(definition: Definition, layers: list[tuple[str, str, Source]], re
     )
 
 
-def _layers_of(
-    ctx: Context, kind: int, name: str
-) -> Iterator[tuple[Definition, list[tuple[str, str, Source]]]]:
+def _layers_of(ctx: Context, kind: int, name: str) -> Iterator[tuple[Definition, list[tuple[str, str, Source]]]]:
     _require(ctx, Operation.DESCRIBE_CONFIGS, kind, name)
     broker = ctx.broker
     if kind == ResourceKind.TOPIC:
@@ -286,9 +284,7 @@ def _change(ctx: Context, resource: Any, altered: Any) -> Change:
         for config in resource.configs:
             definition = BROKER.by_name.get(config.name)
             if definition is not None and definition.read_only:
-                raise Refused(
-                    ErrorCode.INVALID_REQUEST, f"Cannot update these configs dynamically: {{{config.name}}}"
-                )
+                raise Refused(ErrorCode.INVALID_REQUEST, f"Cannot update these configs dynamically: {{{config.name}}}")
     configs = altered(resource, image.configs_of(STORED_KIND[kind], name))
     return ("config", STORED_KIND[kind], name), {"configs": configs} if configs else None
 

@@ -29,7 +29,14 @@ _CODES: tuple[tuple[type[Exception], ErrorCode], ...] = (
     (InvalidTopicName, ErrorCode.INVALID_TOPIC_EXCEPTION),
 )
 
-KNOWN = (failures.LogError, batch.CorruptBatch, batch.BatchTooLarge, batch.InvalidRecord, InvalidConfig, InvalidTopicName)
+KNOWN = (
+    failures.LogError,
+    batch.CorruptBatch,
+    batch.BatchTooLarge,
+    batch.InvalidRecord,
+    InvalidConfig,
+    InvalidTopicName,
+)
 """What handlers catch and answer; anything else is a bug of ours and goes up."""
 
 

@@ -198,7 +198,9 @@ class FetchSessions:
             if one.partition is None:
                 continue
             if from_topics.partition(one.topic, one.index) is not one.partition:
-                session.refuse(one, ErrorCode.UNKNOWN_TOPIC_ID if session.by_id else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+                session.refuse(
+                    one, ErrorCode.UNKNOWN_TOPIC_ID if session.by_id else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+                )
             elif not may_read(ctx, one.topic):
                 session.refuse(one, ErrorCode.TOPIC_AUTHORIZATION_FAILED)
 

@@ -121,9 +121,7 @@ def offset_for_leader_epoch(ctx: Context, header: RequestHeader, request: Any) -
             if not error:
                 assert partition is not None
                 epoch, end = partition.end_offset_for_epoch(wanted.leader_epoch)
-            answers.append(
-                EpochEnd(error_code=error, partition=wanted.partition, leader_epoch=epoch, end_offset=end)
-            )
+            answers.append(EpochEnd(error_code=error, partition=wanted.partition, leader_epoch=epoch, end_offset=end))
         topics.append(EpochTopic(topic=topic.topic, partitions=answers))
     return OffsetForLeaderEpochResponse(topics=topics)
 

@@ -65,9 +65,7 @@ def describe_log_dirs(ctx: Context, header: RequestHeader, request: Any) -> Any:
     folder = broker.config.folder
     disk = shutil.disk_usage(folder)
     return DescribeLogDirsResponse(
-        results=[
-            LogDir(log_dir=str(folder.absolute()), topics=topics, total_bytes=disk.total, usable_bytes=disk.free)
-        ]
+        results=[LogDir(log_dir=str(folder.absolute()), topics=topics, total_bytes=disk.total, usable_bytes=disk.free)]
     )
 
 
@@ -115,9 +113,7 @@ def elect_leaders(ctx: Context, header: RequestHeader, request: Any) -> Any:
 @handles(45, min=0, max=1)
 def alter_partition_reassignments(ctx: Context, header: RequestHeader, request: Any) -> Any:
     if not ctx.allows(Operation.ALTER, ResourceType.CLUSTER):
-        return AlterReassignmentsResponse(
-            error_code=ErrorCode.CLUSTER_AUTHORIZATION_FAILED, error_message=NOT_ALLOWED
-        )
+        return AlterReassignmentsResponse(error_code=ErrorCode.CLUSTER_AUTHORIZATION_FAILED, error_message=NOT_ALLOWED)
     me = ctx.broker.node_id
     responses = []
     for topic in request.topics:

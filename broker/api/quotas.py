@@ -27,9 +27,7 @@ AlteredEntry = struct("AlterClientQuotasResponse.EntryData")
 AlteredEntity = struct("AlterClientQuotasResponse.EntityData")
 
 EXACT, DEFAULT, ANY = 0, 1, 2
-CLIENT_KEYS = frozenset(
-    ("producer_byte_rate", "consumer_byte_rate", "request_percentage", "controller_mutation_rate")
-)
+CLIENT_KEYS = frozenset(("producer_byte_rate", "consumer_byte_rate", "request_percentage", "controller_mutation_rate"))
 IP_KEYS = frozenset(("connection_creation_rate",))
 ENTITY_TYPES = frozenset(("user", "client-id", "ip"))
 

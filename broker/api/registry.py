@@ -40,6 +40,7 @@ from broker.cluster.acls import CLUSTER_NAME, Operation, ResourceType
 
 if TYPE_CHECKING:
     from broker.api.fetch_sessions import FetchSessions
+    from broker.cluster.credentials import Credentials
     from broker.cluster.metadata import Metadata
     from broker.cluster.topics import Topics
     from broker.config import Config, Listener
@@ -178,6 +179,8 @@ class Broker:
     quotas: Quotas
     meter: Meter
     fetch_sessions: FetchSessions
+    credentials: Credentials
+    metadata_partition: Partition
     apis: dict[int, Api] = field(default_factory=dict)
     advertised: list[Any] = field(default_factory=list)
     """The ApiVersions entries of `apis`."""

@@ -241,5 +241,3 @@ async def _grow(ctx: Context, wanted: Any, *, validate_only: bool) -> None:
         _require_assignments(ctx, [(index, one.broker_ids) for index, one in enumerate(wanted.assignments)])
     if not validate_only:
         await ctx.broker.topics.grow(topic, wanted.count)
-
-

@@ -115,9 +115,7 @@ def _change(ctx: Context, name: str, one: Any) -> Change:
     key = ("scram", name, mechanism)
     if not hasattr(one, "salted_password"):
         if (name, mechanism) not in ctx.broker.metadata.image.scram:
-            raise Refused(
-                ErrorCode.RESOURCE_NOT_FOUND, "Attempt to delete a user credential that does not exist"
-            )
+            raise Refused(ErrorCode.RESOURCE_NOT_FOUND, "Attempt to delete a user credential that does not exist")
         return key, None
     if f"User:{name}" == ctx.broker.credentials.internal_principal:
         raise Refused(ErrorCode.UNACCEPTABLE_CREDENTIAL, "This name is the broker's own")

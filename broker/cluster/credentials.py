@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -103,7 +102,7 @@ class Tokens:
         raise scram.AuthenticationFailed("The token's signature, issuer, audience or time is not right")
 
     def _current(self) -> Sequence[jwt.PyJWK]:
-        found = os.stat(self._oauth.jwks)
+        found = self._oauth.jwks.stat()
         stamp = (found.st_mtime_ns, found.st_size)
         if stamp != self._stamp:
             with self._oauth.jwks.open(encoding="utf-8") as file:

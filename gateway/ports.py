@@ -428,5 +428,8 @@ class Engine(Protocol):
     def received(self, session: Session, packet_id: int, message: Message | None) -> None:
         """PUBREC came for an outbound QoS 2 message; only its packet id matters from now on."""
 
+    def dropped(self, session: Session, message: Message, why: str) -> None:
+        """A message `deliver` had taken will not be sent: "expired", "too large" (for this client)."""
+
     def finished(self, session: Session, packet_id: int, message: Message | None, code: int) -> None:
         """PUBACK or PUBCOMP came (or a PUBREC with an error `code` ≥ 0x80): the message is done with."""

@@ -134,7 +134,7 @@ class Consumer:
         """Up to `max_records` records; an empty list when `timeout` seconds brought none. Raises ClientError
         for what a partition or the group reports (the consumer can be used on, unless `fatal` is set)."""
         messages = self._call(self._raw.consume, max_records, timeout)
-        records = []
+        records: list[Record] = []
         for message in messages:
             if message.error() is not None:
                 if message.error().code() != KafkaError._PARTITION_EOF:
@@ -206,7 +206,8 @@ class Consumer:
 
 def record_of(message: Message) -> Record:
     """The record in a message that carries no error."""
-    headers = message.headers()
+    # read messages carry a list of pairs, always
+    headers: Any = message.headers()
     return Record(
         message.topic() or "",
         message.partition() or 0,

@@ -12,6 +12,7 @@ class Struct:
 
     __slots__ = ()
     _message: ClassVar[str]
+    _fields: ClassVar[tuple[str, ...]]
     _encoders: ClassVar[dict[int, Callable[..., None]]]
 
     if TYPE_CHECKING:
@@ -23,12 +24,12 @@ class Struct:
     def __eq__(self, other: object) -> bool:
         if other.__class__ is not self.__class__:
             return NotImplemented
-        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+        return all(getattr(self, name) == getattr(other, name) for name in self._fields)
 
     __hash__ = None  # type: ignore[assignment]  # mutable values have no hash
 
     def __repr__(self) -> str:
-        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__)
+        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._fields)
         return f"{self.__class__.__name__}({fields})"
 
 
@@ -47,8 +48,10 @@ def struct(name: str) -> type[Struct]:
     keywords = f", *, {', '.join(parameters)}" if parameters else ""
     source = f"def __init__(self{keywords}):\n" + ("".join(body) or "    pass\n")
     exec(compile(source, f"<{name}>", "exec"), namespace)  # noqa: S102 - generated from our own data file
+    names = tuple(field.name for field in definition.fields)
     members = {
-        "__slots__": tuple(field.name for field in definition.fields),
+        "__slots__": names,
+        "_fields": names,
         "__init__": namespace["__init__"],
         "__module__": __name__,
         "_message": name,

@@ -162,9 +162,7 @@ def api_versions_fallback(header: RequestHeader, api_keys: Sequence[Struct]) -> 
 
     api_keys: `ApiVersionsResponse.ApiVersion` structs.
     """
-    answer = codec.struct("ApiVersionsResponse")(
-        error_code=ErrorCode.UNSUPPORTED_VERSION, api_keys=list(api_keys)
-    )
+    answer = codec.struct("ApiVersionsResponse")(error_code=ErrorCode.UNSUPPORTED_VERSION, api_keys=list(api_keys))
     return response(header._replace(api_key=API_VERSIONS, api_version=0), answer)
 
 

@@ -124,11 +124,10 @@ def message(name: str) -> Message:
     body = _raw().get(outer)
     if body is None:
         raise UnknownMessage(name)
-    definitions = _structs(body) if inner else body["fields"]
-    if inner:
-        if inner not in definitions:
-            raise UnknownMessage(name)
-        definitions = definitions[inner]
+    try:
+        definitions = _structs(body)[inner] if inner else body["fields"]
+    except KeyError:
+        raise UnknownMessage(name) from None
     return Message(
         name=name,
         versions=_versions(body["validVersions"]),
@@ -166,9 +165,7 @@ def _raw() -> dict[str, Any]:
 
 def _structs(body: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """Every struct of a message by name: those defined in place and the common ones."""
-    found: dict[str, list[dict[str, Any]]] = {
-        each["name"]: each["fields"] for each in body.get("structs", ())
-    }
+    found: dict[str, list[dict[str, Any]]] = {each["name"]: each["fields"] for each in body.get("structs", ())}
     waiting = [*body["fields"], *(field for fields in found.values() for field in fields)]
     while waiting:
         each = waiting.pop()

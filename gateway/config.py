@@ -1,0 +1,162 @@
+"""The gateway's settings: environment only, each with a default, one frozen dataclass."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+DEFAULT_LISTENERS = "mqtt://127.0.0.1:1883,ws://127.0.0.1:8083/mqtt"
+TLS_LISTENER = "mqtts://127.0.0.1:8883"
+SCHEMES = ("mqtt", "mqtts", "ws", "wss")
+
+VARIABLES: tuple[tuple[str, str, str], ...] = (
+    ("SLUICE_DATA", "./data", "folder of the gateway's local state and of the internal credential"),
+    (
+        "SLUICE_MQTT_LISTENERS",
+        DEFAULT_LISTENERS,
+        "comma-separated mqtt://h:p, mqtts://h:p, ws://h:p/path, wss://h:p/path; with a certificate also "
+        + TLS_LISTENER,
+    ),
+    ("SLUICE_TLS_CERTIFICATE", "", "certificate chain (PEM) of mqtts and wss listeners; read anew when it changes"),
+    ("SLUICE_TLS_KEY", "", "its private key (PEM)"),
+    ("SLUICE_TLS_CLIENT_CA", "", "CA (PEM) whose client certificates identify devices"),
+    ("SLUICE_TRUSTED_PROXIES", "", "comma-separated networks that may send a PROXY protocol v2 header"),
+    ("SLUICE_MQTT_ANONYMOUS", "", "1 or 0; default: allowed on loopback addresses, refused elsewhere"),
+    ("SLUICE_MQTT_PACKET_SIZE", "1048576", "largest MQTT packet accepted, bytes"),
+    ("SLUICE_MQTT_PLUGINS", "", "JSON file that names amqtt plugins to load: {class path: configuration}"),
+    ("SLUICE_MQTT_JWT", "", "JSON file: {key or key_file, algorithms, audience, issuer}; passwords may be JWTs then"),
+    ("SLUICE_GATEWAY_NAME", "<host name>", "this gateway's name, unique among the gateways of one cluster"),
+    ("SLUICE_KAFKA", "", "bootstrap addresses of a Kafka cluster; empty: the embedded broker"),
+    ("SLUICE_KAFKA_SECURITY", "PLAINTEXT", "PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL (with SLUICE_KAFKA_SASL_…)"),
+    ("SLUICE_INSECURE", "", "1: listen on other than loopback addresses without demanding authentication"),
+    ("SLUICE_LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR"),
+)
+
+
+class BadSettings(Exception):
+    """The environment asks for something that can't be done, or is not safe."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """One address to listen on. `path` is the WebSocket's."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str = "/mqtt"
+
+    @property
+    def tls(self) -> bool:
+        return self.scheme in ("mqtts", "wss")
+
+    @property
+    def websocket(self) -> bool:
+        return self.scheme in ("ws", "wss")
+
+    @property
+    def loopback(self) -> bool:
+        return is_loopback(self.host)
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}{self.path if self.websocket else ''}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What one gateway process runs with. `anonymous` None: by listener (loopback only)."""
+
+    data: Path
+    listeners: tuple[Listener, ...]
+    name: str
+    tls_certificate: str = ""
+    tls_key: str = ""
+    tls_client_ca: str = ""
+    trusted_proxies: tuple[str, ...] = ()
+    anonymous: bool | None = None
+    insecure: bool = False
+    packet_size: int = 1 << 20
+    plugins: str = ""
+    jwt: str = ""
+    log_level: str = "INFO"
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def anonymous_on(self, listener: str) -> bool:
+        """Whether a listener (as text) takes connections without any credential."""
+        if self.anonymous is not None:
+            return self.anonymous
+        return self.insecure or parse_listener(listener).loopback
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Raises BadSettings."""
+        env = os.environ if environ is None else environ
+        certificate, key = env.get("SLUICE_TLS_CERTIFICATE", ""), env.get("SLUICE_TLS_KEY", "")
+        default = DEFAULT_LISTENERS + ("," + TLS_LISTENER if certificate else "")
+        text = env.get("SLUICE_MQTT_LISTENERS", "").strip() or default
+        listeners = tuple(parse_listener(each) for each in text.split(",") if each.strip())
+        insecure = env.get("SLUICE_INSECURE", "") == "1"
+        anonymous = {"1": True, "0": False}.get(env.get("SLUICE_MQTT_ANONYMOUS", "").strip())
+        for each in listeners:
+            if each.tls and not (certificate and key):
+                raise BadSettings(f"{each} needs SLUICE_TLS_CERTIFICATE and SLUICE_TLS_KEY")
+            if not each.loopback and anonymous and not insecure:
+                message = f"{each} would let anybody in: unset SLUICE_MQTT_ANONYMOUS, or say SLUICE_INSECURE=1"
+                raise BadSettings(message)
+        try:
+            packet_size = int(env.get("SLUICE_MQTT_PACKET_SIZE", "") or 1 << 20)
+        except ValueError:
+            raise BadSettings("SLUICE_MQTT_PACKET_SIZE is not a number") from None
+        return cls(
+            data=Path(env.get("SLUICE_DATA", "") or "./data"),
+            listeners=listeners,
+            name=env.get("SLUICE_GATEWAY_NAME", "").strip() or socket.gethostname(),
+            tls_certificate=certificate,
+            tls_key=key,
+            tls_client_ca=env.get("SLUICE_TLS_CLIENT_CA", ""),
+            trusted_proxies=tuple(
+                each.strip() for each in env.get("SLUICE_TRUSTED_PROXIES", "").split(",") if each.strip()
+            ),
+            anonymous=anonymous,
+            insecure=insecure,
+            packet_size=packet_size,
+            plugins=env.get("SLUICE_MQTT_PLUGINS", ""),
+            jwt=env.get("SLUICE_MQTT_JWT", ""),
+            log_level=env.get("SLUICE_LOG_LEVEL", "") or "INFO",
+            environ=dict(env),
+        )
+
+
+def parse_listener(text: str) -> Listener:
+    """`mqtt://host:port`, `ws://host:port/path`. Raises BadSettings."""
+    scheme, separator, rest = text.strip().partition("://")
+    address, slash, path = rest.partition("/")
+    host, colon, port = address.rpartition(":")
+    if not separator or scheme not in SCHEMES or not colon or not port.isdigit() or int(port) > 65535:
+        raise BadSettings(f"{text.strip()!r} is not one of {', '.join(each + '://host:port' for each in SCHEMES)}")
+    return Listener(
+        scheme=scheme, host=host.strip("[]"), port=int(port), path="/" + path if slash and path else "/mqtt"
+    )
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def describe() -> str:
+    """The `--help` text."""
+    lines = ["usage: python -m gateway", "", "The MQTT gateway. Configured by environment variables:", ""]
+    for name, default, meaning in VARIABLES:
+        lines.append(f"  {name} ({default or 'empty'})")
+        lines.append(f"      {meaning}")
+    return "\n".join(lines)

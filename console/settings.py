@@ -35,6 +35,7 @@ INSTALLED_APPS = [
     "console.audit",
     "console.jobs",
     "console.topics",
+    "console.deadletters",
 ]
 
 MIDDLEWARE = [

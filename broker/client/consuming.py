@@ -137,7 +137,7 @@ class Consumer:
         """Up to `max_records` records; an empty list when `timeout` seconds brought none. Raises ClientError
         for what a partition or the group reports (the consumer can be used on, unless `fatal` is set)."""
         messages = self._call(self._raw.consume, max_records, timeout)
-        records = []
+        records: list[Record] = []
         for message in messages:
             if message.error() is not None:
                 if message.error().code() == KafkaError._PARTITION_EOF:
@@ -176,12 +176,14 @@ class Consumer:
             if outcome.error is not None:
                 raise translate(outcome.error)
 
-    def committed(self, partitions: Iterable[TopicPartition], timeout: float = 10.0) -> dict[TopicPartition, Committed]:
-        """What the group has committed; partitions without an offset are left out."""
+    def committed(self, partitions: Iterable[TopicPartition], timeout: float = 10.0) -> dict[TopicPartition, int]:
+        """The next offsets to read that the group has committed; partitions without one are left out.
+
+        Their metadata is the admin's to tell (`group_offsets`): what librdkafka gives of it can have a tail of stray
+        bytes (2.16, seen against Apache Kafka 4.4).
+        """
         found = self._call(self._raw.committed, _partitions(partitions), timeout)
-        return {
-            TopicPartition(p.topic, p.partition): Committed(p.offset, p.metadata or "") for p in found if p.offset >= 0
-        }
+        return {TopicPartition(p.topic, p.partition): p.offset for p in found if p.offset >= 0}
 
     def position(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """The next offset that `poll` returns; partitions not read from yet are left out."""
@@ -211,7 +213,8 @@ class Consumer:
 
 def record_of(message: Message) -> Record:
     """The record in a message that carries no error."""
-    headers = message.headers()
+    # read messages carry a list of pairs, always
+    headers: Any = message.headers()
     return Record(
         message.topic() or "",
         message.partition() or 0,

@@ -18,7 +18,7 @@ says so, and it is built anew.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,7 @@ from broker.client.settings import Settings
 
 POLL_INTERVAL = 0.001
 IDLE_INTERVAL = 1.0
-OutgoingHeaders = Sequence[tuple[str, bytes | str | None]]
+OutgoingHeaders = list[tuple[str, str | bytes | None]]
 
 
 @dataclass(frozen=True, slots=True)

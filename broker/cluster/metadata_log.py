@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from broker.cluster.metadata import Topic
 from broker.log.config import LogConfig
 from broker.wire import batch
 
@@ -25,6 +26,11 @@ def partition_of(store: Store) -> Partition:
         if partition.topic_id == TOPIC_ID:
             return partition
     return store.create(TOPIC, TOPIC_ID, 0, LogConfig.parse(CONFIGS))
+
+
+def described(now: int) -> Topic:
+    """The metadata log as a topic of the metadata: super-users can read it like any other."""
+    return Topic(name=TOPIC, topic_id=TOPIC_ID, partitions=1, created=now, configs=CONFIGS)
 
 
 class PartitionLog:

@@ -19,7 +19,7 @@ from broker.api.registry import Broker, Clock
 from broker.api.table import advertised, handlers
 from broker.cluster import metadata_log
 from broker.cluster.credentials import Credentials
-from broker.cluster.metadata import Key, Metadata, Topic
+from broker.cluster.metadata import Key, Metadata, Topic, topic_change
 from broker.cluster.topics import Topics
 from broker.config import Config
 from broker.groups import service as groups
@@ -32,7 +32,6 @@ from broker.server.meter import Meter
 from broker.server.quotas import Quotas
 from broker.server.tls import Certificates
 from broker.server.waiting import Waiting
-from broker.transactions import service as transactions
 
 if TYPE_CHECKING:
     from broker.log.partition import Partition
@@ -70,6 +69,9 @@ class Assembly:
         log = metadata_log.PartitionLog(partition, commit, clock.now)
         commit.start(loop)
         metadata = Metadata(log, super_users=config.super_users, acls_always_on=config.acls_always_on)
+        await metadata.ensure_cluster_id(_new_cluster_id)
+        if metadata_log.TOPIC not in metadata.image.topics:
+            await metadata.change([topic_change(metadata_log.described(clock.now()))])
         topics = Topics(self._store, metadata, clock.now)
         topics.open()
         quotas = Quotas(metadata.image.quotas)
@@ -90,9 +92,6 @@ class Assembly:
             apis=apis,
             advertised=advertised(apis.values()),
         )
-        await metadata.ensure_cluster_id(_new_cluster_id)
-        if topics.get(metadata_log.TOPIC) is None:
-            await topics.create(metadata_log.TOPIC, 1, metadata_log.CONFIGS, topic_id=metadata_log.TOPIC_ID)
         for name in STATE_TOPICS:
             await topics.ensure_internal(name, 1, STATE_CONFIGS)
         self._start_coordinators(loop)
@@ -105,8 +104,7 @@ class Assembly:
     def _start_coordinators(self, loop: asyncio.AbstractEventLoop) -> None:
         broker = self.broker
         broker.groups = groups.make(broker)
-        broker.transactions = transactions.make(broker)
-        self._coordinators = [broker.groups, broker.transactions]
+        self._coordinators = [broker.groups]
         for coordinator in self._coordinators:
             coordinator.replay()
         for coordinator in self._coordinators:

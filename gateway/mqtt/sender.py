@@ -143,12 +143,12 @@ class Sender:
             if entry.packet_id:  # of an earlier connection: it is in flight already
                 again = len(queue) - sum(1 for waiting in queue if waiting.packet_id == 0)
                 if len(self._in_flight) - again >= self._window:
-                    return
+                    break
                 queue.popleft()
                 self._send_again(entry)
                 continue
             if len(self._in_flight) >= self._window:
-                return
+                break
             queue.popleft()
             assert entry.message is not None
             self._queue_bytes -= len(entry.message.payload)

@@ -60,6 +60,7 @@ __all__ = [
     "records",
     "send",
     "settings",
+    "transactional_producer",
     "types",
 ]
 
@@ -130,6 +131,12 @@ def consumer(group: str | None = None, **options: Any) -> Consumer:
     """A new consumer; the caller closes it. Without a group it only reads where it is told to."""
     _refuse_in_transaction()
     return Consumer(replace(settings(), client_id="sluice-console"), group, **options)
+
+
+def transactional_producer(transactional_id: str) -> Producer:
+    """A new producer that writes in transactions; the caller closes it."""
+    _refuse_in_transaction()
+    return Producer(settings(), transactional_id=transactional_id, delivery_timeout=30.0)
 
 
 def reason(error: ClientError) -> str:

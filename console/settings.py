@@ -35,11 +35,11 @@ INSTALLED_APPS = [
     "console.audit",
     "console.jobs",
     "console.topics",
+    "console.deadletters",
 ]
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
-    "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",

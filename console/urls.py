@@ -5,6 +5,7 @@ from django.urls import include, path
 
 from console.accounts import urls as accounts
 from console.dashboard import urls as dashboard
+from console.deadletters import urls as deadletters
 from console.groups import urls as groups
 from console.messages import urls as messages
 from console.topics import urls as topics
@@ -15,6 +16,7 @@ app_patterns = [
     *topics.urlpatterns,
     *messages.urlpatterns,
     *groups.urlpatterns,
+    *deadletters.urlpatterns,
 ]
 
 urlpatterns = [

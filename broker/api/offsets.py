@@ -3,8 +3,8 @@
 * OffsetCommit 2 to 10: leader epochs from 6, static members from 7, epochs of consumer groups from 9 (KIP-848), topic
   ids in 10. READ on the group and on each topic; retention times that old clients send are ignored (KIP-211).
 * OffsetFetch 1 to 10: all topics with null from 2, `require_stable` from 7 (KIP-447), many groups from 8 (KIP-709),
-  member and epoch checked from 9 (KIP-848), topic ids in 10. DESCRIBE on the group and on each topic; of all topics those
-  that may be seen are shown.
+  member and epoch checked from 9 (KIP-848), topic ids in 10. DESCRIBE on the group and on each topic; of all topics
+  those that may be seen are shown.
 * OffsetDelete 0 (KIP-496): DELETE on the group, READ on each topic.
 
 A commit is answered after the journal's fdatasync; a fetch never tells an offset that is not durable yet.

@@ -43,7 +43,7 @@ def open_count() -> int:
 def topic_rows(names: Sequence[str]) -> list[TopicRow]:
     """A row for each dead-letter topic, those of `names` that are empty included."""
     still_open = Q(state=Letter.State.OPEN)
-    totals = {
+    totals: dict[str, dict[str, Any]] = {
         row["topic"]: row
         for row in Letter.objects.order_by()
         .values("topic")
@@ -58,15 +58,20 @@ def topic_rows(names: Sequence[str]) -> list[TopicRow]:
     grouped = Letter.objects.filter(still_open).order_by().values("topic", "reason").annotate(count=Count("id"))
     for row in sorted(grouped, key=lambda row: -row["count"]):
         causes.setdefault(row["topic"], []).append(Cause(reason=row["reason"], count=row["count"]))
-    nothing = {"open": 0, "resolved": 0, "oldest": None, "newest": None}
-    return [
-        TopicRow(
-            name=name,
-            causes=causes.get(name, []),
-            **{field: totals.get(name, nothing)[field] for field in ("open", "resolved", "oldest", "newest")},
+    rows = []
+    for name in sorted({*names, *totals}):
+        row = totals.get(name, {})
+        rows.append(
+            TopicRow(
+                name=name,
+                open=row.get("open", 0),
+                resolved=row.get("resolved", 0),
+                oldest=row.get("oldest"),
+                newest=row.get("newest"),
+                causes=causes.get(name, []),
+            )
         )
-        for name in sorted({*names, *totals})
-    ]
+    return rows
 
 
 def letters(topic: str, *, state: str = "", reason: str | None = None, text: str = "") -> QuerySet[Letter]:

@@ -64,6 +64,7 @@ def topic_list(request: HttpRequest) -> HttpResponse:
         search=lambda row: f"{row.name} {' '.join(cause.reason for cause in row.causes)}",
         sort="-open",
         placeholder=_("Filter dead-letter topics"),
+        refresh_on="cluster/dlq",
         empty=lists.Empty(
             title=_("No dead letters"),
             hint=_("What a consumer or a route can't process is kept in a topic whose name begins with dlq."),
@@ -88,6 +89,7 @@ def topic(request: HttpRequest, name: str) -> HttpResponse:
         sort="-at",
         filters=(STATES, reason),
         placeholder=_("Filter by key, detail, origin or group"),
+        refresh_on="cluster/dlq",
         empty=lists.Empty(title=_("Nothing here"), hint=_("No dead letter of this topic is in this state.")),
     )
     row = next((row for row in queries.topic_rows([name]) if row.name == name), None)
@@ -108,7 +110,8 @@ def topic(request: HttpRequest, name: str) -> HttpResponse:
 def letter(request: HttpRequest, name: str, pk: int) -> HttpResponse:
     found = get_object_or_404(Letter, pk=pk, topic=name)
     record = queries.read_record(found.topic, found.partition, found.offset)
-    return render(request, "deadletters/letter.html", {"name": name, "letter": found, **_contents(record)})
+    template = "deadletters/letter.html#record" if request.htmx else "deadletters/letter.html"  # type: ignore[attr-defined]  # set by django-htmx
+    return render(request, template, {"name": name, "letter": found, **_contents(record)})
 
 
 @requires(Permission.DEADLETTER_REDRIVE)

@@ -143,7 +143,9 @@ class Fanout:
             session, subscription = members[(share.turn + step) % count]
             if subscription.check and not self._may_read(session, message.topic):
                 continue
-            identifiers = () if subscription.identifier is None else (subscription.identifier,)
+            identifiers: tuple[int, ...] = ()
+            if subscription.identifier is not None:
+                identifiers = (subscription.identifier,)
             qos = min(message.qos, subscription.qos)
             retain = message.retain and subscription.retain_as_published
             if session.deliver(message, qos, retain, identifiers):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from gateway.mqtt import packets
@@ -35,7 +36,7 @@ class Handshake:
         self._packet: packets.Connect | None = None
         self._exchange: Any = None
         self._rounds = 0
-        self._step = self._authenticated
+        self._step: Callable[[Any], None] = self._authenticated
         self.challenged = False
         self.dialect = 0  # not known yet
         self.silent = False
@@ -48,10 +49,10 @@ class Handshake:
         else:
             raise Malformed("the first packet is not CONNECT")
 
-    def refuse(self, code: int, reason: str, server_reference: str) -> None:
-        """Write a refusing CONNACK if the peer got as far as saying its dialect."""
+    def refuse(self, code: int, reason: str, server_reference: str) -> bool:
+        """Write a refusing CONNACK if the peer got as far as saying its dialect; whether there was one."""
         if not self.dialect or self.silent:
-            return
+            return False
         found: Properties = {}
         if self.dialect == 5:
             if reason and self._session._settings.reason_strings and self._session._problem_information:
@@ -59,6 +60,7 @@ class Handshake:
             if server_reference:
                 found[p.SERVER_REFERENCE] = server_reference
         self._session._link.write(packets.encode_connack(self.dialect, False, code, found))
+        return True
 
     def _connect(self, packet: packets.Connect) -> None:
         session = self._session
@@ -96,7 +98,7 @@ class Handshake:
         )
         self._ask(session._engine.authenticate(session.request), self._authenticated)
 
-    def _ask(self, receipt: Receipt[Any], step: Any) -> None:
+    def _ask(self, receipt: Receipt[Any], step: Callable[[Any], None]) -> None:
         self._step = step
         if receipt.settled:
             self.receipt_settled(receipt)
@@ -167,7 +169,11 @@ class Handshake:
         session._rate_checked = session._moment.monotonic
         session._restore(opened)
         found = self._connack(keep_alive) if request.protocol == 5 else None
-        session._link.write(packets.encode_connack(request.protocol, opened.present, 0, found))
+        connack = packets.encode_connack(request.protocol, opened.present, 0, found)
+        if not session._fits(connack):
+            self.silent = True
+            raise PeerError("CONNACK is larger than the client takes", Reason.PACKET_TOO_LARGE)
+        session._link.write(connack)
         session.connected = True
         session._handshake = None
         if session._sender is not None:

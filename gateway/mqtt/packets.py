@@ -88,8 +88,7 @@ def decode_connect(data: bytes) -> Connect:
     if name not in _NAMES:
         raise Malformed("not MQTT")
     if level not in _NAMES[name] or data[position] & 0x80:
-        dialect = 5 if name == b"MQTT" and level >= 5 else 4
-        raise ConnectRejected("unsupported protocol level", Reason.UNSUPPORTED_PROTOCOL_VERSION, dialect)
+        raise ConnectRejected("unsupported protocol level", Reason.UNSUPPORTED_PROTOCOL_VERSION, 4)
     if position + 4 > end:
         raise Malformed("CONNECT is cut short")
     flags = data[position + 1]
@@ -124,7 +123,7 @@ def decode_connect(data: bytes) -> Connect:
 
 
 def _check_connect_flags(flags: int, level: int) -> None:
-    if flags & 0x01:
+    if flags & 0x01 and level != 3:  # 3.1 leaves it open
         raise Malformed("the reserved connect flag is set")
     if flags & 0x04:
         if flags & 0x18 == 0x18:

@@ -231,11 +231,11 @@ class Sender:
         """A frame for this client; None when it may not be sent (expired, larger than the client takes)."""
         left: int | None = None
         if message.expires_at is not None:
-            left = int(message.expires_at - self._moment.wall + 0.999)
-            if left <= 0 and not first & 0x08:
+            seconds = message.expires_at - self._moment.wall
+            if seconds <= 0 and not first & 0x08:  # what is in flight already is completed (4.3.3)
                 self._drop(message, "expired")
                 return None
-            left = max(left, 0)
+            left = max(1, round(seconds))
         if not self._v5:
             frame = publish_frame(message, first, packet_id, None)
         else:

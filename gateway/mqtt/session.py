@@ -91,7 +91,9 @@ class Session(Receiver):
     def close(self, code: int, reason: str = "", *, server_reference: str = "") -> None:
         if self.closed:
             return
+        spoken = False
         if self.connected and self.request.protocol == 5:
+            spoken = True
             found: Properties = {}
             if reason and self._settings.reason_strings and self._problem_information:
                 found[p.REASON_STRING] = reason
@@ -103,9 +105,9 @@ class Session(Receiver):
             elif found:
                 self._link.write(packets.encode_disconnect(code))
         elif self._handshake is not None:
-            self._handshake.refuse(code, reason, server_reference)
+            spoken = self._handshake.refuse(code, reason, server_reference)
         self._end(reason or f"closed with 0x{code:02x}", will=True)
-        self._link.close()
+        self._link.close(spoken=spoken)
 
     # -- for the transport -----------------------------------------------------------------------------------------
 
@@ -234,7 +236,7 @@ class Session(Receiver):
                 raise PeerError("a session that ends with its connection can't be given an expiry at its end")
             self._expiry = min(packet.session_expiry, self.identity.limits.session_expiry)
         self._end(packet.reason or "disconnect", will=packet.code == Reason.DISCONNECT_WITH_WILL)
-        self._link.close()
+        self._link.close(spoken=False)
 
     def _authenticate(self, packet: packets.Authenticate) -> None:
         if packet.method != self.request.authentication_method:
@@ -278,7 +280,7 @@ class Session(Receiver):
         if isinstance(error, ConnectRejected) and self._handshake is not None:
             self._handshake.dialect = error.protocol
         elif not self.connected and self._handshake is not None:
-            self._handshake.silent = self._handshake.dialect != 5
+            self._handshake.silent |= self._handshake.dialect != 5
         self.blamed = f"0x{error.code:02x}"
         self.close(error.code, error.reason)
 
@@ -343,6 +345,8 @@ class _SubscribeReply:
             session.subscriptions[subscription.filter] = subscription
         answers = iter(receipt.value)
         codes = [next(answers) if code < 0 else code for code in self._codes]
+        if session.identity.limits.conceal_denied:
+            codes = [Reason.UNSPECIFIED if code == Reason.NOT_AUTHORIZED else code for code in codes]
         session._link.write(packets.encode_suback(self._packet_id, codes, session.request.protocol))
         session._engine.subscribed(session, granted)
 

@@ -14,8 +14,12 @@ class Link(Protocol):
     def write(self, data: bytes) -> None:
         """Send, in order, soon."""
 
-    def close(self) -> None:
-        """Send what was written, then close. Nothing arrives after this."""
+    def close(self, *, spoken: bool) -> None:
+        """Send what was written, then close. Nothing arrives after this.
+
+        `spoken`: the last write tells the peer why, so it shall have the time to read it (a socket that is closed
+        with unread bytes in it takes back what was sent).
+        """
 
     def pause_reading(self) -> None: ...
 

@@ -84,6 +84,8 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         server = self._server
         server.received_bytes += nbytes
+        if self._stage == _CLOSED:
+            return
         data = bytes(server.view[:nbytes])
         server.read_clock()
         if self._stage == _MQTT:
@@ -149,13 +151,23 @@ class Connection(asyncio.BufferedProtocol):
         self._dirty = False
         self.flush()
 
-    def close(self) -> None:
-        if self._transport is None or self._stage == _CLOSED:
+    def close(self, *, spoken: bool) -> None:
+        transport = self._transport
+        if transport is None or self._stage == _CLOSED:
             return
         self.flush()
         if self._stage == _FRAMES:
-            self._transport.write(websocket.close_frame(1000))
-        self._shut()
+            transport.write(websocket.close_frame(1000))
+        if not spoken or not transport.can_write_eof():
+            self._shut()
+            return
+        # say that it is over, and swallow what is on its way, until the peer has closed or its time is up
+        self._stage = _CLOSED
+        self.closing_since = self._server.moment.monotonic
+        transport.write_eof()
+        if not self._reading:
+            self._reading = True
+            transport.resume_reading()
 
     def pause_reading(self) -> None:
         if self._transport is not None and self._reading and self._stage != _CLOSED:
@@ -304,11 +316,10 @@ class Connection(asyncio.BufferedProtocol):
             self.session.receive(payload)
             if self.session.closed:
                 self._note_end()
-        if self._transport is None:
-            return
-        if answers:
+        transport = self._transport
+        if answers and transport is not None:
             self.flush()
-            self._transport.write(answers)
+            transport.write(answers)
         if self._web.closing and not self.session.closed:
             self._shut()
             self.session.lost("websocket closed by peer")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import ssl
 import time
@@ -81,6 +82,7 @@ class Server:
         self._tls_tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = False
+        self._emptied: asyncio.Event | None = None
 
     async def start(self, listeners: Sequence[Listener]) -> list[Listener]:
         """Listen; gives the listeners with the ports they got. Raises OSError for an address that is taken."""
@@ -128,9 +130,10 @@ class Server:
                 connection.session.close(Reason.SERVER_SHUTTING_DOWN, "server shutting down")
             else:
                 connection.abort()
-        deadline = self._monotonic() + closing
-        while self.connections and self._monotonic() < deadline:
-            await asyncio.sleep(0.01)
+        if self.connections:
+            self._emptied = asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._emptied.wait(), closing)
         for connection in list(self.connections):
             connection.abort()
         for server in self._servers:
@@ -199,6 +202,7 @@ class Server:
 
     def read_clock(self) -> None:
         self.moment.monotonic = self._monotonic()
+        self.moment.wall = self._wall()
 
     def admit(self, connection: Connection) -> bool:
         """Whether a new connection may stay: connections and connects/s are limited before any byte is read."""
@@ -224,6 +228,8 @@ class Server:
 
     def gone(self, connection: Connection) -> None:
         self.connections.discard(connection)
+        if self._emptied is not None and not self.connections:
+            self._emptied.set()
 
     def dirty(self, connection: Connection) -> None:
         """This connection has gathered writes; they leave at the end of the loop's turn."""
@@ -252,7 +258,6 @@ class Server:
             crowd = list(self.connections)
             for start in range(0, len(crowd), 2000):
                 self.read_clock()
-                self.moment.wall = self._wall()
                 for connection in crowd[start : start + 2000]:
                     try:
                         connection.tick()
@@ -260,7 +265,7 @@ class Server:
                         log.exception("a connection's deadlines could not be checked")
                         connection.abort()
                 await asyncio.sleep(0)
-            self.moment.wall = self._wall()
+            self.read_clock()
             self.refusals.tick(self.moment.monotonic)
 
     def counters(self) -> dict[str, Any]:

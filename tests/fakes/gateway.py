@@ -38,10 +38,17 @@ def main() -> None:
     parser.add_argument("--listen", default="mqtt://127.0.0.1:0")
     parser.add_argument("--deny-subscribe", action="append", default=[])
     parser.add_argument("--in-flight", type=int, default=1024)
+    parser.add_argument("--keep-alive", type=int, default=0)
+    parser.add_argument("--conceal-denied", action="store_true")
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO if options.verbose else logging.ERROR)
-    rules = Rules(deny_subscribe=options.deny_subscribe, limits=Limits(in_flight=options.in_flight))
+    rules = Rules(
+        deny_subscribe=options.deny_subscribe,
+        limits=Limits(
+            in_flight=options.in_flight, keep_alive=options.keep_alive, conceal_denied=options.conceal_denied
+        ),
+    )
     uvloop.run(serve(options.listen, rules, forget=True))
 
 

@@ -296,5 +296,3 @@ def properties_of(found: dict[str, Any]) -> PublishProperties | None:
         correlation_data=base64.b64decode(correlation) if correlation is not None else None,
         user=tuple((str(name), str(value)) for name, value in found.get("user", ())),
     )
-
-

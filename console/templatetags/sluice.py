@@ -11,6 +11,8 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from console.messages.display import Shown, preview, shown
+
 register = template.Library()
 DASH = "–"
 
@@ -122,3 +124,22 @@ def percent_of(value: float | None, whole: float | None) -> float:
 @register.filter
 def get(mapping: Any, key: Any) -> Any:
     return mapping.get(key) if mapping else None
+
+
+@register.filter
+def ms_text(value: str | None) -> str:
+    """A configured number of milliseconds, in words; nothing when it isn't one."""
+    try:
+        return f"({span_ms(int(value or ''))})"
+    except ValueError:
+        return ""
+
+
+@register.filter
+def bytes_preview(data: bytes | None, limit: int = 240) -> str:
+    return preview(data, limit)
+
+
+@register.filter
+def bytes_shown(data: bytes | None) -> Shown:
+    return shown(data)

@@ -1,4 +1,4 @@
-"""A real Apache Kafka (KRaft, one node) for the tests: resolved by Maven, on free loopback ports, in a temporary folder.
+"""A real Apache Kafka (KRaft, one node) for the tests: from Maven, on free loopback ports, in a temporary folder.
 
     python -m tests.acceptance.kafka.apache [--port 0] [--heap 256m]
 
@@ -76,9 +76,11 @@ num.io.threads=4
 class ApacheKafka:
     """One running node; `stop` ends it by its own process and removes its folder."""
 
+    name = "apache"
+
     def __init__(self, *, port: int = 0, heap: str = "256m", log_level: str = "error") -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="apache-kafka-"))
-        self.plain_port, self.sasl_port, controller = port or _free(), _free(), _free()
+        self.plain_port, self.sasl_port, controller = port or free_port(), free_port(), free_port()
         self.log = self.folder / "kafka.log"
         properties = self.folder / "server.properties"
         admin, password = ADMIN
@@ -151,7 +153,8 @@ class ApacheKafka:
             self._process.wait(30)
             self._process = None
 
-    def stop(self) -> None:
+    def stop(self, *, keep: bool = False) -> None:
+        """End it in order; `keep` leaves the data for another `start`."""
         if self._process is not None:
             self._process.send_signal(signal.SIGTERM)
             try:
@@ -160,10 +163,12 @@ class ApacheKafka:
                 self._process.kill()
                 self._process.wait(10)
             self._process = None
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if not keep:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _free() -> int:
+def free_port() -> int:
+    """A loopback port that nothing listens on right now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,0 +1,128 @@
+"""The embedded broker as a process of its own for the tests: free loopback ports, a temporary data folder.
+
+    python -m tests.acceptance.kafka.embedded [--port 0]
+
+Like the Apache Kafka beside it, it has a PLAINTEXT listener, where everybody is User:ANONYMOUS and a super-user, and a
+SASL_PLAINTEXT one, where ACLs decide and User:admin is the super-user.
+"""
+
+import argparse
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from broker.client import Admin, Settings
+from broker.client.administration.types import Scram
+from tests.acceptance.kafka.apache import ADMIN, free_port
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+class EmbeddedBroker:
+    """One running broker; `kill` is kill -9, and `start` serves the same data folder on the same ports again."""
+
+    name = "embedded"
+
+    def __init__(self, *, port: int = 0, environ: dict[str, str] | None = None) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="embedded-broker-"))
+        self.plain_port, self.sasl_port = port or free_port(), free_port()
+        self.log = self.folder / "broker.log"
+        self._environ = environ or {}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def bootstrap(self) -> str:
+        return f"127.0.0.1:{self.plain_port}"
+
+    @property
+    def sasl_bootstrap(self) -> str:
+        return f"127.0.0.1:{self.sasl_port}"
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid if self._process else 0
+
+    def start(self, timeout: float = 30.0) -> "EmbeddedBroker":
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
+        environ |= {
+            "SLUICE_DATA": str(self.folder / "data"),
+            "SLUICE_BROKER_LISTENERS": f"PLAINTEXT://{self.bootstrap},SASL_PLAINTEXT://{self.sasl_bootstrap}",
+            "SLUICE_BROKER_SUPER_USERS": f"User:ANONYMOUS,User:{ADMIN[0]}",
+            "SLUICE_BROKER_ACLS": "on",
+            "PYTHONUNBUFFERED": "1",
+        }
+        first = not (self.folder / "data").exists()
+        (self.folder / "data").mkdir(exist_ok=True)
+        with open(self.log, "ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "broker"],
+                cwd=ROOT,
+                env=environ | self._environ,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+            )
+        deadline = time.monotonic() + timeout
+        while not self._serves():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                tail = self.log.read_text("utf-8", "replace")[-3000:]
+                self.stop(keep=True)
+                raise AssertionError(f"the broker did not start: {tail}")
+        if first:
+            with Admin(Settings(bootstrap=self.bootstrap)) as admin:
+                for mechanism in Scram:
+                    admin.put_user(*ADMIN, mechanism, 4096)
+        return self
+
+    def _serves(self) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.plain_port), 0.2):
+            return True
+        time.sleep(0.02)
+        return False
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(30)
+            self._process = None
+
+    def stop(self, *, keep: bool = False) -> None:
+        """End it in order; `keep` leaves the data for another `start`."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(15)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait(10)
+            self._process = None
+        if not keep:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--port", type=int, default=0, help="of the PLAINTEXT listener; 0 = a free one")
+    broker = EmbeddedBroker(port=options.parse_args().port)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    try:
+        broker.start()
+        print(broker.bootstrap, flush=True)
+        print(f"SASL: {broker.sasl_bootstrap} as {ADMIN[0]} / {ADMIN[1]}; log {broker.log}", flush=True)
+        while broker._process is not None and broker._process.poll() is None:
+            time.sleep(0.5)
+        return 1
+    finally:
+        broker.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -4,36 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import hmac
 
 import pytest
 
 from broker.cluster import scram
 from broker.cluster.metadata import ScramCredential
-
-
-class Client:
-    """The client's side of RFC 5802, enough to test with."""
-
-    def __init__(self, user: str, password: str, mechanism: str) -> None:
-        self.password, self.algorithm = password.encode(), scram.MECHANISMS[mechanism]
-        self.bare = f"n={user},r=clientnonce"
-
-    def first(self, header: str = "n,,") -> bytes:
-        self.header = header
-        return (header + self.bare).encode()
-
-    def final(self, server_first: bytes) -> bytes:
-        fields = dict(part.split("=", 1) for part in server_first.decode().split(","))
-        salted = hashlib.pbkdf2_hmac(self.algorithm, self.password, base64.b64decode(fields["s"]), int(fields["i"]))
-        client_key = hmac.digest(salted, b"Client Key", self.algorithm)
-        without = f"c={base64.b64encode(self.header.encode()).decode()},r={fields['r']}"
-        signed = f"{self.bare},{server_first.decode()},{without}".encode()
-        signature = hmac.digest(hashlib.new(self.algorithm, client_key).digest(), signed, self.algorithm)
-        proof = bytes(a ^ b for a, b in zip(client_key, signature, strict=True))
-        self.verifier = hmac.digest(hmac.digest(salted, b"Server Key", self.algorithm), signed, self.algorithm)
-        return f"{without},p={base64.b64encode(proof).decode()}".encode()
-
+from tests.unit.broker.cluster.scram_client import ScramClient
 
 KEPT = {name: scram.credential("pencil", name) for name in scram.MECHANISMS}
 
@@ -50,7 +26,7 @@ ESCAPED = "al=2Ci=3Dce"
 
 @pytest.mark.parametrize("mechanism", sorted(scram.MECHANISMS))
 def test_the_right_password_signs_in_and_the_server_proves_itself(mechanism: str) -> None:
-    client, server = Client(ESCAPED, "pencil", mechanism), exchange(mechanism)
+    client, server = ScramClient(ESCAPED, "pencil", mechanism), exchange(mechanism)
     done = server.final(client.final(server.first(client.first())))
     assert done.user == "al,i=ce"
     assert done.message == b"v=" + base64.b64encode(client.verifier)
@@ -58,7 +34,7 @@ def test_the_right_password_signs_in_and_the_server_proves_itself(mechanism: str
 
 @pytest.mark.parametrize(("user", "password"), [(ESCAPED, "pencils"), ("nobody", "pencil"), (ESCAPED, "")])
 def test_a_wrong_password_and_an_unknown_user_fail_alike(user: str, password: str) -> None:
-    client, server = Client(user, password, "SCRAM-SHA-256"), exchange("SCRAM-SHA-256")
+    client, server = ScramClient(user, password, "SCRAM-SHA-256"), exchange("SCRAM-SHA-256")
     with pytest.raises(scram.AuthenticationFailed) as failure:
         server.final(client.final(server.first(client.first())))
     assert "invalid credentials" in str(failure.value)
@@ -107,7 +83,7 @@ def test_a_malformed_first_message_is_refused(message: bytes) -> None:
     "change", [lambda m: m.replace(b"r=clientnonce", b"r=xlientnonce"), lambda m: m[:-6], lambda m: b""]
 )
 def test_a_tampered_final_message_is_refused(change) -> None:  # type: ignore[no-untyped-def]  # a lambda of bytes
-    client, server = Client(ESCAPED, "pencil", "SCRAM-SHA-256"), exchange("SCRAM-SHA-256")
+    client, server = ScramClient(ESCAPED, "pencil", "SCRAM-SHA-256"), exchange("SCRAM-SHA-256")
     message = change(client.final(server.first(client.first())))
     with pytest.raises(scram.AuthenticationFailed):
         server.final(message)

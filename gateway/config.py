@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gateway.server.listeners import BadListener, Listener, parse_listeners
+
 DEFAULT_LISTENERS = "mqtt://127.0.0.1:1883,ws://127.0.0.1:8083/mqtt"
 TLS_LISTENER = "mqtts://127.0.0.1:8883"
-SCHEMES = ("mqtt", "mqtts", "ws", "wss")
 
 VARIABLES: tuple[tuple[str, str, str], ...] = (
     ("SLUICE_DATA", "./data", "folder of the gateway's local state and of the internal credential"),
@@ -42,32 +42,6 @@ class BadSettings(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listener:
-    """One address to listen on. `path` is the WebSocket's."""
-
-    scheme: str
-    host: str
-    port: int
-    path: str = "/mqtt"
-
-    @property
-    def tls(self) -> bool:
-        return self.scheme in ("mqtts", "wss")
-
-    @property
-    def websocket(self) -> bool:
-        return self.scheme in ("ws", "wss")
-
-    @property
-    def loopback(self) -> bool:
-        return is_loopback(self.host)
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}{self.path if self.websocket else ''}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What one gateway process runs with. `anonymous` None: by listener (loopback only)."""
 
@@ -90,7 +64,9 @@ class Settings:
         """Whether a listener (as text) takes connections without any credential."""
         if self.anonymous is not None:
             return self.anonymous
-        return self.insecure or parse_listener(listener).loopback
+        if self.insecure:
+            return True
+        return any(each.loopback for each in self.listeners if _same(each, listener))
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -99,7 +75,10 @@ class Settings:
         certificate, key = env.get("SLUICE_TLS_CERTIFICATE", ""), env.get("SLUICE_TLS_KEY", "")
         default = DEFAULT_LISTENERS + ("," + TLS_LISTENER if certificate else "")
         text = env.get("SLUICE_MQTT_LISTENERS", "").strip() or default
-        listeners = tuple(parse_listener(each) for each in text.split(",") if each.strip())
+        try:
+            listeners = tuple(parse_listeners(text))
+        except BadListener as error:
+            raise BadSettings(str(error)) from error
         insecure = env.get("SLUICE_INSECURE", "") == "1"
         anonymous = {"1": True, "0": False}.get(env.get("SLUICE_MQTT_ANONYMOUS", "").strip())
         for each in listeners:
@@ -132,25 +111,12 @@ class Settings:
         )
 
 
-def parse_listener(text: str) -> Listener:
-    """`mqtt://host:port`, `ws://host:port/path`. Raises BadSettings."""
-    scheme, separator, rest = text.strip().partition("://")
-    address, slash, path = rest.partition("/")
-    host, colon, port = address.rpartition(":")
-    if not separator or scheme not in SCHEMES or not colon or not port.isdigit() or int(port) > 65535:
-        raise BadSettings(f"{text.strip()!r} is not one of {', '.join(each + '://host:port' for each in SCHEMES)}")
-    return Listener(
-        scheme=scheme, host=host.strip("[]"), port=int(port), path="/" + path if slash and path else "/mqtt"
-    )
-
-
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def _same(listener: Listener, text: str) -> bool:
+    """Whether `text` names the listener, whose port 0 stands for the one it got."""
+    if listener.port:
+        return str(listener) == text
+    before, _, after = str(listener).partition(":0")
+    return text.startswith(before + ":") and text.endswith(after)
 
 
 def describe() -> str:

@@ -175,13 +175,14 @@ class Limits:
     queue: int = 1000  # messages waiting in memory for this connection's window or socket
     queue_bytes: int = 8 << 20
     subscriptions: int = 1000
-    topic_aliases: int = 32  # inbound; Topic Alias Maximum
+    topic_aliases: int = 10  # inbound; Topic Alias Maximum
     messages_rate: float = 0.0  # inbound messages/s; reading pauses
     bytes_rate: float = 0.0  # inbound bytes/s; reading pauses
     keep_alive: int = 0  # largest keep alive (s) granted; MQTT 5 tells the client (Server Keep Alive)
     session_expiry: int = OFFLINE_FOR_EVER  # largest granted
     qos: int = 2
     retain: bool = True
+    conceal_denied: bool = False  # SUBACK says 0x80 (unspecified) where it would say 0x87 (not authorised)
     close_when_denied: bool = False  # MQTT 3: close on an unauthorised PUBLISH, instead of acknowledging and dropping
 
 
@@ -342,7 +343,9 @@ class Session(Protocol):
         """How many more messages `deliver` would take now."""
 
     def deliver(self, message: Message, qos: int, retain: bool, identifiers: tuple[int, ...] = ()) -> bool:
-        """Send or queue a message. `qos` and `retain` are as they go out. False: no room, nothing was taken.
+        """Send or queue a message. `qos` and `retain` are as they go out.
+
+        False: no room, or not connected (yet, or any more); nothing was taken.
 
         QoS 0 is dropped (and counted by the session) rather than queued behind a full socket; that returns
         True.
@@ -408,8 +411,11 @@ class Engine(Protocol):
         ...).
 
         The receipt settles when nothing published from then on would be missed and the subscription is
-        durable. Retained messages are delivered by the engine after it settled.
+        durable. Retained messages are delivered by the engine when it hears `subscribed`.
         """
+
+    def subscribed(self, session: Session, subscriptions: Sequence[Subscription]) -> None:
+        """SUBACK was written; `subscriptions` were granted. Retained messages are welcome now."""
 
     def unsubscribe(self, session: Session, filters: Sequence[str]) -> Receipt[list[int]]:
         """Reason codes per filter: 0 or 0x11 (no subscription existed)."""
@@ -427,6 +433,9 @@ class Engine(Protocol):
 
     def received(self, session: Session, packet_id: int, message: Message | None) -> None:
         """PUBREC came for an outbound QoS 2 message; only its packet id matters from now on."""
+
+    def dropped(self, session: Session, message: Message, why: str) -> None:
+        """A message `deliver` had taken will not be sent: "expired", "too large" (for this client)."""
 
     def finished(self, session: Session, packet_id: int, message: Message | None, code: int) -> None:
         """PUBACK or PUBCOMP came (or a PUBREC with an error `code` ≥ 0x80): the message is done with."""

@@ -32,19 +32,22 @@ Nothing is registered at import time: each module's `Api` values are collected b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from broker.cluster.acls import CLUSTER_NAME, Operation, ResourceType
 
 if TYPE_CHECKING:
+    from broker.api.fetch_sessions import FetchSessions
+    from broker.cluster.credentials import Credentials
     from broker.cluster.metadata import Metadata
     from broker.cluster.topics import Topics
     from broker.config import Config, Listener
     from broker.log.partition import Partition
     from broker.log.store import Store
     from broker.server.commit import Commit
+    from broker.server.meter import Meter
     from broker.server.quotas import Quotas
     from broker.server.waiting import Waiting
     from broker.wire.codec import Buffer
@@ -174,7 +177,13 @@ class Broker:
     topics: Topics
     waiting: Waiting
     quotas: Quotas
-    apis: dict[int, Api]
+    meter: Meter
+    fetch_sessions: FetchSessions
+    credentials: Credentials
+    metadata_partition: Partition
+    apis: dict[int, Api] = field(default_factory=dict)
+    advertised: list[Any] = field(default_factory=list)
+    """The ApiVersions entries of `apis`."""
     groups: Any = None
     transactions: Any = None
     shares: Any = None

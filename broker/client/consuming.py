@@ -74,6 +74,9 @@ class Consumer:
         self.group = group
         self.fatal: ClientError | None = None
         self.last_error: ClientError | None = None
+        self.ends: dict[TopicPartition, int] = {}
+        """With the override `enable.partition.eof`: where each partition was last read to its end. Its offset may lie
+        behind the last record's, since markers and compacted records take offsets too."""
 
     def _on_error(self, error: KafkaError) -> None:
         self.last_error = translate(error)
@@ -137,7 +140,9 @@ class Consumer:
         records: list[Record] = []
         for message in messages:
             if message.error() is not None:
-                if message.error().code() != KafkaError._PARTITION_EOF:
+                if message.error().code() == KafkaError._PARTITION_EOF:
+                    self.ends[TopicPartition(message.topic() or "", message.partition() or 0)] = message.offset() or 0
+                else:
                     if records:
                         # what was read before the error is delivered; the error comes again or has passed
                         self.last_error = translate(message.error())

@@ -81,16 +81,22 @@ class Image:
     """The newest value of every key, arranged for the questions asked of it."""
 
     def __init__(self) -> None:
+        self.version = 0
+        """Counts changes, so that what was derived from the image can be kept until it moves."""
+        self.quotas: dict[QuotaEntity, dict[str, float]] = {}
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything."""
         self.cluster_id = ""
         self.topics: dict[str, Topic] = {}
         self.topics_by_id: dict[bytes, Topic] = {}
         self.configs: dict[tuple[str, str], dict[str, str]] = {}
         self.acls = AclIndex()
         self.scram: dict[tuple[str, str], ScramCredential] = {}
-        self.quotas: dict[QuotaEntity, dict[str, float]] = {}
+        self.quotas.clear()
         self.next_producer_id = 0
-        self.version = 0
-        """Counts changes, so that what was derived from the image can be kept until it moves."""
+        self.version += 1
 
     def apply(self, key: Key, value: Mapping[str, Any] | None) -> None:
         if value is not None and value.get("v") != VERSION:
@@ -229,54 +235,79 @@ def _json(value: object) -> bytes:
 
 
 class Metadata:
-    """The image and the log behind it. Every change goes through `change()`."""
+    """The image and the log behind it. Every change goes through `change()`.
+
+    When the log can't keep a change that was applied already, the image is built again from what the log has.
+    """
 
     def __init__(self, log: MetadataLog, *, super_users: Iterable[str] = (), acls_always_on: bool = False) -> None:
         self._log = log
         self.image = Image()
-        for key, value in log.replay():
-            self.image.apply(*decode(key, value))
         self.authorizer = Authorizer(self.image.acls, super_users=tuple(super_users), always_on=acls_always_on)
         self.watchers: list[Callable[[Key], None]] = []
         """Called with the key of each change after it was applied; must not raise."""
+        self.on_rebuilt: list[Callable[[], None]] = []
+        """Called after the image was built again."""
         self._producer_ids = range(0)
+        self._last_position: int | None = None
+        self._replay()
+
+    def _replay(self) -> None:
+        self.image.clear()
+        for key, value in self._log.replay():
+            self.image.apply(*decode(key, value))
+        self.authorizer.acls = self.image.acls
+        self.authorizer.changed()
 
     async def ensure_cluster_id(self, new_id: Callable[[], str]) -> str:
+        """The cluster's id, made on the first start."""
         if not self.image.cluster_id:
             await self.change([(("cluster",), {"id": new_id()})])
         return self.image.cluster_id
 
     async def change(self, changes: list[Change]) -> None:
         """Append, apply, and return once durable."""
-        position = self.change_now(changes)
-        if position is not None:
-            await self._log.durable(position)
+        await self.durable(self.change_now(changes))
 
     def change_now(self, changes: list[Change]) -> int | None:
-        """Append and apply; the position says what to wait for before telling anybody. None when nothing changed."""
+        """Append and apply; the position to pass to `durable()` before telling anybody. None: nothing changed."""
         if not changes:
             return None
         encoded = [encode(change) for change in changes]
-        position = self._log.append(encoded)
-        acls = False
+        self._last_position = position = self._log.append(encoded)
         for key, value in encoded:
-            change = decode(key, value)
-            self.image.apply(*change)
-            acls = acls or change[0][0] == "acl"
-        if acls:
+            self.image.apply(*decode(key, value))
+        if any(changed[0] == "acl" for changed, _ in changes):
             self.authorizer.changed()
-        for key_of_change, _ in changes:
+        for changed, _ in changes:
             for watcher in self.watchers:
-                watcher(key_of_change)
+                watcher(changed)
         return position
+
+    async def durable(self, position: int | None) -> None:
+        """Return once the change is durable; if it can't be, take it back and raise."""
+        if position is None:
+            return
+        try:
+            await self._log.durable(position)
+        except Exception:
+            self._replay()
+            for rebuilt in self.on_rebuilt:
+                rebuilt()
+            raise
+
+    async def settled(self) -> None:
+        """Return once every change so far is durable."""
+        await self.durable(self._last_position)
 
     async def next_producer_id(self) -> int:
         """A producer id never handed out before, across restarts."""
-        if not self._producer_ids:
+        while not self._producer_ids:
             first = self.image.next_producer_id
-            self._producer_ids = range(first, first + PRODUCER_ID_BLOCK)
-            await self.change([(("producer-ids",), {"next": first + PRODUCER_ID_BLOCK})])
-            return await self.next_producer_id()
+            block = range(first, first + PRODUCER_ID_BLOCK)
+            await self.change([(("producer-ids",), {"next": block.stop})])
+            if not self._producer_ids:
+                self._producer_ids = block
         producer_id, self._producer_ids = self._producer_ids[0], self._producer_ids[1:]
         return producer_id
 

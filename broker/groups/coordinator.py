@@ -127,6 +127,11 @@ class GroupCoordinator:
                 self._log.append([classic_record(group.id, None)], now)
                 self._drop(group)
 
+    def abandon(self) -> None:
+        """Answer whatever is parked; this coordinator will not be asked again."""
+        for group in self._groups.values():
+            group.die()
+
     # -- classic protocol ---------------------------------------------------------------------------------------
 
     def join(self, call: Join, now: int) -> Reply[Joined]:

@@ -5,16 +5,33 @@ Usage on the event loop's thread::
     appended = partition.append(batches, now)      # the store tells Commit by itself; nothing to schedule
     await commit.durable(appended.position)        # raises StorageFull, StorageUnwritable, StorageFatal, StoreClosed
 
-`on_durable(partitions)` is called on the loop once per group, after the high watermarks moved.
+What is appended in one turn of the loop, and while a group is being synced, goes as one group: the hand-off to the
+thread and back is paid per group, never per request. Checkpoints sync in a second thread, so that a slow segment
+never holds up the journal. `on_durable(partitions)` is called on the loop once per group, after the high watermarks
+moved and before any waiter is told.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+import contextlib
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable
+from queue import SimpleQueue
+from typing import Final
 
+from broker.log.checkpoint import Checkpoint
+from broker.log.failures import StorageFailure, StoreClosed
 from broker.log.partition import Partition
-from broker.log.store import Store
+from broker.log.store import Group, Store
+
+_log = logging.getLogger(__name__)
+_TICK: Final = 1.0  # seconds between looks at space, waiting writes, checkpoints
+_UPKEEP: Final = 15.0  # seconds between runs of retention and compaction
+_CAPTURES: Final = 32  # partitions captured per turn of the loop
+_STEP: Final = 0.002  # seconds between steps of the upkeep
 
 
 class Commit:
@@ -28,25 +45,180 @@ class Commit:
         on_durable: Callable[[Iterable[Partition]], None] | None = None,
     ) -> None:
         """`clock` gives ms since the epoch."""
-        raise NotImplementedError
+        self._store = store
+        self._clock = clock
+        self._on_durable = on_durable
+        self._waiting: deque[tuple[int, Callable[[BaseException | None], None]]] = deque()
+        self._work: SimpleQueue[Group | None] = SimpleQueue()
+        self._loop: asyncio.AbstractEventLoop
+        self._thread: threading.Thread | None = None
+        self._timers: list[asyncio.TimerHandle] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._scheduled = False
+        self._stopping = False
+        self._idle = asyncio.Event()
 
-    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+    def start(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         """Start the thread and the background work."""
-        raise NotImplementedError
+        self._loop = loop or asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._sync, name="journal", daemon=True)
+        self._thread.start()
+        self._store.on_staged = self._schedule
+        self._tick()
+        self._spawn(self._upkeep(), "upkeep")
+        if self._store.pending:
+            self._schedule()
 
     @property
     def position(self) -> int:
         """Everything up to here is durable."""
-        raise NotImplementedError
+        return self._store.durable
 
     def durable(self, position: int) -> asyncio.Future[None]:
         """A future of its own per call, done once everything up to `position` is durable (maybe already)."""
-        raise NotImplementedError
+        future: asyncio.Future[None] = self._loop.create_future()
+
+        def settle(error: BaseException | None) -> None:
+            if future.done():  # the one who waited has gone
+                return
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+                future.exception()  # a waiter that left must not make asyncio complain
+
+        self.when_durable(position, settle)
+        return future
 
     def when_durable(self, position: int, call: Callable[[BaseException | None], None]) -> None:
-        """The cheap form: `call(None)` or `call(error)` on the loop, in order of position."""
-        raise NotImplementedError
+        """The cheap form: `call(None)` or `call(error)` on the loop, in order of position; at once when it is known."""
+        store = self._store
+        if (failure := store.failure_of(position)) is not None:
+            call(failure)
+        elif position <= store.durable:
+            call(None)
+        elif self._stopping and self._thread is None:
+            call(StoreClosed())
+        elif not self._waiting or self._waiting[-1][0] <= position:
+            self._waiting.append((position, call))
+        else:
+            slot = len(self._waiting)
+            while slot and self._waiting[slot - 1][0] > position:
+                slot -= 1
+            self._waiting.insert(slot, (position, call))
+
+    # -- groups
+
+    def _schedule(self) -> None:
+        """The first append of a turn: the group closes when the turn is over."""
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._hand_over)
+
+    def _hand_over(self) -> None:
+        self._scheduled = False
+        group = self._store.take_group()
+        if group is not None:
+            self._work.put(group)
+
+    def _sync(self) -> None:
+        """The thread: write, sync, tell."""
+        while (group := self._work.get()) is not None:
+            group.write()
+            try:
+                self._loop.call_soon_threadsafe(self._written, group)
+            except RuntimeError:  # the loop was closed under us: nobody is left to be told
+                return
+            if self._work.empty() and group.error is None:
+                group.vouch()
+
+    def _written(self, group: Group) -> None:
+        store = self._store
+        moved = store.complete(group)
+        if store.pending:
+            self._hand_over()
+        if moved and self._on_durable is not None:
+            self._on_durable(moved)
+        if group.error is not None:
+            self._fail(group)
+        waiting, durable = self._waiting, store.durable
+        while waiting and waiting[0][0] <= durable:
+            waiting.popleft()[1](None)
+        if not store.pending:
+            self._idle.set()
+
+    def _fail(self, group: Group) -> None:
+        _log.error("journal: %s", self._store.health().reason)
+        waiting, self._waiting = self._waiting, deque()
+        for position, call in waiting:
+            failure = self._store.failure_of(position)
+            if failure is None:
+                self._waiting.append((position, call))
+            else:
+                call(failure)
+
+    # -- checkpoints and upkeep
+
+    def _spawn(self, work: Coroutine[None, None, None], name: str) -> None:
+        task = self._loop.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _tick(self) -> None:
+        if self._stopping:
+            return
+        now = self._clock()
+        self._store.tick(now)
+        if self._store.checkpoint_due(now):
+            self._spawn(self._checkpoint(self._store.begin_checkpoint(now)), "checkpoint")
+        self._timers = [self._loop.call_later(_TICK, self._tick)]
+
+    async def _checkpoint(self, checkpoint: Checkpoint) -> None:
+        store = self._store
+        try:
+            while not checkpoint.capture(_CAPTURES):
+                await asyncio.sleep(0)
+        except OSError as error:
+            checkpoint.error = error
+        else:
+            records = store.checkpoint_records(checkpoint)
+            await asyncio.shield(asyncio.to_thread(checkpoint.write, records))
+        store.finish_checkpoint(checkpoint, self._clock())
+        if checkpoint.error is not None:
+            _log.error("checkpoint: %s", store.health().reason)
+
+    async def _upkeep(self) -> None:
+        while not self._stopping:
+            await asyncio.sleep(_UPKEEP)
+            try:
+                for _ in self._store.maintain(self._clock()):
+                    await asyncio.sleep(_STEP)
+                    if self._stopping:
+                        return
+            except (OSError, StorageFailure) as error:
+                _log.warning("retention and compaction: %s", error)
 
     async def stop(self) -> None:
-        """Finish what is staged, checkpoint, close the store."""
-        raise NotImplementedError
+        """Finish what is staged, checkpoint, close the store. Raises StorageFailure when that can't be."""
+        if self._stopping:
+            return
+        self._stopping = True
+        for timer in self._timers:
+            timer.cancel()
+        while self._store.pending or self._store.writing:
+            self._idle.clear()
+            await self._idle.wait()
+        self._work.put(None)
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+            self._thread = None
+        for task in list(self._tasks):
+            with contextlib.suppress(asyncio.CancelledError):
+                if task.get_name() == "upkeep":
+                    task.cancel()
+                await task
+        try:
+            await asyncio.to_thread(self._store.close, self._clock())
+        finally:
+            while self._waiting:
+                self._waiting.popleft()[1](StoreClosed())

@@ -166,10 +166,10 @@ class Connection(asyncio.Protocol):
         if not self.ctx.authenticated and not api.before_authentication:
             self.abort(f"request {header.api_key} before authentication")
             return False
-        if self.ctx.session_expires is not None and not api.before_authentication:
-            if self._server.clock.monotonic() > self.ctx.session_expires:
-                self.abort("the session's token has expired and was not renewed")
-                return False
+        expires = self.ctx.session_expires
+        if expires is not None and not api.before_authentication and self._server.clock.monotonic() > expires:
+            self.abort("the session's token has expired and was not renewed")
+            return False
         try:
             request = framing.parse_body(header, body)
         except Malformed as error:
@@ -289,6 +289,10 @@ class Connection(asyncio.Protocol):
         """The peer proved who it is: it may send full-sized requests from now on."""
         self._splitter.max_size = self._server.limits.frame
         self._server.authenticated(self)
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return self._server.loop
 
     @property
     def idle(self) -> bool:

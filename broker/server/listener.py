@@ -8,13 +8,13 @@ import logging
 import ssl
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from broker.api.registry import Api, Broker, Context
 from broker.config import Config, Limits, Listener
 from broker.server.complaints import Complaints
 from broker.server.connection import Connection
-from broker.wire.codec import struct
+from broker.server.tls import principal_of
 
 if TYPE_CHECKING:
     from broker.server.tls import Certificates
@@ -38,7 +38,7 @@ class Server:
         self.limits: Limits = config.limits
         self.clock = broker.clock
         self.apis: dict[int, Api] = broker.apis
-        self.api_versions = advertised(broker.apis.values())
+        self.api_versions = broker.advertised
         self.listeners: tuple[Listener, ...] = ()
         self.requests = 0
         self.refused = 0
@@ -69,7 +69,7 @@ class Server:
         context: ssl.SSLContext | None = None
         if listener.tls:
             assert self._certificates is not None
-            context = self._certificates.context
+            context = self._certificates.context(listener)
         try:
             server = await self._loop.create_server(
                 lambda: Connection(self, listener),
@@ -119,7 +119,7 @@ class Server:
             local_address=(_plain_address(own[0]), own[1]),
         )
         if listener.tls and self._certificates is not None:
-            principal = self._certificates.principal(transport.get_extra_info("peercert"))
+            principal = principal_of(transport.get_extra_info("peercert"))
             if principal and not listener.sasl:
                 ctx.principal = principal
         return ctx
@@ -191,21 +191,10 @@ class Server:
         for connection in tuple(self._connections):
             if now - connection.last_heard > self.limits.idle_seconds and connection.idle:
                 connection.close_after_answers()
+        if self._certificates is not None:
+            self._certificates.reload_if_changed()
         interval = min(SWEEP_SECONDS, self.limits.authentication_seconds / 4)
         self._sweeper = self._loop.call_later(interval, self._sweep)
-
-
-def advertised(apis: Any) -> list[Any]:
-    """The ApiVersions entries of the handlers, by key."""
-    entry = struct("ApiVersionsResponse.ApiVersion")
-    return [
-        entry(
-            api_key=api.key,
-            min_version=api.min if api.advertised_min is None else api.advertised_min,
-            max_version=api.max,
-        )
-        for api in sorted(apis, key=lambda api: int(api.key))
-    ]
 
 
 def _plain_address(host: str) -> str:

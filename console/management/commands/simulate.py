@@ -32,7 +32,7 @@ class GroupSource:
     def poll_count(self, maximum: int, timeout: float) -> int:
         records = self._consumer.poll(maximum, timeout)
         if records:
-            self._consumer.commit()
+            self._consumer.commit({record.origin: record.offset + 1 for record in records})
         return len(records)
 
     def close(self) -> None:

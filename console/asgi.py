@@ -1,0 +1,29 @@
+"""The web process, put together: probes, trusted proxies, Django's pages, the live socket, and the metrics tail."""
+
+import os
+
+from channels.auth import AuthMiddlewareStack
+from channels.routing import ProtocolTypeRouter, URLRouter
+from django.core.asgi import get_asgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "console.settings")
+pages = get_asgi_application()
+
+from django.conf import settings  # noqa: E402 - Django is set up above; what follows needs its apps
+from django.urls import path  # noqa: E402
+
+from console.assets import Assets  # noqa: E402
+from console.health import Health  # noqa: E402
+from console.live.consumer import LiveConsumer  # noqa: E402
+from console.live.hub import hub  # noqa: E402
+from console.live.origin import KnownOrigins  # noqa: E402
+from console.proxies import TrustedProxies  # noqa: E402
+from console.snapshot.tail import Tail  # noqa: E402
+
+sockets = KnownOrigins(
+    AuthMiddlewareStack(URLRouter([path("ws/live/", LiveConsumer.as_asgi())])), settings.SLUICE.origins
+)
+routes = Assets(ProtocolTypeRouter({"http": pages, "websocket": sockets}), settings.STATIC_ROOT)
+application = TrustedProxies(Health(routes, settings.SLUICE.trusted_proxies), settings.SLUICE.trusted_proxies)
+hub.follow()
+Tail().start()

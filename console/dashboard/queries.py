@@ -1,0 +1,73 @@
+"""What the Overview shows and what the top bar's search finds, from the picture alone."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.translation import gettext as _
+
+from console import shell
+from console.accounts.permissions import holds
+from console.snapshot import Group, Picture, Topic
+
+TOP = 7
+HITS = 8
+
+
+def overview(picture: Picture) -> dict[str, Any]:
+    groups = sorted(picture.user_groups(), key=lambda group: (-(group.lag or 0), group.name))
+    busiest = sorted(picture.user_topics(), key=lambda topic: (-(topic.in_rate or 0), topic.name))
+    letters = [topic for topic in picture.dead_letter_topics() if topic.messages]
+    numbers = picture.live("cluster") or {}
+    return {
+        "numbers": numbers,
+        "top_groups": groups[:TOP],
+        "most_lag": max((group.lag or 0 for group in groups[:TOP]), default=0),
+        "busiest": busiest[:TOP],
+        "most_in": max((topic.in_rate or 0 for topic in busiest[:TOP]), default=0),
+        "dead_letter_topics": len(letters),
+        "behind": sum(is_behind(group) for group in groups),
+    }
+
+
+def is_behind(group: Group) -> bool:
+    """Whether the group has unread records that it isn't getting through: its ETA is unknown, or over five minutes."""
+    return bool(group.lag) and (group.eta is None or group.eta > 300) and (group.age is None or group.age > 60)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    icon: str
+    kind: str
+    name: str
+    url: str
+
+
+def search(picture: Picture, text: str, request: HttpRequest) -> list[Hit]:
+    words = text.casefold().split()
+
+    def fits(name: str) -> bool:
+        return all(word in name.casefold() for word in words)
+
+    hits = [
+        Hit(icon=item.icon, kind=_("Page"), name=str(item.label), url=link.url)
+        for _title, links in shell.context(request)["navigation"]
+        for link in links
+        if fits(str((item := link.item).label)) and holds(request.user, item.permission)  # type: ignore[arg-type]  # ours
+    ]
+    topics = sorted((topic for topic in picture.user_topics() if fits(topic.name)), key=_nearest)
+    groups = sorted((group for group in picture.user_groups() if fits(group.name)), key=_nearest)
+    hits += [
+        Hit(icon="layers", kind=_("Topic"), name=topic.name, url=reverse("console:topic", args=[topic.name]))
+        for topic in topics[:HITS]
+    ]
+    hits += [
+        Hit(icon="users", kind=_("Group"), name=group.name, url=reverse("console:group", args=[group.name]))
+        for group in groups[:HITS]
+    ]
+    return hits
+
+
+def _nearest(row: Topic | Group) -> tuple[int, str]:
+    return (len(row.name), row.name)

@@ -1,0 +1,162 @@
+"""The picture: what the cluster looks like now, as the monitor last saw it. Values only; see tail.py for how it moves.
+
+None always means "not known", and is shown as a dash. It is never replaced by 0.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+DEAD_LETTERS = "dlq."
+INTERNAL = "__"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topic:
+    name: str
+    id: str = ""
+    partitions: int = 0
+    replication: int | None = None
+    messages: int | None = None  # end offsets less start offsets: about right, exact without compaction or transactions
+    size: int | None = None  # bytes on disk, of one replica of each partition
+    in_rate: float | None = None  # records per second
+    out_rate: float | None = None  # records per second over all groups
+    lag: int | None = None  # over all groups
+    groups: int | None = None
+    last: int | None = None  # epoch ms of the newest record
+    cleanup: str | None = None
+    retention_ms: int | None = None
+    offline: int = 0  # partitions without a leader
+    under_replicated: int = 0
+
+    @property
+    def internal(self) -> bool:
+        return self.name.startswith(INTERNAL)
+
+    @property
+    def dead_letters(self) -> bool:
+        return self.name.startswith(DEAD_LETTERS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    name: str
+    kind: str = "classic"
+    state: str = ""
+    members: int | None = None
+    topics: tuple[str, ...] = ()
+    lag: int | None = None
+    age: float | None = None  # seconds since the oldest unread record was written
+    rate: float | None = None  # records per second that its commits advance by
+    eta: float | None = None  # seconds until the lag is gone at the present rates; None when it isn't shrinking
+
+    @property
+    def internal(self) -> bool:
+        return self.name.startswith(INTERNAL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    in_rate: float | None = None
+    out_rate: float | None = None
+    in_bytes: float | None = None
+    out_bytes: float | None = None
+    lag: int | None = None
+    dead_letters: int | None = None
+    devices: int | None = None  # online
+    connections: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    id: int
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feature:
+    """One capability of the cluster: whether it is there, and why not."""
+
+    available: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    id: str = ""
+    controller: int = -1
+    nodes: tuple[Node, ...] = ()
+    embedded: bool = False
+    features: Mapping[str, Feature] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """`at` is the epoch ms of the newest sample, 0 before the first. `trouble` says why the monitor can't see."""
+
+    at: int = 0
+    cluster: Cluster = field(default_factory=Cluster)
+    totals: Totals = field(default_factory=Totals)
+    topics: Mapping[str, Topic] = field(default_factory=dict)
+    groups: Mapping[str, Group] = field(default_factory=dict)
+    trouble: str = ""
+
+    def user_topics(self) -> list[Topic]:
+        return [topic for topic in self.topics.values() if not topic.internal]
+
+    def user_groups(self) -> list[Group]:
+        return [group for group in self.groups.values() if not group.internal]
+
+    def dead_letter_topics(self) -> list[Topic]:
+        return [topic for topic in self.topics.values() if topic.dead_letters]
+
+    def live(self, key: str) -> dict[str, Any] | None:
+        """The numbers that move under a live key: `cluster`, `topic/<name>` or `group/<name>`; None if there is none."""
+        kind, _, name = key.partition("/")
+        if kind == "cluster":
+            return cluster_numbers(self)
+        if kind == "topic" and (topic := self.topics.get(name)):
+            return topic_numbers(topic)
+        if kind == "group" and (group := self.groups.get(name)):
+            return group_numbers(group)
+        return None
+
+
+def cluster_numbers(picture: Picture) -> dict[str, Any]:
+    totals = picture.totals
+    return {
+        "in": totals.in_rate,
+        "out": totals.out_rate,
+        "in_bytes": totals.in_bytes,
+        "out_bytes": totals.out_bytes,
+        "lag": totals.lag,
+        "dlq": totals.dead_letters,
+        "devices": totals.devices,
+        "connections": totals.connections,
+        "topics": sum(not topic.internal for topic in picture.topics.values()) if picture.at else None,
+        "groups": sum(not group.internal for group in picture.groups.values()) if picture.at else None,
+    }
+
+
+def topic_numbers(topic: Topic) -> dict[str, Any]:
+    return {
+        "in": topic.in_rate,
+        "out": topic.out_rate,
+        "messages": topic.messages,
+        "size": topic.size,
+        "lag": topic.lag,
+        "groups": topic.groups,
+        "last": topic.last,
+    }
+
+
+def group_numbers(group: Group) -> dict[str, Any]:
+    return {
+        "lag": group.lag,
+        "age": group.age,
+        "rate": group.rate,
+        "eta": group.eta,
+        "members": group.members,
+        "state": group.state,
+    }

@@ -1,0 +1,29 @@
+"""Every address of the console. Each slice brings its own under its noun."""
+
+from django.contrib import admin
+from django.urls import include, path
+
+from console.accounts import urls as accounts
+from console.dashboard import urls as dashboard
+from console.deadletters import urls as deadletters
+from console.groups import urls as groups
+from console.messages import urls as messages
+from console.topics import urls as topics
+
+app_patterns = [
+    *dashboard.urlpatterns,
+    *accounts.urlpatterns,
+    *topics.urlpatterns,
+    *messages.urlpatterns,
+    *groups.urlpatterns,
+    *deadletters.urlpatterns,
+]
+
+urlpatterns = [
+    path("", include((app_patterns, "console"), namespace="console")),
+    path("admin/", admin.site.urls),
+]
+
+handler404 = "console.dashboard.views.not_found"
+handler403 = "console.dashboard.views.refused"
+handler500 = "console.dashboard.views.broken"

@@ -1,0 +1,63 @@
+"""`python -m gateway`: composition root. Settings in, a gateway running, until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+
+import uvloop
+
+from gateway.config import BadSettings, Settings, describe
+from gateway.process import Gateway
+from gateway.server.server import NoCertificate
+
+log = logging.getLogger("gateway")
+
+
+async def run(settings: Settings) -> int:
+    gateway = Gateway(settings)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    starting = asyncio.ensure_future(gateway.start())
+    waiting = asyncio.ensure_future(stopping.wait())
+    await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    status = 0
+    if starting.done():
+        try:
+            starting.result()
+        except (OSError, NoCertificate, BadSettings) as error:
+            sys.stderr.write(f"the gateway can't start: {error}\n")
+            status = 1
+        else:
+            log.info("ready")
+            await waiting
+    else:
+        starting.cancel()
+    waiting.cancel()
+    await gateway.stop()
+    log.info("stopped")
+    return status
+
+
+def main() -> int:
+    if len(sys.argv) > 1:
+        sys.stdout.write(describe() + "\n")
+        return 0 if sys.argv[1] in ("-h", "--help") else 2
+    try:
+        settings = Settings.from_env()
+    except BadSettings as error:
+        sys.stderr.write(f"the gateway can't start: {error}\n")
+        return 1
+    logging.basicConfig(
+        level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(run(settings))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,218 @@
+"""Who a connection is: bans, passwords, certificates, tokens, plugins, and anonymous use where it is allowed.
+
+The order: a ban keeps anybody out; a certificate whose subject is a device's is that device; a user name must be a
+device's, with its password (a JWT where these are configured, and then plugins, may speak for names the registry
+doesn't know); no credential at all is anonymous, which a listener allows or not. A wrong credential is refused
+everywhere, also where anonymous use is allowed. Nothing here touches a session of the claimed client id.
+
+Guessing is slowed down by address and name together, so that nobody can lock a device out from elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import replace
+from typing import Protocol
+
+from gateway import passwords
+from gateway.config import Settings
+from gateway.contract import Credential, Device
+from gateway.counters import Counters
+from gateway.policy import unfit
+from gateway.ports import Challenge, ConnectRequest, Identity, Limits, Receipt, Refused, settled
+from gateway.registry import Registry
+
+log = logging.getLogger("gateway.authentication")
+
+CLIENT_ID_INVALID = 0x85
+BAD_CREDENTIALS = 0x86
+NOT_AUTHORIZED = 0x87
+BANNED = 0x8A
+RATE_EXCEEDED = 0x9F
+FREE_GUESSES = 5
+GUESS_INTERVAL = 1.0  # seconds, doubling per further failure
+LONGEST_WAIT = 60.0
+REMEMBERED = 10_000
+
+
+class Verifier(Protocol):
+    """Another way to know somebody: JWT, plugins."""
+
+    async def verify(self, request: ConnectRequest) -> Identity | None:
+        """Who it is, or None when this verifier doesn't know them; raises Refused when it knows better."""
+
+
+class Authenticator:
+    """Decides CONNECTs."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        counters: Counters,
+        *,
+        clock: Callable[[], float],
+        executor: Executor,
+        verifiers: Sequence[Verifier] = (),
+    ) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._counters = counters
+        self._clock = clock
+        self._executor = executor
+        self._verifiers = verifiers
+        self._guesses: OrderedDict[tuple[str, str], tuple[int, float]] = OrderedDict()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def authenticate(self, request: ConnectRequest) -> Receipt[Identity | Challenge]:
+        receipt: Receipt[Identity | Challenge] = Receipt()
+        try:
+            found = self._decide(request)
+        except Refused as refusal:
+            self._counters.refused_connects += 1
+            receipt.fail(refusal)
+            return receipt
+        if isinstance(found, Identity):
+            return settled(found)
+        task = asyncio.get_running_loop().create_task(self._later(request, found, receipt))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return receipt
+
+    async def _later(
+        self, request: ConnectRequest, device: Device | None, receipt: Receipt[Identity | Challenge]
+    ) -> None:
+        try:
+            identity = await self._slowly(request, device)
+        except Refused as refusal:
+            self._counters.refused_connects += 1
+            receipt.fail(refusal)
+        except Exception:
+            log.exception("authentication failed by our own fault")
+            receipt.fail(Refused(NOT_AUTHORIZED, "authentication is not possible now"))
+        else:
+            receipt.settle(identity)
+
+    # --- the decision
+
+    def _decide(self, request: ConnectRequest) -> Identity | Device | None:
+        """An identity at once; or what a slow check is needed for (None: the verifiers decide). Raises Refused."""
+        registry, peer = self._registry, request.peer
+        address = peer.address.rpartition(":")[0].strip("[]")
+        username = request.username or ""
+        ban = registry.banned(request.client_id, username, address, self._clock())
+        if ban is not None:
+            raise Refused(BANNED, "banned" + (f": {ban.reason}" if ban.reason else ""))
+        if request.authentication_method is not None:
+            raise Refused(0x8C, f"no authentication method {request.authentication_method!r} here")
+        if request.username is None and request.password is None:
+            if peer.certificate_subject is not None:
+                device = registry.by_subject(peer.certificate_subject)
+                if device is not None:
+                    return self.identity(device, request)
+            if self._verifiers:
+                return None
+            return self._anonymous(request)
+        self._may_guess(address, username)
+        device = registry.devices.get(username)
+        if device is None and self._verifiers:
+            return None
+        if device is None or request.password is None:
+            self._failed(address, username)
+            raise Refused(BAD_CREDENTIALS, "unknown user name or wrong password")
+        slow = [each for each in device.credentials if passwords.slow(each)]
+        fast = [each for each in device.credentials if not passwords.slow(each)]
+        if any(passwords.verify(each, request.password) for each in fast):
+            return self.identity(device, request)
+        if not slow:
+            if self._verifiers:
+                return None
+            self._failed(address, username)
+            raise Refused(BAD_CREDENTIALS, "unknown user name or wrong password")
+        return device
+
+    async def _slowly(self, request: ConnectRequest, device: Device | None) -> Identity:
+        address = request.peer.address.rpartition(":")[0].strip("[]")
+        if device is not None and request.password is not None:
+            slow = [each for each in device.credentials if passwords.slow(each)]
+            loop = asyncio.get_running_loop()
+            if await loop.run_in_executor(self._executor, _any_fits, slow, request.password):
+                current = self._registry.devices.get(device.name)
+                if current is None or current.credentials != device.credentials:
+                    raise Refused(BAD_CREDENTIALS, "the credential was changed")
+                return self.identity(current, request)
+        for verifier in self._verifiers:
+            identity = await verifier.verify(request)
+            if identity is not None:
+                if unfit(identity.name):
+                    raise Refused(NOT_AUTHORIZED, "a principal's name can't contain / + # or NUL")
+                self._reserved(identity.name, request.client_id)
+                return replace(identity, limits=self._limits(self._registry.devices.get(identity.name)))
+        if request.username is None and request.password is None:
+            return self._anonymous(request)
+        self._failed(address, request.username or "")
+        raise Refused(BAD_CREDENTIALS, "unknown user name or wrong password")
+
+    def identity(self, device: Device, request: ConnectRequest) -> Identity:
+        """The identity of a device that has proved itself; raises Refused if it may not connect (like this)."""
+        if not device.enabled:
+            raise Refused(NOT_AUTHORIZED, "the device is disabled")
+        if unfit(device.name):
+            raise Refused(NOT_AUTHORIZED, "a principal's name can't contain / + # or NUL")
+        if device.client_id and device.client_id != request.client_id:
+            raise Refused(CLIENT_ID_INVALID, "the device has another client id")
+        self._reserved(device.name, request.client_id)
+        return Identity(name=device.name, username=device.name, limits=self._limits(device))
+
+    def _reserved(self, principal: str, client_id: str) -> None:
+        holder = self._registry.holder(client_id)
+        if holder is not None and holder != principal:
+            raise Refused(CLIENT_ID_INVALID, "the client id belongs to another device")
+
+    def _anonymous(self, request: ConnectRequest) -> Identity:
+        if not self._settings.anonymous_on(request.peer.listener):
+            raise Refused(BAD_CREDENTIALS, "a user name and a password are needed")
+        self._reserved("", request.client_id)
+        return Identity(name="", username=None, limits=self._limits(None))
+
+    def _limits(self, device: Device | None) -> Limits:
+        limits = Limits(packet_size=self._settings.packet_size)
+        if device is None:
+            return limits
+        own = device.limits
+        return replace(
+            limits,
+            packet_size=own.packet_size or limits.packet_size,
+            in_flight=own.in_flight or limits.in_flight,
+            queue=own.queue or limits.queue,
+            subscriptions=own.subscriptions or limits.subscriptions,
+            messages_rate=own.messages_rate or 0.0,
+            bytes_rate=own.bytes_rate or 0.0,
+        )
+
+    # --- guessing
+
+    def _may_guess(self, address: str, username: str) -> None:
+        failures, last = self._guesses.get((address, username), (0, 0.0))
+        if failures < FREE_GUESSES:
+            return
+        pause = min(GUESS_INTERVAL * 2.0 ** (failures - FREE_GUESSES), LONGEST_WAIT)
+        if self._clock() < last + pause:
+            raise Refused(RATE_EXCEEDED, "too many wrong passwords from there; wait")
+
+    def _failed(self, address: str, username: str) -> None:
+        failures, last = self._guesses.pop((address, username), (0, 0.0))
+        now = self._clock()
+        if now - last > LONGEST_WAIT * 2:
+            failures = 0
+        self._guesses[address, username] = (min(failures + 1, 32), now)
+        while len(self._guesses) > REMEMBERED:
+            self._guesses.popitem(last=False)
+
+
+def _any_fits(credentials: Sequence[Credential], password: bytes) -> bool:
+    return any(passwords.verify(each, password) for each in credentials)

@@ -1,0 +1,30 @@
+"""What a gateway counts since its start."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+
+@dataclass(slots=True)
+class Counters:
+    """Messages unless said otherwise."""
+
+    received: int = 0  # PUBLISH packets taken from devices
+    stored: int = 0  # acknowledged by the log
+    denied: int = 0  # PUBLISH refused by a policy
+    dead_lettered: int = 0
+    sampled_out: int = 0
+    duplicates: int = 0  # left out by a route's message id
+    dropped_away: int = 0  # QoS 0, the broker was away
+    doubtful: int = 0  # connections closed since an outcome stayed unknown
+    delivered: int = 0  # handed to connected sessions
+    dropped_full: int = 0  # no room in a session's queue
+    expired: int = 0
+    undeliverable: int = 0  # references whose record retention removed
+    connects: int = 0  # connections opened
+    refused_connects: int = 0
+    denied_subscriptions: int = 0
+    denied_deliveries: int = 0
+
+    def snapshot(self) -> dict[str, int]:
+        return asdict(self)

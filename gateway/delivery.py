@@ -1,0 +1,331 @@
+"""From the log to subscribers: one path, in offset order.
+
+The gateway tails every topic that may hold messages its subscribers want, and gives each record to the fan-out, on the
+loop, in the order of its partition. What this gateway itself wrote comes the same way.
+
+Barriers. "Nothing falls between": before a SUBACK, everything handed to the producer so far gets its outcome, the end
+offsets of all partitions concerned are noted, and the tail is read up to them; only then does the subscription enter
+the tree. So a message acknowledged before the SUBSCRIBE isn't delivered as a new one, a message acknowledged after the
+SUBACK is, and the retained messages of that very moment are those of the same offsets. Barriers asked for together
+share one question to the broker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from broker.client import Consumer, Record, TopicPartition
+from broker.client.administration.types import At
+from broker.client.errors import ClientError
+from broker.client.records import EXPIRES_AT
+from gateway import contract
+from gateway.catalogue import Catalogue
+from gateway.counters import Counters
+from gateway.mqtt.fanout import Fanout
+from gateway.ports import Message, NotAcknowledged, PublishProperties, Receipt
+from gateway.registry import Registry
+from gateway.routes import DEFAULT, Outgoing, could_write, outgoing
+from gateway.tail import Tail
+from gateway.ticks import Ticks
+
+log = logging.getLogger("gateway.delivery")
+
+BARRIER_DEADLINE = 60.0
+REFRESH = 5.0
+CLOCKS_APART = 10.0  # seconds by which broker and gateway may differ
+
+
+class Delivery:
+    """The data tail and the barriers."""
+
+    def __init__(
+        self,
+        *,
+        catalogue: Catalogue,
+        fanout: Fanout,
+        ticks: Ticks,
+        registry: Registry,
+        counters: Counters,
+        state: Tail,
+        consumer: Callable[[], Consumer],
+        clock: Callable[[], float],
+        command: Callable[[Outgoing, Record], None],
+    ) -> None:
+        """`state` is the tail of the state topics (retained messages among them). `command` takes what a downlink
+        route addresses to one client."""
+        self._catalogue = catalogue
+        self._fanout = fanout
+        self._ticks = ticks
+        self._registry = registry
+        self._counters = counters
+        self._state = state
+        self._clock = clock
+        self._command = command
+        self._loop = asyncio.get_running_loop()
+        self.tail = Tail(consumer(), self._arrived, loop=self._loop, name="delivery", moved=self.moved)
+        self._moved = asyncio.Event()
+        self._asked: list[Receipt[Any]] = []
+        self._worker: asyncio.Task[None] | None = None
+        self._known: set[str] = set()
+        self._since = 0.0
+        self._resumed: dict[TopicPartition, int] = {}
+        self.wanted = False  # somebody subscribed, or a session that may be offline has
+        self._refresher = self._loop.create_task(self._refresh())
+
+    # --- what to read
+
+    def topics(self) -> list[str]:
+        """The broker topics that may hold messages for subscribers."""
+        found = []
+        table = self._registry.table
+        for name in self._catalogue.partitions:
+            if name.startswith("__"):
+                continue
+            if (
+                name == DEFAULT.topic
+                or name in self._registry.downlinks
+                or any(could_write(route, name) for route in table.routes)
+            ):
+                found.append(name)
+        return found
+
+    def resume(self, positions: dict[TopicPartition, int], since: float) -> None:
+        """Read on from where an earlier run had delivered (for the sessions that outlived it); partitions that it
+        didn't read, from this moment on."""
+        self._resumed = positions
+        self._since = since
+        self.wanted = True
+
+    def routes_changed(self) -> None:
+        """Other topics may matter now."""
+        self._catalogue.version += 1
+
+    async def _extend(self) -> dict[TopicPartition, int]:
+        """Take in topics and partitions that are new; the end offsets of all that is read."""
+        topics = self.topics()
+        partitions = self._catalogue.of(topics)
+        found = await self._catalogue.admin.offsets(partitions, At.LATEST)
+        ends = {key: place.offset for key, place in found.items() if not place.error}
+        young = dict(ends)
+        if self._since:
+            since = int((self._since - CLOCKS_APART) * 1000)
+            missed = await self._catalogue.admin.offsets(partitions, since)
+            young |= {key: place.offset for key, place in missed.items() if not place.error and place.offset >= 0}
+            self._since = 0.0
+        tailed = self.tail.positions
+        new = {}
+        for key in ends:
+            if key in tailed:
+                continue
+            if key in self._resumed:
+                new[key] = self._resumed[key]
+            elif self._known and key.topic not in self._known:
+                new[key] = 0  # came to be while we were reading the others: nobody has seen its beginning
+            else:
+                new[key] = young[key]
+        self._known.update(self._catalogue.partitions)
+        gone = [key for key in tailed if key.topic not in self._catalogue.partitions]
+        self.tail.remove(gone)
+        self.tail.add(new)
+        return ends
+
+    def wrote(self, topic: str) -> None:
+        """A device's message goes to this topic."""
+        if topic not in self._catalogue.partitions:
+            # librdkafka has the cluster make it: look a moment later
+            self._loop.call_later(0.3, self._catalogue.refresh_soon)
+
+    async def _refresh(self) -> None:
+        seen = -1
+        while True:
+            await asyncio.sleep(REFRESH if seen == self._catalogue.version else 0.05)
+            if not self.wanted:
+                continue
+            try:
+                if seen == self._catalogue.version:
+                    await self._catalogue.refresh()
+                if seen != self._catalogue.version:
+                    version = self._catalogue.version
+                    await self._extend()
+                    seen = version
+            except ClientError as error:
+                log.debug("topics can't be looked at now: %s", error)
+                await asyncio.sleep(0.5)
+
+    # --- barriers
+
+    def barrier(self) -> Receipt[Any]:
+        """Settles when everything acknowledged before this call has been delivered."""
+        self.wanted = True
+        receipt: Receipt[Any] = Receipt()
+        self._asked.append(receipt)
+        if self._worker is None:
+            self._worker = self._loop.create_task(self._serve())
+        return receipt
+
+    async def _serve(self) -> None:
+        while self._asked:
+            asked, self._asked = self._asked, []
+            failure: Exception | None = None
+            try:
+                async with asyncio.timeout(BARRIER_DEADLINE):
+                    await self._catch_up()
+            except (ClientError, TimeoutError) as error:
+                log.warning("subscribing failed: %s", error or "the broker did not answer in time")
+                failure = NotAcknowledged(str(error))
+            for receipt in asked:
+                if failure is None:
+                    receipt.settle()
+                else:
+                    receipt.fail(failure)
+        self._worker = None
+
+    async def _catch_up(self) -> None:
+        await wait(self._ticks.flushed())
+        while True:
+            try:
+                if not self._known:
+                    await self._catalogue.refresh()
+                ends = await self._extend()
+                found = await self._catalogue.admin.offsets([TopicPartition(contract.RETAINED, 0)], At.LATEST)
+                break
+            except ClientError:  # the broker is away: the caller's deadline ends this
+                await asyncio.sleep(0.2)
+        retained = {key: place.offset for key, place in found.items() if not place.error}
+        while not (self.tail.reached(ends) and self._state.reached(retained)):
+            self._moved.clear()
+            await self._moved.wait()
+
+    def moved(self) -> None:
+        """A tail's positions have moved."""
+        self._moved.set()
+
+    # --- records
+
+    def _arrived(self, records: list[Record]) -> None:
+        deliver = self._fanout.deliver
+        downlinks = self._registry.downlinks
+        for record in records:
+            if record.topic in downlinks:
+                self._down(record)
+                continue
+            message = message_of(record)
+            if message is not None:
+                deliver(message)
+
+    def _down(self, record: Record) -> None:
+        for route in self._registry.downlinks[record.topic]:
+            found = outgoing(
+                route, key=record.key, value=record.value or b"", headers=record.headers, partition=record.partition
+            )
+            if not isinstance(found, Outgoing):
+                self._counters.dead_lettered += 1
+                log.warning("%s/%d/%d: %s", record.topic, record.partition, record.offset, found.detail)
+                continue
+            self._command(found, record)
+
+    async def stop(self) -> None:
+        self._refresher.cancel()
+        if self._worker is not None:
+            self._worker.cancel()
+        await self.tail.stop()
+
+
+async def wait(receipt: Receipt[Any]) -> Any:
+    """Await a receipt; raises its failure."""
+    if not receipt.settled:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        receipt.waiters.append(_Wake(future))
+        await future
+    if receipt.failure is not None:
+        raise receipt.failure
+    return receipt.value
+
+
+class _Wake:
+    __slots__ = ("_future",)
+
+    def __init__(self, future: asyncio.Future[None]) -> None:
+        self._future = future
+
+    def receipt_settled(self, receipt: Receipt[Any]) -> None:
+        if not self._future.done():
+            self._future.set_result(None)
+
+
+_PROPERTIES = frozenset(
+    {
+        contract.H_CONTENT_TYPE,
+        contract.H_RESPONSE_TOPIC,
+        contract.H_CORRELATION,
+        contract.H_EXPIRY,
+        contract.H_FORMAT,
+    }
+)
+
+
+def message_of(record: Record) -> Message | None:
+    """The MQTT message that a record holds; None when it came from elsewhere (no `mqtt.topic`)."""
+    topic: str | None = None
+    sender: str | None = None
+    qos = 0
+    retain = False
+    extra = False
+    expires: float | None = None
+    for name, value in record.headers:
+        if value is None:
+            continue
+        if name == contract.H_TOPIC:
+            topic = value.decode("utf-8", "replace")
+        elif name == contract.H_CLIENT:
+            sender = value.decode("utf-8", "replace")
+        elif name == contract.H_QOS:
+            qos = {b"1": 1, b"2": 2}.get(value, 0)
+        elif name == contract.H_RETAIN:
+            retain = value == b"1"
+        elif name in _PROPERTIES or name.startswith(contract.H_USER):
+            extra = True
+        elif name == EXPIRES_AT:
+            expires = _number(value) / 1000.0 if _number(value) else None
+    if topic is None or not topic or "+" in topic or "#" in topic or "\x00" in topic:
+        return None
+    properties = None
+    if extra:
+        properties = properties_from(record)
+        if properties.message_expiry is not None:
+            expires = record.timestamp / 1000.0 + properties.message_expiry
+    return Message(
+        topic,
+        record.value or b"",
+        qos,
+        retain,
+        properties=properties,
+        expires_at=expires,
+        sender=sender,
+        origin=(record.topic, record.partition, record.offset),
+    )
+
+
+def properties_from(record: Record) -> PublishProperties:
+    """The MQTT 5 properties in a record's headers."""
+    user = tuple(
+        (name[len(contract.H_USER) :], value.decode("utf-8", "replace"))
+        for name, value in record.headers
+        if value is not None and name.startswith(contract.H_USER)
+    )
+    expiry = record.text(contract.H_EXPIRY)
+    return PublishProperties(
+        payload_format=1 if record.header(contract.H_FORMAT) == b"1" else None,
+        message_expiry=int(expiry) if expiry is not None and expiry.isdigit() else None,
+        content_type=record.text(contract.H_CONTENT_TYPE),
+        response_topic=record.text(contract.H_RESPONSE_TOPIC),
+        correlation_data=record.header(contract.H_CORRELATION),
+        user=user,
+    )
+
+
+def _number(value: bytes) -> int:
+    return int(value) if value.isdigit() else 0

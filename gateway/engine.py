@@ -1,0 +1,428 @@
+"""The durable side of the gateway: implements `gateway.ports.Engine` by its parts.
+
+authentication decides who connects, sessions who holds a client id, uplink where messages go, delivery what subscribers
+get, registry what is allowed. This module joins them and reacts to what changes in the registry.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from broker.client import Record, TopicPartition
+from gateway.authentication import Authenticator
+from gateway.contract import Ban, Control, GatewayStatus, Presence
+from gateway.counters import Counters
+from gateway.delivery import Delivery
+from gateway.mailbox import Mailbox
+from gateway.mqtt.fanout import Fanout, wants_retained
+from gateway.mqtt.topics import split_share
+from gateway.policy import Grant
+from gateway.ports import (
+    Challenge,
+    ConnectRequest,
+    Ending,
+    Identity,
+    Message,
+    Opened,
+    PublishItem,
+    Receipt,
+    Refused,
+    Session,
+    Subscription,
+    settled,
+)
+from gateway.presence import PresenceBook
+from gateway.registry import BanSet, Change, DeviceChanged, Registry, RightsChanged, RoutesChanged
+from gateway.retained import RetainedMessages
+from gateway.routes import Outgoing
+from gateway.sessions import Sessions
+from gateway.ticks import Ticks
+from gateway.uplink import Target, Uplinks
+
+log = logging.getLogger("gateway.engine")
+
+NOT_AUTHORIZED = 0x87
+ADMINISTRATIVE = 0x98
+NO_SUBSCRIPTION = 0x11
+
+
+class GatewayEngine:
+    """See the module."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        registry: Registry,
+        authenticator: Authenticator,
+        ticks: Callable[[], Ticks],
+        retained: RetainedMessages,
+        counters: Counters,
+        clock: Callable[[], float],
+        wrote: Callable[[str], None],
+        anonymous: bool,
+    ) -> None:
+        self.epoch = 0
+        self.registry = registry
+        self.counters = counters
+        self.retained = retained
+        self.fanout = Fanout(self._may_read, self._overflow)
+        self.uplinks = Uplinks(ticks, registry, counters, clock=clock, wrote=wrote)
+        self.delivery: Delivery | None = None
+        self.sessions = Sessions(
+            gateway=name,
+            registry=registry,
+            fanout=self.fanout,
+            ticks=ticks,
+            uplinks=self.uplinks,
+            counters=counters,
+            clock=clock,
+            positions=self._positions,
+        )
+        self.presence = PresenceBook(lambda topic, value, key: ticks().write(topic, value, key), self.status)
+        self._name = name
+        self._authenticator = authenticator
+        self._ticks = ticks
+        self._clock = clock
+        self._started = clock()
+        self._anonymous = anonymous
+        self.listeners: tuple[str, ...] = ()
+
+    @property
+    def congested(self) -> bool:
+        return self._ticks().congested
+
+    def _positions(self) -> Mapping[TopicPartition, int]:
+        return self.delivery.tail.positions if self.delivery is not None else {}
+
+    # --- connecting
+
+    def authenticate(self, request: ConnectRequest) -> Receipt[Identity | Challenge]:
+        return self._authenticator.authenticate(request)
+
+    def answer(self, exchange: Any, data: bytes) -> Receipt[Identity | Challenge]:
+        receipt: Receipt[Identity | Challenge] = Receipt()
+        receipt.fail(Refused(0x8C, "no such authentication method"))
+        return receipt
+
+    def reauthenticate(self, session: Session, method: str, data: bytes) -> Receipt[Identity | Challenge]:
+        return self.answer(None, data)
+
+    def open(self, session: Session) -> Receipt[Opened]:
+        return self.sessions.open(session)
+
+    def opened(self, session: Session) -> None:
+        self.presence.note(self._presence(session, online=True, reason=""))
+
+    def closed(self, session: Session, ending: Ending) -> None:
+        self.presence.note(self._presence(session, online=False, reason=ending.reason))
+        self.sessions.closed(session, ending)
+
+    def _presence(self, session: Session, *, online: bool, reason: str) -> Presence:
+        request, connection = session.request, session.state
+        return Presence(
+            client_id=session.client_id,
+            online=online,
+            since=connection.since if online else self._clock(),
+            gateway=self._name,
+            address=request.peer.address,
+            protocol=request.protocol,
+            principal=connection.principal,
+            username=session.identity.username or "",
+            keep_alive=request.keep_alive,
+            clean=not session.durable,
+            listener=request.peer.listener,
+            tls=request.peer.tls,
+            reason=reason,
+        )
+
+    # --- publishing
+
+    def target(self, session: Session, topic: str) -> Target:
+        return self.uplinks.target(session, topic)
+
+    def publish(self, session: Session, items: Sequence[PublishItem]) -> Receipt[Any]:
+        return self.uplinks.publish(session, items)
+
+    def release(self, session: Session, packet_id: int) -> Receipt[Any]:
+        return settled()
+
+    # --- subscribing
+
+    def subscribe(self, session: Session, subscriptions: Sequence[Subscription]) -> Receipt[list[int]]:
+        rights = session.state.rights
+        codes: list[int] = []
+        granted: list[Subscription] = []
+        for each in subscriptions:
+            grant = rights.subscribe(split_share(each.filter)[1])
+            if grant is Grant.DENIED:
+                self.counters.denied_subscriptions += 1
+                codes.append(NOT_AUTHORIZED)
+                continue
+            codes.append(each.qos)
+            granted.append(_checked(each, check=grant is Grant.CHECKED))
+        if not granted:
+            return settled(codes)
+        assert self.delivery is not None
+        self.sessions.remember(session, granted)
+        receipt: Receipt[list[int]] = Receipt()
+        barrier = self.delivery.barrier()
+        barrier.waiters.append(_Subscribing(self, session, granted, codes, receipt))
+        return receipt
+
+    def subscribed(self, session: Session, subscriptions: Sequence[Subscription]) -> None:
+        """The SUBACK is written: retained messages are due."""
+        connection, now = session.state, self._clock()
+        for each in subscriptions:
+            if not wants_retained(each, connection.known.pop(each.filter, False)):
+                continue
+            identifiers = () if each.identifier is None else (each.identifier,)
+            for message in self.retained.match(each.filter, now):
+                if each.no_local and message.sender == session.client_id:
+                    continue
+                if connection.rights.may_receive(message.topic):
+                    if connection.feed is None:
+                        connection.feed = []
+                    connection.feed.append((message, min(message.qos, each.qos), identifiers))
+        if connection.feed:
+            self._feed(session)
+
+    def _feed(self, session: Session) -> None:
+        """Give retained messages while there is room."""
+        connection = session.state
+        feed, connection.feed = connection.feed, None
+        if not feed:
+            return
+        mailbox = connection.mailbox
+        for number, (message, qos, identifiers) in enumerate(feed):
+            if mailbox is not None:
+                taken = mailbox.offer(message, qos, True, identifiers)
+            else:
+                taken = session.deliver(message, qos, True, identifiers)
+            if not taken:
+                connection.feed = feed[number:]
+                return
+            self.counters.delivered += 1
+
+    def unsubscribe(self, session: Session, filters: Sequence[str]) -> Receipt[list[int]]:
+        subscriber = self.sessions.subscriber(session)
+        codes = [0 if self.fanout.unsubscribe(subscriber, each) else NO_SUBSCRIPTION for each in filters]
+        written = self.sessions.forget(session, filters)
+        if written.settled:
+            return settled(codes)
+        receipt: Receipt[list[int]] = Receipt()
+        written.waiters.append(_Answer(receipt, codes))
+        return receipt
+
+    # --- delivering
+
+    def wants(self, session: Session) -> None:
+        mailbox = session.state.mailbox
+        if mailbox is not None:
+            mailbox.feed()
+        if session.state.feed:
+            self._feed(session)
+
+    def sending(self, session: Session, packet_id: int, message: Message, qos: int) -> Receipt[Any] | None:
+        mailbox = session.state.mailbox
+        if mailbox is None:
+            return None
+        entry = mailbox.sent(message, packet_id)
+        return None if entry is None else self.sessions.store_entry(mailbox, entry)
+
+    def received(self, session: Session, packet_id: int, message: Message | None) -> Receipt[Any] | None:
+        mailbox = session.state.mailbox
+        entry = mailbox.received(message, packet_id) if mailbox is not None else None
+        if mailbox is None or entry is None:
+            return None
+        return self.sessions.store_entry(mailbox, entry)
+
+    def dropped(self, session: Session, message: Message, why: str) -> None:
+        if why == "expired":
+            self.counters.expired += 1
+        mailbox = session.state.mailbox
+        if mailbox is not None:
+            mailbox.finished(message, 0)
+
+    def finished(self, session: Session, packet_id: int, message: Message | None, code: int) -> None:
+        mailbox = session.state.mailbox
+        if mailbox is not None:
+            entry = mailbox.finished(message, packet_id)
+            if entry is not None:
+                self.sessions.store_entry(mailbox, entry)
+
+    def _may_read(self, session: Session, topic: str) -> bool:
+        if session.state.rights.may_receive(topic):
+            return True
+        self.counters.denied_deliveries += 1
+        return False
+
+    def _overflow(
+        self, session: Session, message: Message, qos: int, retain: bool, identifiers: tuple[int, ...]
+    ) -> None:
+        self.counters.dropped_full += 1
+
+    def command(self, outgoing: Outgoing, record: Record) -> None:
+        """A downlink record: to one client's subscriptions, or to all."""
+        now = self._clock()
+        message = Message(
+            outgoing.topic,
+            outgoing.payload,
+            outgoing.qos,
+            outgoing.retain,
+            expires_at=now + outgoing.expiry if outgoing.expiry else None,
+            origin=(record.topic, record.partition, record.offset),
+        )
+        if not outgoing.client_id:
+            self.fanout.deliver(message)
+            return
+        session = self.sessions.live.get(outgoing.client_id)
+        target = self.sessions.mailboxes.get(outgoing.client_id) or session
+        if target is None:
+            self.counters.undeliverable += 1
+        elif not target.state.rights.may_receive(message.topic):
+            self.counters.denied_deliveries += 1
+        else:
+            target.deliver(message, outgoing.qos, False, ())
+            self.counters.delivered += 1
+
+    # --- what changes
+
+    def changed(self, change: Change) -> None:
+        """The registry changed; connected devices feel it at once."""
+        self.epoch += 1
+        if isinstance(change, RightsChanged):
+            for session in list(self.sessions.live.values()):
+                self._refresh_rights(session)
+            for mailbox in self.sessions.mailboxes.values():
+                self._refresh_mailbox(mailbox)
+        elif isinstance(change, DeviceChanged):
+            for session in list(self.sessions.live.values()):
+                if session.state.principal != change.name:
+                    continue
+                if change.revoked:
+                    session.close(ADMINISTRATIVE, "the device's access was changed")
+                else:
+                    self._refresh_rights(session)
+            for mailbox in self.sessions.mailboxes.values():
+                if mailbox.owner == change.name:
+                    self._refresh_mailbox(mailbox)
+        elif isinstance(change, BanSet):
+            self._enforce(change.ban)
+        elif isinstance(change, RoutesChanged) and self.delivery is not None:
+            self.delivery.routes_changed()
+
+    def _refresh_rights(self, session: Session) -> None:
+        """From now on every delivery is asked for: a filter granted under the old rules may be too wide."""
+        connection = session.state
+        connection.rights = self.registry.rights(connection.principal, session.client_id)
+        if connection.mailbox is None:
+            for each in list((getattr(session, "subscriptions", None) or {}).values()):
+                self.fanout.subscribe(session, _checked(each, check=True))
+
+    def _refresh_mailbox(self, mailbox: Mailbox) -> None:
+        mailbox.rights = self.registry.rights(mailbox.owner, mailbox.client_id)
+        for each in mailbox.subscriptions.values():
+            self.fanout.subscribe(mailbox, _checked(each, check=True))  # type: ignore[arg-type]  # stands for its session
+
+    def _enforce(self, ban: Ban) -> None:
+        for session in list(self.sessions.live.values()):
+            peer = session.request.peer.address.rpartition(":")[0].strip("[]")
+            names = {"client": session.client_id, "user": session.state.principal, "address": peer}
+            if names.get(ban.kind) == ban.value and (ban.until is None or ban.until > self._clock()):
+                session.close(ADMINISTRATIVE, "banned")
+
+    def control(self, order: Control) -> None:
+        """An operator's order."""
+        session = self.sessions.live.get(order.client_id)
+        if order.verb in ("kick", "clear"):
+            if session is not None:
+                session.close(ADMINISTRATIVE, order.reason or "disconnected by an operator")
+            mailbox = self.sessions.mailboxes.get(order.client_id)
+            if order.verb == "clear" and mailbox is not None:
+                self.sessions.discard(mailbox)
+            log.info("%s of %s by %s", order.verb, order.client_id, order.actor or "?")
+        else:
+            log.warning("control %r is not known", order.verb)
+
+    def status(self) -> GatewayStatus:
+        return GatewayStatus(
+            gateway=self._name,
+            at=self._clock(),
+            started=self._started,
+            connections=len(self.sessions.live),
+            sessions=len(self.sessions.mailboxes),
+            subscriptions=self.fanout.count,
+            retained=self.retained.count,
+            counters=self.counters.snapshot(),
+            listeners=self.listeners,
+            anonymous=self._anonymous,
+        )
+
+
+class _Subscribing:
+    """A SUBSCRIBE that waits for its barrier."""
+
+    __slots__ = ("_codes", "_engine", "_granted", "_receipt", "_session")
+
+    def __init__(
+        self,
+        engine: GatewayEngine,
+        session: Session,
+        granted: list[Subscription],
+        codes: list[int],
+        receipt: Receipt[list[int]],
+    ) -> None:
+        self._engine = engine
+        self._session = session
+        self._granted = granted
+        self._codes = codes
+        self._receipt = receipt
+
+    def receipt_settled(self, receipt: Receipt[Any]) -> None:
+        session, engine = self._session, self._engine
+        if receipt.failure is not None:
+            self._receipt.fail(receipt.failure)
+            return
+        if engine.sessions.live.get(session.client_id) is not session:
+            self._receipt.fail(Refused(TAKEN_OVER, "the session is gone"))
+            return
+        subscriber = engine.sessions.subscriber(session)
+        for each in self._granted:
+            session.state.known[each.filter] = engine.fanout.subscribe(subscriber, each)
+        self._receipt.settle(self._codes)
+
+
+TAKEN_OVER = 0x8E
+
+
+class _Answer:
+    """Settles one receipt with a value when another has settled."""
+
+    __slots__ = ("_receipt", "_value")
+
+    def __init__(self, receipt: Receipt[list[int]], value: list[int]) -> None:
+        self._receipt = receipt
+        self._value = value
+
+    def receipt_settled(self, receipt: Receipt[Any]) -> None:
+        if receipt.failure is not None:
+            self._receipt.fail(receipt.failure)
+        else:
+            self._receipt.settle(self._value)
+
+
+def _checked(subscription: Subscription, *, check: bool) -> Subscription:
+    if subscription.check == check:
+        return subscription
+    return Subscription(
+        filter=subscription.filter,
+        qos=subscription.qos,
+        no_local=subscription.no_local,
+        retain_as_published=subscription.retain_as_published,
+        retain_handling=subscription.retain_handling,
+        identifier=subscription.identifier,
+        check=check,
+    )

@@ -1,0 +1,165 @@
+"""From one message to the connected sessions that subscribed: the live subscriptions and the rules of delivery.
+
+A session with several matching filters gets the message once, with the highest of their QoS and all their
+identifiers (MQTT-3.3.4-2, -3). A shared subscription's message goes to one member, in turn, passing over those
+without room. Rights are asked per delivery where a subscription says `check`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from gateway.mqtt.topics import Subscriptions, split_share
+from gateway.ports import Message, Session, Subscription
+
+MayRead = Callable[[Session, str], bool]
+Overflow = Callable[[Session, Message, int, bool, tuple[int, ...]], None]
+
+
+class Share:
+    """One share group's subscriptions with one filter."""
+
+    __slots__ = ("group", "members", "turn")
+
+    def __init__(self, group: str) -> None:
+        self.group = group
+        self.members: dict[Session, Subscription] = {}
+        self.turn = 0
+
+
+class Fanout:
+    """`may_read(session, topic)` decides checked deliveries; `overflow` hears of what a session had no room for."""
+
+    __slots__ = ("_may_read", "_overflow", "_plain", "_shared", "_shares")
+
+    def __init__(self, may_read: MayRead, overflow: Overflow) -> None:
+        self._may_read = may_read
+        self._overflow = overflow
+        self._plain: Subscriptions[Session, Subscription] = Subscriptions()
+        self._shared: Subscriptions[Share, None] = Subscriptions()
+        self._shares: dict[str, Share] = {}  # by the whole $share/... filter
+
+    @property
+    def count(self) -> int:
+        return self._plain.count + sum(len(share.members) for share in self._shares.values())
+
+    def subscribe(self, session: Session, subscription: Subscription) -> bool:
+        """Add or replace; True when the session had this very filter before."""
+        group, plain = split_share(subscription.filter)
+        if group is None:
+            return self._plain.add(plain, session, subscription)
+        share = self._shares.get(subscription.filter)
+        if share is None:
+            share = self._shares[subscription.filter] = Share(group)
+            self._shared.add(plain, share, None)
+        known = session in share.members
+        share.members[session] = subscription
+        return known
+
+    def unsubscribe(self, session: Session, topic_filter: str) -> bool:
+        """True when the session had this filter."""
+        group, plain = split_share(topic_filter)
+        if group is None:
+            return self._plain.remove(plain, session)
+        share = self._shares.get(topic_filter)
+        if share is None or share.members.pop(session, None) is None:
+            return False
+        if not share.members:
+            del self._shares[topic_filter]
+            self._shared.remove(plain, share)
+        return True
+
+    def drop(self, session: Session, filters: Iterable[str]) -> None:
+        """Forget a session that had these filters."""
+        for topic_filter in filters:
+            self.unsubscribe(session, topic_filter)
+
+    def members(self, share_filter: str) -> dict[Session, Subscription]:
+        """Who is in a share group here, by the whole `$share/...` filter."""
+        share = self._shares.get(share_filter)
+        return share.members if share is not None else {}
+
+    def deliver(self, message: Message, *, shared: bool = True) -> int:
+        """Give the message to every subscriber it matches; how many took it.
+
+        `shared` False leaves share groups out (another gateway chose for them).
+        """
+        reached = 0
+        found = self._plain.match(message.topic)
+        if len(found) == 1:
+            for session, subscription in list(found[0].items()):
+                identifier = subscription.identifier
+                identifiers = () if identifier is None else (identifier,)
+                retain = message.retain and subscription.retain_as_published
+                reached += self._give(session, message, subscription, subscription.qos, retain, identifiers)
+        elif found:
+            reached = self._merged(message, found)
+        if shared and self._shared.count:
+            for shares in self._shared.match(message.topic):
+                for share in list(shares):
+                    reached += self.deliver_shared(share, message)
+        return reached
+
+    def _merged(self, message: Message, found: list[dict[Session, Subscription]]) -> int:
+        wanted: dict[Session, list[Subscription]] = {}
+        for subscribers in found:
+            for session, subscription in subscribers.items():
+                if not (subscription.no_local and session.client_id == message.sender):
+                    wanted.setdefault(session, []).append(subscription)
+        reached = 0
+        for session, subscriptions in wanted.items():
+            qos = max(subscription.qos for subscription in subscriptions)
+            retain = message.retain and any(entry.retain_as_published for entry in subscriptions)
+            identifiers = tuple(entry.identifier for entry in subscriptions if entry.identifier is not None)
+            strictest = next((entry for entry in subscriptions if entry.check), subscriptions[0])
+            reached += self._give(session, message, strictest, qos, retain, identifiers)
+        return reached
+
+    def _give(
+        self,
+        session: Session,
+        message: Message,
+        subscription: Subscription,
+        granted: int,
+        retain: bool,
+        identifiers: tuple[int, ...],
+    ) -> bool:
+        if subscription.no_local and session.client_id == message.sender:
+            return False
+        if subscription.check and not self._may_read(session, message.topic):
+            return False
+        qos = message.qos if message.qos < granted else granted
+        if session.deliver(message, qos, retain, identifiers):
+            return True
+        self._overflow(session, message, qos, retain, identifiers)
+        return False
+
+    def deliver_shared(self, share: Share, message: Message) -> bool:
+        """Give the message to the next member that may have it and has room; the last resort is `overflow`."""
+        members = list(share.members.items())
+        count = len(members)
+        waiting: tuple[Session, int, bool, tuple[int, ...]] | None = None
+        for step in range(count):
+            session, subscription = members[(share.turn + step) % count]
+            if subscription.check and not self._may_read(session, message.topic):
+                continue
+            identifiers: tuple[int, ...] = ()
+            if subscription.identifier is not None:
+                identifiers = (subscription.identifier,)
+            qos = min(message.qos, subscription.qos)
+            retain = message.retain and subscription.retain_as_published
+            if session.deliver(message, qos, retain, identifiers):
+                share.turn = (share.turn + step + 1) % count
+                return True
+            waiting = waiting or (session, qos, retain, identifiers)
+        if waiting is not None:
+            session, qos, retain, identifiers = waiting
+            self._overflow(session, message, qos, retain, identifiers)
+        return False
+
+
+def wants_retained(subscription: Subscription, known: bool) -> bool:
+    """Whether retained messages are due after a SUBSCRIBE (3.8.3.1); never for shared subscriptions (4.8.2)."""
+    if subscription.filter.startswith("$share/"):
+        return False
+    return subscription.retain_handling == 0 or (subscription.retain_handling == 1 and not known)

@@ -1,0 +1,498 @@
+"""The receiving half of a session: frames out of bytes, PUBLISH on its own tight path, acknowledgements in order.
+
+Theory of operation
+-------------------
+`receive` gets what one read brought. Complete frames are taken straight out of it; an incomplete one is kept, with the
+number of bytes it needs, so that a frame that drips in is looked at once it is whole and never copied again and again.
+
+A run of PUBLISH frames becomes one list of items for one `Engine.publish` and one entry (receipt, acknowledgements)
+of the FIFO. Only the FIFO's head is ever written, so acknowledgements keep PUBLISH order (MQTT-4.6.0-2, -3) and leave
+in one write per receipt. Everything that isn't a PUBLISH ends the run first: packets take effect in their order.
+
+Reading is held, for any of the reasons `HANDSHAKE` ... `WRITING`, by not asking the link for more; what had already
+been read waits in `_rest`.
+
+Invariant: `_in_flight` is the number of QoS 1 messages whose PUBACK is in the FIFO; with `inbound` (QoS 2 messages
+not released) it is what Receive Maximum counts.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Final
+
+from gateway.mqtt import packets
+from gateway.mqtt import properties as p
+from gateway.mqtt.errors import Malformed, PeerError, Reason, TooLarge
+from gateway.mqtt.surroundings import Link, Moment, Settings
+from gateway.mqtt.topics import valid_name
+from gateway.ports import (
+    ConnectRequest,
+    Engine,
+    Identity,
+    NotAcknowledged,
+    PublishItem,
+    PublishProperties,
+    Receipt,
+    Refused,
+    Target,
+    settled,
+)
+
+# Reasons to hold reading.
+HANDSHAKE: Final = 1  # the engine is asked who this is
+IN_FLIGHT: Final = 2  # too many unacknowledged messages
+RATE: Final = 4  # over the device's rate
+CONGESTED: Final = 8  # commits fall behind
+WRITING: Final = 16  # the peer doesn't take what we send
+
+_CACHED_TOPICS: Final = 512
+_CACHED_TOPIC_BYTES: Final = 256
+
+
+class Receiver:
+    """Base of `session.Session`; see the module."""
+
+    __slots__ = (
+        "_aliases",
+        "_bytes_left",
+        "_engine",
+        "_epoch",
+        "_fifo",
+        "_held",
+        "_in_flight",
+        "_link",
+        "_max_packet",
+        "_messages_left",
+        "_moment",
+        "_need",
+        "_rate_checked",
+        "_rest",
+        "_settings",
+        "_targets",
+        "closed",
+        "connected",
+        "heard",
+        "identity",
+        "inbound",
+        "received_messages",
+        "refused_messages",
+        "request",
+    )
+
+    request: ConnectRequest
+    identity: Identity
+
+    def __init__(self, engine: Engine, link: Link, settings: Settings, moment: Moment) -> None:
+        self._engine = engine
+        self._link = link
+        self._settings = settings
+        self._moment = moment
+        self._max_packet = settings.first_packet
+        self._rest: bytearray | None = None
+        self._need = 0
+        self._held = 0
+        self._epoch = -1
+        self._targets: dict[bytes, Target] | None = None
+        self._aliases: dict[int, bytes] | None = None
+        self._fifo: deque[tuple[Receipt[Any], list[bytes], int]] | None = None
+        self._in_flight = 0
+        self.inbound: dict[int, Receipt[Any]] | None = None
+        self.connected = False
+        self.closed = False
+        self.heard = moment.monotonic
+        self.received_messages = 0
+        self.refused_messages = 0
+        self._rate_checked = moment.monotonic
+        self._messages_left = 0.0
+        self._bytes_left = 0.0
+
+    # -- what Session adds -----------------------------------------------------------------------------------------
+
+    def _packet(self, first: int, body: bytes) -> None:
+        raise NotImplementedError
+
+    def _failed(self, error: PeerError) -> None:
+        raise NotImplementedError
+
+    def close(self, code: int, reason: str = "", *, server_reference: str = "") -> None:
+        raise NotImplementedError
+
+    # -- bytes in --------------------------------------------------------------------------------------------------
+
+    def receive(self, chunk: bytes) -> None:
+        """What one read brought."""
+        if self.closed:
+            return
+        self.heard = self._moment.monotonic
+        rest = self._rest
+        if rest is not None:
+            rest += chunk
+            if self._held or len(rest) < self._need:
+                return
+            chunk = bytes(rest)
+            self._rest = None
+        elif self._held:
+            self._keep(chunk, 0, 0)
+            return
+        self._scan_guarded(chunk)
+
+    def _scan_guarded(self, data: bytes) -> None:
+        try:
+            self._scan(data)
+        except PeerError as error:
+            if not self.closed:
+                self._failed(error)
+
+    def _keep(self, data: bytes, position: int, need: int) -> None:
+        if position < len(data):
+            self._rest = bytearray(data[position:] if position else data)
+            self._need = need
+
+    def _scan(self, data: bytes) -> None:
+        """Take every complete frame."""
+        engine = self._engine
+        if self._epoch != engine.epoch:
+            self._epoch = engine.epoch
+            self._targets = None
+        if not self.connected and data[0] != 0x10:
+            self._check_first(data[0])
+        targets = self._targets
+        if targets is None:
+            targets = {}
+        v5 = self.connected and self.request.protocol == 5
+        largest = self._max_packet
+        items: list[PublishItem] = []
+        acks: list[bytes] = []
+        ones = 0  # how many of the acks are PUBACKs that count as in flight
+        twos: list[int] = []
+        position, end, need = 0, len(data), 0
+        while position + 2 <= end:
+            first = data[position]
+            length = data[position + 1]
+            body = position + 2
+            if length > 127:
+                length, body = _long_length(data, position, end)
+                if length < 0:
+                    break
+            if length > largest:
+                raise TooLarge(f"a packet of {length} bytes, {largest} are allowed")
+            stop = body + length
+            if stop > end:
+                need = stop - position
+                break
+            if first & 0xF0 != 0x30 or not self.connected:
+                if items or acks:
+                    self._submit(items, acks, ones, twos)
+                    items, acks, ones, twos = [], [], 0, []
+                    if self.closed:
+                        return
+                self._packet(first, data[body:stop])
+                position = stop
+                if self.closed:
+                    return
+                if self._held:
+                    break
+                if largest != self._max_packet:  # the CONNECT was answered at once
+                    largest = self._max_packet
+                    v5 = self.connected and self.request.protocol == 5
+                continue
+            # PUBLISH: the hot path. Anything odd leaves it by an exception or a helper.
+            start = body + 2
+            here = start + (data[body] << 8 | data[body + 1]) if length > 1 else end + 1
+            topic = data[start:here]
+            packet_id = 0
+            behind = here
+            qos = first & 0x06
+            if qos:
+                behind = here + 2
+                if behind > stop:
+                    raise Malformed("PUBLISH is cut short")
+                packet_id = data[here] << 8 | data[here + 1]
+                if packet_id == 0:
+                    raise PeerError("packet identifier 0")
+            elif here > stop:
+                raise Malformed("PUBLISH is cut short")
+            properties: PublishProperties | None = None
+            if v5:
+                if behind < stop and data[behind] == 0 and topic:
+                    behind += 1
+                else:
+                    topic, properties, behind = self._publish_extras(data, topic, behind, stop)
+            target = targets.get(topic)
+            if target is None:
+                target = self._resolve(topic, targets)
+            position = stop
+            if qos == 0:
+                if first & 0x08:
+                    raise Malformed("DUP with QoS 0")
+                if not target.refused:
+                    items.append((target, data[behind:stop], first & 0x0F, 0, properties))
+                else:
+                    self._refuse(target, 0, 0)
+            elif qos == 0x02:
+                if not target.refused:
+                    items.append((target, data[behind:stop], first & 0x0F, packet_id, properties))
+                    acks.append(b"\x40\x02" + data[here : here + 2])
+                    ones += 1
+                else:
+                    acks.append(self._refuse(target, packet_id, 1))
+            elif qos == 0x04:
+                if packet_id in twos or (self.inbound is not None and packet_id in self.inbound):
+                    self._submit(items, acks, ones, twos)
+                    items, acks, ones, twos = [], [], 0, []
+                    if not self.closed:
+                        self._answer_again(packet_id)
+                elif not target.refused:
+                    items.append((target, data[behind:stop], first & 0x0F, packet_id, properties))
+                    acks.append(b"\x50\x02" + data[here : here + 2])
+                    twos.append(packet_id)
+                else:
+                    acks.append(self._refuse(target, packet_id, 2))
+            else:
+                raise Malformed("QoS 3")
+            if self.closed:
+                return
+        if items or acks:
+            self._submit(items, acks, ones, twos)
+        if self.closed:
+            return
+        if targets and self._targets is None and self._epoch == engine.epoch:
+            self._targets = targets
+        self._keep(data, position, need)
+
+    def _check_first(self, byte: int) -> None:
+        if not self.connected and byte & 0xF0 != 0x10 and not self._may_authenticate(byte):
+            raise Malformed("the first packet is not CONNECT")
+
+    def _may_authenticate(self, byte: int) -> bool:
+        raise NotImplementedError
+
+    def _resolve(self, raw: bytes, targets: dict[bytes, Target]) -> Target:
+        """A topic not seen lately: check its form, ask the engine, remember."""
+        topic = p.text_of(raw)
+        if not valid_name(topic):
+            raise PeerError("not a topic name", Reason.TOPIC_NAME_INVALID)
+        target = self._engine.target(self, topic)  # type: ignore[arg-type]  # Session, our only subclass, is one
+        if len(raw) <= _CACHED_TOPIC_BYTES:
+            if len(targets) >= _CACHED_TOPICS:
+                targets.clear()
+            targets[raw] = target
+        return target
+
+    def _publish_extras(
+        self, data: bytes, topic: bytes, position: int, stop: int
+    ) -> tuple[bytes, PublishProperties | None, int]:
+        """An MQTT 5 PUBLISH with properties or without a topic: (topic, what travels on, start of the payload)."""
+        found, position = p.read_properties(data, position, stop, p.PUBLISH)
+        if p.SUBSCRIPTION_IDENTIFIER in found:
+            raise PeerError("a client can't set subscription identifiers")
+        alias = found.pop(p.TOPIC_ALIAS, None)
+        if alias is not None:
+            if alias > self.identity.limits.topic_aliases:
+                raise PeerError("topic alias out of range", Reason.TOPIC_ALIAS_INVALID)
+            if topic:
+                if self._aliases is None:
+                    self._aliases = {}
+                self._aliases[alias] = topic
+            elif self._aliases is None or alias not in self._aliases:
+                raise PeerError("topic alias not set", Reason.PROTOCOL_ERROR)
+            else:
+                topic = self._aliases[alias]
+        elif not topic:
+            raise PeerError("PUBLISH without a topic")
+        if found.get(p.PAYLOAD_FORMAT) == 1:
+            try:
+                data[position:stop].decode()
+            except UnicodeDecodeError:
+                raise PeerError("the payload is not UTF-8", Reason.PAYLOAD_FORMAT_INVALID) from None
+        return topic, packets.publish_properties(found), position
+
+    # -- the FIFO --------------------------------------------------------------------------------------------------
+
+    def _refuse(self, target: Target, packet_id: int, qos: int) -> bytes:
+        """Count a refused message; its acknowledgement, or the end of the connection (MQTT 3, if so configured)."""
+        self.refused_messages += 1
+        if self.request.protocol != 5 and self.identity.limits.close_when_denied:
+            raise PeerError("not authorised to publish", Reason.NOT_AUTHORIZED)
+        if qos == 0:
+            return b""
+        kind = p.PUBACK if qos == 1 else p.PUBREC
+        if qos == 2 and self.request.protocol != 5:
+            if self.inbound is None:
+                self.inbound = {}
+            self.inbound[packet_id] = settled()
+        return packets.encode_acknowledgement(kind, packet_id, target.refused, self.request.protocol)
+
+    def _submit(self, items: list[PublishItem], acks: list[bytes], ones: int, twos: list[int]) -> None:
+        """Give a run of messages to the engine, and queue its acknowledgements."""
+        receipt: Receipt[Any]
+        if items:
+            limits = self.identity.limits
+            self.received_messages += len(items)
+            self._in_flight += ones
+            held = self._in_flight + (len(self.inbound) if self.inbound else 0) + len(twos)
+            if held >= limits.in_flight:
+                if held > limits.in_flight and self.request.protocol == 5:
+                    self._in_flight -= ones
+                    raise PeerError("more in flight than Receive Maximum", Reason.RECEIVE_MAXIMUM_EXCEEDED)
+                if self.request.protocol != 5:
+                    self.hold(IN_FLIGHT)
+            if limits.messages_rate or limits.bytes_rate:
+                self._meter(items)
+            receipt = self._engine.publish(self, items)  # type: ignore[arg-type]
+            if twos:
+                if self.inbound is None:
+                    self.inbound = {}
+                for packet_id in twos:
+                    self.inbound[packet_id] = receipt
+            if self._engine.congested:
+                self.hold(CONGESTED)
+        elif acks:
+            receipt = self._fifo[-1][0] if self._fifo else settled()
+        else:
+            return
+        if acks:
+            self._queue(receipt, acks, ones)
+
+    def _queue(self, receipt: Receipt[Any], acks: list[bytes], ones: int) -> None:
+        """Let these acknowledgements leave once the receipt settled and all before them left."""
+        fifo = self._fifo
+        if fifo is None:
+            fifo = self._fifo = deque()
+        if receipt.settled:
+            if not fifo and not receipt.failed_for(self):
+                self._in_flight -= ones
+                if acks:
+                    self._link.write(b"".join(acks))
+                if self._held & IN_FLIGHT:
+                    self._recheck_in_flight()
+                return
+            fifo.append((receipt, acks, ones))
+            self.receipt_settled(receipt)
+        elif fifo and fifo[-1][0] is receipt:
+            last = fifo[-1]
+            last[1].extend(acks)
+            if ones:
+                fifo[-1] = (receipt, last[1], last[2] + ones)
+        else:
+            fifo.append((receipt, acks, ones))
+            receipt.waiters.append(self)
+
+    def receipt_settled(self, receipt: Receipt[Any]) -> None:
+        """Write the acknowledgements that are due."""
+        fifo = self._fifo
+        if self.closed or not fifo:
+            return
+        out: list[bytes] = []
+        failed: Receipt[Any] | None = None
+        while fifo and fifo[0][0].settled:
+            head, acks, ones = fifo[0]
+            if head.failure is not None or (head.doubtful is not None and head.failed_for(self)):
+                failed = head
+                break
+            fifo.popleft()
+            out += acks
+            self._in_flight -= ones
+        if out:
+            self._link.write(b"".join(out))
+        if failed is not None:
+            self._not_acknowledged(failed)
+        elif self._held & IN_FLIGHT:
+            self._recheck_in_flight()
+
+    def _not_acknowledged(self, receipt: Receipt[Any]) -> None:
+        failure = receipt.failure
+        if isinstance(failure, Refused):
+            self.close(failure.code, failure.reason)
+        else:
+            self.close(Reason.UNSPECIFIED, str(failure or NotAcknowledged.__doc__))
+
+    def _answer_again(self, packet_id: int) -> None:
+        """PUBREC for a QoS 2 message that came before; it is not published again (MQTT-4.3.3-10)."""
+        assert self.inbound is not None
+        self._queue(self.inbound[packet_id], [b"\x50\x02" + packet_id.to_bytes(2, "big")], 0)
+
+    def _release(self, packet_id: int) -> None:
+        """PUBREL: PUBCOMP once the packet id's removal is durable."""
+        receipt = self.inbound.pop(packet_id, None) if self.inbound else None
+        protocol = self.request.protocol
+        if receipt is None:
+            code = Reason.PACKET_IDENTIFIER_NOT_FOUND
+            ack = packets.encode_acknowledgement(p.PUBCOMP, packet_id, code, protocol)
+            self._queue(self._fifo[-1][0] if self._fifo else settled(), [ack], 0)
+            return
+        ack = packets.encode_acknowledgement(p.PUBCOMP, packet_id, 0, protocol)
+        self._queue(self._engine.release(self, packet_id), [ack], 0)  # type: ignore[arg-type]
+        if self._held & IN_FLIGHT:
+            self._recheck_in_flight()
+
+    # -- holding reading -------------------------------------------------------------------------------------------
+
+    def hold(self, reason: int) -> None:
+        if not self._held and not self.closed:
+            self._link.pause_reading()
+        self._held |= reason
+
+    def let_go(self, reason: int) -> None:
+        """End one reason to hold; the last one resumes reading, after what had been read already."""
+        if not self._held & reason:
+            return
+        self._held &= ~reason
+        if not self._held and not self.closed and self._rest is not None and len(self._rest) >= self._need:
+            data = bytes(self._rest)
+            self._rest = None
+            self._scan_guarded(data)
+        if not self._held and not self.closed:
+            self.heard = self._moment.monotonic
+            self._link.resume_reading()
+
+    @property
+    def held(self) -> int:
+        return self._held
+
+    def _recheck_in_flight(self) -> None:
+        held = self._in_flight + (len(self.inbound) if self.inbound else 0)
+        if held <= self.identity.limits.in_flight // 2:
+            self.let_go(IN_FLIGHT)
+
+    def _meter(self, items: list[PublishItem]) -> None:
+        """Two token buckets of one second's depth each; a deficit holds reading until it is made up."""
+        limits, now = self.identity.limits, self._moment.monotonic
+        passed = now - self._rate_checked
+        self._rate_checked = now
+        wait = 0.0
+        if limits.messages_rate:
+            self._messages_left = min(limits.messages_rate, self._messages_left + passed * limits.messages_rate) - len(
+                items
+            )
+            wait = -self._messages_left / limits.messages_rate
+        if limits.bytes_rate:
+            size = sum(len(item[1]) for item in items)
+            self._bytes_left = min(limits.bytes_rate, self._bytes_left + passed * limits.bytes_rate) - size
+            wait = max(wait, -self._bytes_left / limits.bytes_rate)
+        if wait > 0 and not self._held & RATE:
+            self.hold(RATE)
+            self._link.wake_after(wait)
+
+    def rate_recovered(self) -> None:
+        """The link's answer to `wake_after`."""
+        if not self.closed:
+            self.let_go(RATE)
+
+
+def _long_length(data: bytes, position: int, end: int) -> tuple[int, int]:
+    """A remaining length of two to four bytes: (length, start of the body), length -1 while it is incomplete."""
+    length = data[position + 1] & 0x7F
+    shift = 7
+    body = position + 2
+    while body < end:
+        byte = data[body]
+        body += 1
+        length |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return length, body
+        shift += 7
+        if shift > 21:
+            raise Malformed("a remaining length of more than four bytes")
+    return -1, body

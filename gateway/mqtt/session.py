@@ -1,0 +1,382 @@
+"""One connection's MQTT session: the state machine over every packet type.
+
+    waiting for CONNECT ─▶ authenticating ◀─▶ challenged ─▶ opening ─▶ connected ─▶ closed
+                               `handshake`                              here
+
+The handshake is an object of its own that is gone once the session is connected. `receiver` has frames, PUBLISH and
+acknowledgements to the peer, `sender` messages to the peer. This module dispatches the rest, keeps the time limits
+(`tick`), and ends the connection exactly once, in the protocol's terms (`close`, `lost`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.mqtt import packets
+from gateway.mqtt import properties as p
+from gateway.mqtt.errors import ConnectRejected, Malformed, PeerError, Reason
+from gateway.mqtt.handshake import Handshake, Reauthentication
+from gateway.mqtt.properties import Properties
+from gateway.mqtt.receiver import CONGESTED, IN_FLIGHT, RATE, WRITING, Receiver
+from gateway.mqtt.sender import Sender
+from gateway.mqtt.surroundings import Link, Moment, Settings
+from gateway.mqtt.topics import split_share, valid_filter
+from gateway.ports import Ending, Engine, Message, Opened, Peer, Receipt, SessionState, Subscription
+
+
+class Session(Receiver):
+    """See the module. Implements `gateway.ports.Session` towards the engine."""
+
+    __slots__ = (
+        "_expiry",
+        "_granted",
+        "_handshake",
+        "_keep_alive",
+        "_opened",
+        "_reauthentication",
+        "_sender",
+        "_stalled",
+        "_started",
+        "blamed",
+        "client_id",
+        "ended",
+        "peer",
+        "state",
+        "subscriptions",
+    )
+
+    def __init__(self, engine: Engine, link: Link, settings: Settings, moment: Moment, peer: Peer) -> None:
+        super().__init__(engine, link, settings, moment)
+        self.peer = peer
+        self.client_id = ""
+        self.state: Any = None
+        self.ended = ""  # why, once it has
+        self.blamed = ""  # a slug, when the peer's misbehaviour ended it
+        self.subscriptions: dict[str, Subscription] | None = None
+        self._started = self._stalled = moment.monotonic
+        self._keep_alive = 0.0
+        self._expiry = 0
+        self._opened = False
+        self._granted: Properties | None = None  # what an MQTT 5 client's CONNECT allows us
+        self._sender: Sender | None = None
+        self._handshake: Handshake | None = Handshake(self)
+        self._reauthentication: Reauthentication | None = None
+
+    # -- for the engine --------------------------------------------------------------------------------------------
+
+    @property
+    def durable(self) -> bool:
+        return self._expiry > 0
+
+    @property
+    def session_expiry(self) -> int:
+        return self._expiry
+
+    @property
+    def room(self) -> int:
+        return self._sender.room if self._sender is not None else self.identity.limits.queue
+
+    @property
+    def dropped_messages(self) -> int:
+        return self._sender.dropped_messages if self._sender is not None else 0
+
+    @property
+    def sent_messages(self) -> int:
+        return self._sender.sent_messages if self._sender is not None else 0
+
+    def deliver(self, message: Message, qos: int, retain: bool, identifiers: tuple[int, ...] = ()) -> bool:
+        if not self.connected or self.closed:
+            return False
+        return (self._sender or self.sender()).deliver(message, qos, retain, identifiers)
+
+    def close(self, code: int, reason: str = "", *, server_reference: str = "") -> None:
+        if self.closed:
+            return
+        spoken = False
+        if self.connected and self.request.protocol == 5:
+            spoken = True
+            found: Properties = {}
+            if reason and self._settings.reason_strings and self._problem_information:
+                found[p.REASON_STRING] = reason
+            if server_reference:
+                found[p.SERVER_REFERENCE] = server_reference
+            frame = packets.encode_disconnect(code, found)
+            if self._fits(frame):
+                self._link.write(frame)
+            elif found:
+                self._link.write(packets.encode_disconnect(code))
+        elif self._handshake is not None:
+            spoken = self._handshake.refuse(code, reason, server_reference)
+        self._end(reason or f"closed with 0x{code:02x}", will=True)
+        self._link.close(spoken=spoken)
+
+    # -- for the transport -----------------------------------------------------------------------------------------
+
+    def lost(self, reason: str) -> None:
+        """The peer closed, or the connection broke."""
+        if not self.closed:
+            self._end(reason, will=True)
+
+    def tick(self) -> None:
+        """Once a second: CONNECT in time, keep alive (1.5 times, MQTT-3.1.2-22), the end of a credential."""
+        moment = self._moment
+        if not self.connected:
+            if moment.monotonic - self._started > self._settings.connect_timeout:
+                self.blamed = "connect-timeout"
+                self.close(Reason.KEEP_ALIVE_TIMEOUT, "no complete CONNECT in time")
+            return
+        if self._keep_alive and moment.monotonic - self.heard > self._keep_alive:
+            if self._held & ~WRITING:
+                self.heard = moment.monotonic  # it is us who don't read
+            else:
+                self.close(Reason.KEEP_ALIVE_TIMEOUT, "keep alive")
+                return
+        if self._held & WRITING and moment.monotonic - self._stalled > self._settings.stalled:
+            self.close(Reason.QUOTA_EXCEEDED, "the peer does not read")
+            return
+        expires = self.identity.expires_at
+        if expires is not None and moment.wall >= expires:
+            self.close(Reason.NOT_AUTHORIZED, "credential expired")
+
+    def writing_paused(self) -> None:
+        """The peer doesn't take what we send: take nothing from it either."""
+        self._stalled = self._moment.monotonic
+        self.hold(WRITING)
+
+    def writing_resumed(self) -> None:
+        self.let_go(WRITING)
+        if self._sender is not None and not self.closed:
+            self._sender.pump()
+
+    def decongest(self) -> None:
+        self.let_go(CONGESTED)
+
+    # -- packets ---------------------------------------------------------------------------------------------------
+
+    def _may_authenticate(self, byte: int) -> bool:
+        return self._handshake is not None and self._handshake.challenged and byte == 0xF0
+
+    def _packet(self, first: int, body: bytes) -> None:
+        if not self.connected:
+            assert self._handshake is not None
+            self._handshake.packet(first, body)
+            return
+        kind = first >> 4
+        protocol = self.request.protocol
+        if first & 0x0F != (2 if kind in (p.PUBREL, p.SUBSCRIBE, p.UNSUBSCRIBE) else 0) and (
+            protocol != 3 or kind not in (p.PUBREL, p.SUBSCRIBE, p.UNSUBSCRIBE)
+        ):
+            raise Malformed("reserved header flags")
+        if kind == p.PUBACK:
+            packet_id, code = packets.decode_acknowledgement(kind, body, protocol)
+            if self._sender is not None:
+                self._sender.acknowledged(packet_id, code)
+        elif kind == p.PUBREL:
+            packet_id, _ = packets.decode_acknowledgement(kind, body, protocol)
+            self._release(packet_id)
+        elif kind == p.PUBREC:
+            packet_id, code = packets.decode_acknowledgement(kind, body, protocol)
+            self.sender().received(packet_id, code)
+        elif kind == p.PUBCOMP:
+            packet_id, code = packets.decode_acknowledgement(kind, body, protocol)
+            if self._sender is not None:
+                self._sender.completed(packet_id, code)
+        elif kind == p.PINGREQ:
+            if body:
+                raise Malformed("PINGREQ with a body")
+            self._link.write(packets.PINGRESP)
+        elif kind == p.SUBSCRIBE:
+            self._subscribe(packets.decode_subscribe(body, protocol))
+        elif kind == p.UNSUBSCRIBE:
+            self._unsubscribe(packets.decode_unsubscribe(body, protocol))
+        elif kind == p.DISCONNECT:
+            self._disconnect(packets.decode_disconnect(body, protocol))
+        elif kind == p.AUTH and protocol == 5:
+            self._authenticate(packets.decode_auth(body))
+        else:
+            raise PeerError("a packet a client may not send (now)")
+
+    def _subscribe(self, packet: packets.Subscribe) -> None:
+        if self.subscriptions is None:
+            self.subscriptions = {}
+        wanted: list[Subscription] = []
+        codes: list[int] = []
+        new: set[str] = set()
+        for name, options in packet.filters:
+            group, plain = split_share(name)
+            subscription = Subscription(
+                filter=name,
+                qos=min(options & 3, self.identity.limits.qos),
+                no_local=bool(options & 4),
+                retain_as_published=bool(options & 8),
+                retain_handling=options >> 4 & 3,
+                identifier=packet.identifier,
+            )
+            if group is not None and subscription.no_local:
+                raise PeerError("No Local on a shared subscription")  # MQTT-3.8.3-4
+            if not valid_filter(plain):
+                if self.request.protocol != 5 or "\x00" in name or not name:
+                    raise Malformed("not a topic filter")
+                raise PeerError("not a topic filter", Reason.TOPIC_FILTER_INVALID)
+            limit = self.identity.limits.subscriptions
+            if name not in self.subscriptions and name not in new:
+                if limit and len(self.subscriptions) + len(new) >= limit:
+                    codes.append(Reason.QUOTA_EXCEEDED)
+                    continue
+                new.add(name)
+            codes.append(-1)
+            wanted.append(subscription)
+        reply = _SubscribeReply(self, packet.packet_id, codes, wanted)
+        _wait(self._engine.subscribe(self, wanted), reply)
+
+    def _unsubscribe(self, packet: packets.Unsubscribe) -> None:
+        for name in packet.filters:
+            if not valid_filter(split_share(name)[1]):
+                raise Malformed("not a topic filter")
+        _wait(self._engine.unsubscribe(self, packet.filters), _UnsubscribeReply(self, packet.packet_id, packet.filters))
+
+    def _disconnect(self, packet: packets.Disconnect) -> None:
+        if packet.session_expiry is not None:
+            if packet.session_expiry and not self._expiry:
+                raise PeerError("a session that ends with its connection can't be given an expiry at its end")
+            self._expiry = min(packet.session_expiry, self.identity.limits.session_expiry)
+        self._end(packet.reason or "disconnect", will=packet.code == Reason.DISCONNECT_WITH_WILL)
+        self._link.close(spoken=False)
+
+    def _authenticate(self, packet: packets.Authenticate) -> None:
+        if packet.method != self.request.authentication_method:
+            raise PeerError("not the authentication method of CONNECT", Reason.PROTOCOL_ERROR)
+        if packet.code == Reason.REAUTHENTICATE:
+            if self._reauthentication is not None:
+                raise PeerError("a re-authentication is going on")
+            self._reauthentication = Reauthentication(self)
+            self._reauthentication.start(packet)
+        elif self._reauthentication is None:
+            raise PeerError("no authentication is going on")
+        else:
+            self._reauthentication.answered(packet)
+
+    # -- shared with the handshake ---------------------------------------------------------------------------------
+
+    def sender(self) -> Sender:
+        """The sending half, made on first use."""
+        if self._sender is None:
+            granted = self._granted or {}
+            self._sender = Sender(
+                self,
+                self._engine,
+                self._link,
+                self._moment,
+                window=min(self.identity.limits.window, granted.get(p.RECEIVE_MAXIMUM, 65_535), 65_534),
+                largest=granted.get(p.MAXIMUM_PACKET_SIZE, 0),
+                aliases=min(granted.get(p.TOPIC_ALIAS_MAXIMUM, 0), self._settings.outbound_aliases),
+            )
+        return self._sender
+
+    @property
+    def _problem_information(self) -> bool:
+        return not self._granted or bool(self._granted.get(p.REQUEST_PROBLEM, 1))
+
+    def _fits(self, frame: bytes) -> bool:
+        return not self._granted or len(frame) <= self._granted.get(p.MAXIMUM_PACKET_SIZE, len(frame))
+
+    def _failed(self, error: PeerError) -> None:
+        """The peer broke the protocol."""
+        if isinstance(error, ConnectRejected) and self._handshake is not None:
+            self._handshake.dialect = error.protocol
+        elif not self.connected and self._handshake is not None:
+            self._handshake.silent |= self._handshake.dialect != 5
+        self.blamed = f"0x{error.code:02x}"
+        self.close(error.code, error.reason)
+
+    def _end(self, reason: str, *, will: bool) -> None:
+        self.closed = True
+        self.ended = reason
+        self._rest = None
+        self._handshake = None
+        if not self._opened:
+            return
+        state = SessionState(inbound=self.inbound or {})
+        if self.subscriptions:
+            state.subscriptions = list(self.subscriptions.values())
+        if self._sender is not None:
+            self._sender.save(state)
+        self._fifo = None
+        self._targets = None
+        self._engine.closed(self, Ending(will=will, reason=reason, session_expiry=self._expiry, state=state))
+
+    def _restore(self, opened: Opened) -> None:
+        """Take up the state of an earlier connection."""
+        state = opened.state
+        if state is None:
+            return
+        if state.subscriptions:
+            self.subscriptions = {entry.filter: entry for entry in state.subscriptions}
+        if state.inbound:
+            self.inbound = dict(state.inbound)
+        if state.outbound or state.queue:
+            self.sender().restore(state)
+
+
+def _wait(receipt: Receipt[Any], waiter: Any) -> None:
+    if receipt.settled:
+        waiter.receipt_settled(receipt)
+    else:
+        receipt.waiters.append(waiter)
+
+
+class _SubscribeReply:
+    """Answers one SUBSCRIBE when the engine has."""
+
+    __slots__ = ("_codes", "_packet_id", "_session", "_wanted")
+
+    def __init__(self, session: Session, packet_id: int, codes: list[int], wanted: list[Subscription]) -> None:
+        self._session = session
+        self._packet_id = packet_id
+        self._codes = codes  # -1: the engine's answer goes here
+        self._wanted = wanted
+
+    def receipt_settled(self, receipt: Receipt[list[int]]) -> None:
+        session = self._session
+        if session.closed:
+            return
+        if receipt.failure is not None or receipt.value is None:
+            session.close(Reason.UNSPECIFIED, str(receipt.failure or "no answer to SUBSCRIBE"))
+            return
+        if session.subscriptions is None:
+            session.subscriptions = {}
+        granted = [entry for entry, code in zip(self._wanted, receipt.value, strict=True) if code < 0x80]
+        for subscription in granted:
+            session.subscriptions[subscription.filter] = subscription
+        answers = iter(receipt.value)
+        codes = [next(answers) if code < 0 else code for code in self._codes]
+        if session.identity.limits.conceal_denied:
+            codes = [Reason.UNSPECIFIED if code == Reason.NOT_AUTHORIZED else code for code in codes]
+        session._link.write(packets.encode_suback(self._packet_id, codes, session.request.protocol))
+        session._engine.subscribed(session, granted)
+
+
+class _UnsubscribeReply:
+    """Answers one UNSUBSCRIBE when the engine has."""
+
+    __slots__ = ("_filters", "_packet_id", "_session")
+
+    def __init__(self, session: Session, packet_id: int, filters: list[str]) -> None:
+        self._session = session
+        self._packet_id = packet_id
+        self._filters = filters
+
+    def receipt_settled(self, receipt: Receipt[list[int]]) -> None:
+        session = self._session
+        if session.closed:
+            return
+        if receipt.failure is not None or receipt.value is None:
+            session.close(Reason.UNSPECIFIED, str(receipt.failure or "no answer to UNSUBSCRIBE"))
+            return
+        for name in self._filters:
+            if session.subscriptions is not None:
+                session.subscriptions.pop(name, None)
+        session._link.write(packets.encode_unsuback(self._packet_id, receipt.value, session.request.protocol))
+
+
+__all__ = ["CONGESTED", "IN_FLIGHT", "RATE", "WRITING", "Session"]

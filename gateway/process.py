@@ -1,0 +1,244 @@
+"""One gateway process put together: what depends on what, in which order it starts and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from broker.client import AsyncAdmin, Consumer, Failure, Producer
+from broker.client import Settings as ClusterSettings
+from broker.client.errors import ClientError
+from broker.client.settings import SettingsError
+from gateway import contract
+from gateway.authentication import Authenticator
+from gateway.catalogue import Catalogue
+from gateway.config import Settings
+from gateway.contract import INBOX, RETAINED, SESSIONS, Control
+from gateway.counters import Counters
+from gateway.delivery import Delivery, wait
+from gateway.engine import GatewayEngine
+from gateway.local import FILE_NAME, LocalCopy
+from gateway.registry import Registry
+from gateway.retained import RetainedMessages
+from gateway.server.server import Server, ServerSettings, TlsFiles
+from gateway.state import StateTopics
+from gateway.ticks import Tick, Ticks, Write
+
+log = logging.getLogger("gateway")
+
+DELIVERY_TIMEOUT = 600.0  # seconds a message waits for the broker before its outcome counts as unknown
+
+
+class Gateway:
+    """`start`, then `stop`."""
+
+    def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.time) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.counters = Counters()
+        self.registry = Registry()
+        self.retained = RetainedMessages()
+        self.server: Server | None = None
+        self.engine: GatewayEngine | None = None
+        self._hashing = ThreadPoolExecutor(2, thread_name_prefix="passwords")
+        self._local = ThreadPoolExecutor(1, thread_name_prefix="local")
+        self._ticks: Ticks | None = None
+        self._delivery: Delivery | None = None
+        self._state: StateTopics | None = None
+        self._admin: AsyncAdmin | None = None
+        self._copy: LocalCopy | None = None
+        self._restoring: dict[str, dict[bytes, bytes]] | None = {SESSIONS: {}, INBOX: {}}
+
+    # --- starting
+
+    async def start(self) -> None:
+        """Wait for the broker, read the state topics, listen. Raises OSError when an address is taken."""
+        cluster = await self._find_cluster()
+        catalogue = Catalogue(self._admin_for(cluster))
+        identity = await self._retried(self._admin_for(cluster).cluster, "the broker does not answer yet")
+        await self._retried(catalogue.ensure, "the topics can't be made yet")
+        self._copy = await self._in_thread(lambda: LocalCopy(self.settings.data / FILE_NAME, identity.id))
+        loop = asyncio.get_running_loop()
+        self._ticks = Ticks(
+            lambda: Producer(
+                cluster,
+                linger_ms=1,
+                delivery_timeout=DELIVERY_TIMEOUT,
+                queue_messages=200_000,
+                overrides={"queue.buffering.max.kbytes": 256 << 10},
+            ),
+            self._refused,
+            loop=loop,
+            calmed=self._calmed,
+        )
+        authenticator = Authenticator(
+            self.settings, self.registry, self.counters, clock=self.clock, executor=self._hashing
+        )
+        engine = self.engine = GatewayEngine(
+            name=self.settings.name,
+            registry=self.registry,
+            authenticator=authenticator,
+            ticks=self._current_ticks,
+            retained=self.retained,
+            counters=self.counters,
+            clock=self.clock,
+            wrote=self._wrote,
+            anonymous=any(self.settings.anonymous_on(str(each)) for each in self.settings.listeners),
+        )
+        self._state = StateTopics(
+            catalogue=catalogue,
+            copy=self._copy,
+            consumer=Consumer(
+                cluster, fetch_wait=0.2, isolation="read_committed", overrides={"enable.partition.eof": True}
+            ),
+            apply=self._apply,
+            control=self._control,
+            moved=self._state_moved,
+            executor=self._local,
+        )
+        await self._retried(self._state.start, "the state topics can't be read yet")
+        self._delivery = engine.delivery = Delivery(
+            catalogue=catalogue,
+            fanout=engine.fanout,
+            ticks=self._ticks,
+            registry=self.registry,
+            counters=self.counters,
+            state=self._state.tail,
+            consumer=lambda: Consumer(cluster, fetch_wait=0.1, overrides={"enable.partition.eof": True}),
+            clock=self.clock,
+            command=engine.command,
+        )
+        await self._restore(engine, self._delivery)
+        await self._listen(engine)
+        engine.presence.start()
+        engine.sessions.start()
+
+    async def _restore(self, engine: GatewayEngine, delivery: Delivery) -> None:
+        restoring, self._restoring = self._restoring, None
+        assert restoring is not None
+        positions, since = engine.sessions.restore(restoring[SESSIONS], restoring[INBOX])
+        if engine.sessions.mailboxes:
+            log.info("%d persistent sessions", len(engine.sessions.mailboxes))
+            delivery.resume(positions, since)
+            await wait(delivery.barrier())
+            engine.sessions.replayed()
+
+    async def _listen(self, engine: GatewayEngine) -> None:
+        settings = self.settings
+        tls = None
+        if settings.tls_certificate:
+            tls = TlsFiles(
+                certificate=Path(settings.tls_certificate),
+                key=Path(settings.tls_key),
+                client_ca=Path(settings.tls_client_ca) if settings.tls_client_ca else None,
+            )
+        self.server = Server(engine, ServerSettings(tls=tls))
+        bound = await self.server.start(settings.listeners)
+        engine.listeners = tuple(str(each) for each in bound)
+        for each in bound:
+            log.info("listening on %s%s", each, "" if settings.anonymous_on(str(each)) else ", credentials demanded")
+
+    async def _find_cluster(self) -> ClusterSettings:
+        """Where the broker is; the embedded one writes its credential when it first starts."""
+        complained = False
+        while True:
+            try:
+                return ClusterSettings.from_env(self.settings.environ or None, client_id="sluice-gateway")
+            except SettingsError as error:
+                if self.settings.environ.get("SLUICE_KAFKA"):
+                    raise
+                if not complained:
+                    log.info("waiting for the broker: %s", error)
+                    complained = True
+                await asyncio.sleep(0.2)
+
+    def _admin_for(self, cluster: ClusterSettings) -> AsyncAdmin:
+        if self._admin is None:
+            self._admin = AsyncAdmin(cluster)
+        return self._admin
+
+    async def _retried(self, call: Callable[[], Any], complaint: str) -> Any:
+        complained = False
+        while True:
+            try:
+                return await call()
+            except ClientError as error:
+                if not complained:
+                    log.info("%s: %s", complaint, error)
+                    complained = True
+                await asyncio.sleep(0.3)
+
+    async def _in_thread(self, call: Callable[[], Any]) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._local, call)
+
+    # --- what the parts call
+
+    def _current_ticks(self) -> Ticks:
+        assert self._ticks is not None
+        return self._ticks
+
+    def _refused(self, tick: Tick, failure: Failure) -> Write | None:
+        assert self.engine is not None
+        return self.engine.uplinks.refused(tick, failure)
+
+    def _calmed(self) -> None:
+        if self.server is not None:
+            self.server.resume()
+
+    def _wrote(self, topic: str) -> None:
+        if self._delivery is not None:
+            self._delivery.wrote(topic)
+
+    def _state_moved(self) -> None:
+        if self._delivery is not None:
+            self._delivery.moved()
+
+    def _apply(self, topic: str, key: bytes, value: bytes | None) -> None:
+        """One record of a state topic."""
+        if topic == RETAINED:
+            self.retained.apply(key, value)
+        elif topic in (SESSIONS, INBOX):
+            if self._restoring is not None:
+                if value is None:
+                    self._restoring[topic].pop(key, None)
+                else:
+                    self._restoring[topic][key] = value
+        else:
+            change = self.registry.apply(topic, key, value)
+            if change is not None and self.engine is not None:
+                self.engine.changed(change)
+
+    def _control(self, value: bytes) -> None:
+        assert self.engine is not None
+        try:
+            self.engine.control(contract.decode(Control, value))
+        except contract.MalformedRecord as error:
+            log.error("a control order is unreadable: %s", error)
+
+    # --- stopping
+
+    async def stop(self) -> None:
+        """Close every connection in the protocol's terms, write what is to be written, let go."""
+        if self.server is not None:
+            await self.server.stop()
+        if self.engine is not None and self._delivery is not None:
+            await self.engine.sessions.stop()
+            self.engine.presence.stop()
+            await self._delivery.stop()
+        if self._ticks is not None:
+            left = self._ticks.close(3.0)
+            if left:
+                log.warning("%d messages had no outcome; none of them was acknowledged", left)
+        if self._state is not None:
+            await self._state.stop()
+        if self._admin is not None:
+            await self._admin.close()
+        if self._copy is not None:
+            await self._in_thread(self._copy.close)
+        self._hashing.shutdown(wait=False)
+        self._local.shutdown(wait=True)

@@ -1,0 +1,1 @@
+"""The shells around the MQTT core: sockets, TLS, WebSocket, PROXY headers, deadlines, backpressure."""

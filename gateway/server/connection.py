@@ -1,0 +1,344 @@
+"""One connection: the asyncio protocol between a socket and a `Session`.
+
+All connections of a worker share one read buffer (reading and handling are one step, so nobody finds another's bytes
+in it); what a connection keeps while idle is this object, its session, and the transport. Writes are gathered and
+leave once per turn of the loop, in one piece.
+
+Stages: [PROXY header] → [TLS] → [WebSocket upgrade → WebSocket frames] → MQTT. A PROXY header is read exactly, so that
+whatever follows is still in the socket when TLS takes over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from gateway.mqtt.session import Session
+from gateway.ports import Peer
+from gateway.server import proxy, websocket
+from gateway.server.listeners import Listener
+
+if TYPE_CHECKING:
+    from gateway.server.server import Server
+
+_PROXY, _UPGRADE, _FRAMES, _MQTT, _CLOSED = range(5)
+_FLUSH_AT: Final = 256 * 1024  # gathered bytes that don't wait for the end of the turn
+
+
+class Connection(asyncio.BufferedProtocol):
+    """See the module. Is the `Link` of its session."""
+
+    __slots__ = (
+        "_dirty",
+        "_exact",
+        "_listener",
+        "_out",
+        "_out_size",
+        "_proxied",
+        "_reading",
+        "_server",
+        "_stage",
+        "_transport",
+        "_web",
+        "closing_since",
+        "opened_at",
+        "session",
+        "writable",
+    )
+
+    def __init__(self, server: Server, listener: Listener) -> None:
+        self._server = server
+        self._listener = listener
+        self._transport: asyncio.Transport | None = None
+        self._stage = _PROXY if listener.proxy else _UPGRADE if listener.websocket else _MQTT
+        self._exact: bytearray | None = bytearray() if listener.proxy else None
+        self._proxied: proxy.ProxyHeader | None = None
+        self._web: websocket.Upgrade | websocket.Frames | None = None
+        self._out: list[bytes] | None = None
+        self._out_size = 0
+        self._dirty = False
+        self._reading = True
+        self.writable = True
+        self.session: Session | None = None
+        self.opened_at = server.moment.monotonic
+        self.closing_since = 0.0
+
+    # -- asyncio's side --------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's is none by class
+        transport.set_write_buffer_limits(high=self._server.settings.write_buffer)
+        if not self._server.admit(self):
+            self._stage = _CLOSED
+            transport.abort()
+            return
+        if self._stage != _PROXY:
+            self._begin()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        if self._exact is not None:
+            return self._server.view[: self._wanted()]
+        return self._server.view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        server = self._server
+        server.received_bytes += nbytes
+        if self._stage == _CLOSED:
+            return
+        data = bytes(server.view[:nbytes])
+        server.read_clock()
+        if self._stage == _MQTT:
+            assert self.session is not None
+            self.session.receive(data)
+            if self.session.closed:
+                self._note_end()
+        elif self._stage == _PROXY:
+            self._proxy_bytes(data)
+        else:
+            self._web_bytes(data)
+
+    def eof_received(self) -> bool:
+        return False  # a half-closed peer is a gone peer
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stage = _CLOSED
+        self._transport = None
+        self._out = None
+        self._server.gone(self)
+        if self.session is not None:
+            self._server.read_clock()
+            self.session.lost("connection lost" if exc is not None else "closed by peer")
+
+    def pause_writing(self) -> None:
+        self.writable = False
+        if self.session is not None and not self.session.closed:
+            self.session.writing_paused()
+
+    def resume_writing(self) -> None:
+        self.writable = True
+        if self.session is not None and not self.session.closed:
+            self._server.read_clock()
+            self.session.writing_resumed()
+
+    # -- the session's side ----------------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        out = self._out
+        if out is None:
+            out = self._out = []
+        out.append(data)
+        self._out_size += len(data)
+        if not self._dirty:
+            self._dirty = True
+            self._server.dirty(self)
+        elif self._out_size > _FLUSH_AT:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand what was gathered to the transport. The server calls this once per turn."""
+        out, self._out = self._out, None
+        size, self._out_size = self._out_size, 0
+        if not out or self._transport is None:
+            return
+        if self._stage == _FRAMES:
+            out.insert(0, websocket.binary_head(size))
+        self._server.sent_bytes += size
+        self._transport.write(b"".join(out) if len(out) > 1 else out[0])
+
+    def flushed(self) -> None:
+        """The server's turn: gathered writes go, and the next write asks for a turn again."""
+        self._dirty = False
+        self.flush()
+
+    def close(self, *, spoken: bool) -> None:
+        transport = self._transport
+        if transport is None or self._stage == _CLOSED:
+            return
+        self.flush()
+        if self._stage == _FRAMES:
+            transport.write(websocket.close_frame(1000))
+        if not spoken or not transport.can_write_eof():
+            self._shut()
+            return
+        # say that it is over, and swallow what is on its way, until the peer has closed or its time is up
+        self._stage = _CLOSED
+        self.closing_since = self._server.moment.monotonic
+        transport.write_eof()
+        if not self._reading:
+            self._reading = True
+            transport.resume_reading()
+
+    def pause_reading(self) -> None:
+        if self._transport is not None and self._reading and self._stage != _CLOSED:
+            self._reading = False
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._transport is not None and not self._reading and self._stage != _CLOSED:
+            self._reading = True
+            self._transport.resume_reading()
+
+    def wake_after(self, seconds: float) -> None:
+        if self.session is not None:
+            self._server.wake_after(seconds, self.session)
+
+    # -- the server's side -----------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Once a second: deadlines."""
+        now = self._server.moment.monotonic
+        if self._stage == _CLOSED:
+            if self._transport is not None and now - self.closing_since > self._server.settings.closing:
+                self._transport.abort()  # it doesn't take our last words
+        elif self.session is not None:
+            self.session.tick()
+            if self.session.closed:
+                self._note_end()
+        elif now - self.opened_at > self._server.settings.mqtt.connect_timeout:
+            self._server.refusals.report("connect-timeout", "nothing useful in time", self.address)
+            self.abort()
+
+    def abort(self) -> None:
+        self._stage = _CLOSED
+        if self._transport is not None:
+            self._transport.abort()
+
+    @property
+    def address(self) -> str:
+        """The device's address, "host:port"."""
+        if self._proxied is not None and self._proxied.address is not None:
+            return self._proxied.address
+        peer = self._transport.get_extra_info("peername") if self._transport is not None else None
+        if not peer:
+            return "unknown"
+        return f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"
+
+    # -- stages ----------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """TLS is through (if there is any): start WebSocket or MQTT."""
+        if self._listener.websocket:
+            self._stage = _UPGRADE
+            self._web = websocket.Upgrade(self._listener.path)
+        else:
+            self._start_session()
+
+    def _start_session(self) -> None:
+        transport = self._transport
+        assert transport is not None
+        certificate: bytes | None = None
+        subject: str | None = None
+        secure: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+        if secure is not None and (certificate := secure.getpeercert(binary_form=True)) is not None:
+            subject = _common_name(secure.getpeercert())
+        proxied = self._proxied
+        if proxied is not None and subject is None:
+            subject = proxied.common_name
+        server = self._server
+        peer = Peer(
+            address=self.address,
+            listener=str(self._listener),
+            transport="ws" if self._listener.websocket else "tcp",
+            tls=secure is not None or (proxied is not None and proxied.tls),
+            certificate=certificate,
+            certificate_subject=subject,
+        )
+        if not self._listener.websocket:
+            self._stage = _MQTT
+        self.session = Session(server.engine, self, server.settings.mqtt, server.moment, peer)
+
+    def _wanted(self) -> int:
+        assert self._exact is not None
+        have = len(self._exact)
+        return proxy.FIXED - have if have < proxy.FIXED else proxy.FIXED + proxy.remaining(bytes(self._exact)) - have
+
+    def _proxy_bytes(self, data: bytes) -> None:
+        exact = self._exact
+        if exact is None or self._transport is None:
+            return
+        exact += data
+        try:
+            if len(exact) < proxy.FIXED or self._wanted() > 0:
+                return
+            header = bytes(exact)
+            self._proxied = proxy.parse(header[: proxy.FIXED], header[proxy.FIXED :])
+        except proxy.BadProxyHeader as error:
+            self._server.refusals.report("proxy-header", str(error), self.address)
+            self.abort()
+            return
+        self._exact = None
+        if self._listener.tls:
+            self.pause_reading()
+            self._server.start_tls(self, self._transport)
+        else:
+            self._begin()
+
+    def secured(self, transport: asyncio.Transport) -> None:
+        """TLS behind a PROXY header is established."""
+        self._transport = transport
+        transport.set_write_buffer_limits(high=self._server.settings.write_buffer)
+        self._reading = True
+        self._begin()
+
+    def _web_bytes(self, data: bytes) -> None:
+        if self._transport is None or self._stage == _CLOSED:
+            return
+        if self._stage == _UPGRADE:
+            assert isinstance(self._web, websocket.Upgrade)
+            try:
+                answer = self._web.feed(data)
+            except websocket.BadUpgrade as error:
+                self._server.refusals.report("websocket-upgrade", str(error), self.address)
+                self._transport.write(error.answer)
+                self._shut()
+                return
+            if answer is None:
+                return
+            self._transport.write(answer)
+            data = self._web.rest
+            self._web = websocket.Frames()
+            self._stage = _FRAMES
+            self._start_session()
+            if not data:
+                return
+        assert isinstance(self._web, websocket.Frames) and self.session is not None
+        try:
+            payload, answers = self._web.feed(data)
+        except websocket.BadFrame as error:
+            self._server.refusals.report("websocket-frame", str(error), self.address)
+            self.flush()
+            self._transport.write(websocket.close_frame(error.code))
+            self._shut()
+            self.session.lost(f"websocket: {error}")
+            return
+        if payload:
+            self.session.receive(payload)
+            if self.session.closed:
+                self._note_end()
+        transport = self._transport
+        if answers and transport is not None:
+            self.flush()
+            transport.write(answers)
+        if self._web.closing and not self.session.closed:
+            self._shut()
+            self.session.lost("websocket closed by peer")
+
+    def _shut(self) -> None:
+        self._stage = _CLOSED
+        self.closing_since = self._server.moment.monotonic
+        if self._transport is not None:
+            self._transport.close()
+
+    def _note_end(self) -> None:
+        session = self.session
+        if session is not None and session.blamed:
+            self._server.refusals.report(session.blamed, session.ended, self.address)
+
+
+def _common_name(certificate: Any) -> str | None:
+    for part in (certificate or {}).get("subject", ()):
+        for name, value in part:
+            if name == "commonName":
+                return str(value)
+    return None

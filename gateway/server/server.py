@@ -1,0 +1,280 @@
+"""The server of one worker: listeners, the shared read buffer, the once-a-second sweep, the once-a-turn flush."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gateway.mqtt.errors import Reason
+from gateway.mqtt.session import Session
+from gateway.mqtt.surroundings import Moment, Settings
+from gateway.ports import Engine
+from gateway.server.connection import Connection
+from gateway.server.listeners import Listener
+from gateway.server.refusals import Refusals
+
+log = logging.getLogger("sluice.gateway")
+
+
+class NoCertificate(Exception):
+    """A TLS listener is configured without a certificate."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsFiles:
+    """PEM files. With `client_ca`, client certificates are verified; `client_required` refuses those without."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+    client_required: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    mqtt: Settings = field(default_factory=Settings)
+    tls: TlsFiles | None = None
+    read_buffer: int = 256 * 1024
+    write_buffer: int = 1 << 20  # bytes a peer may leave unread before it counts as slow
+    closing: float = 5.0  # seconds a peer has to take our last words
+    max_connections: int = 0  # 0: as many as the machine has descriptors for
+    connects_rate: float = 0.0  # new connections a second, with one second's burst; 0: unlimited
+    backlog: int = 4096
+    reuse_port: bool = False  # several workers share the port
+
+
+class Server:
+    """See the module. `engine` is the gateway's port to everything durable."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: ServerSettings,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.engine = engine
+        self.settings = settings
+        self.moment = Moment(monotonic(), wall())
+        self.view = memoryview(bytearray(settings.read_buffer))
+        self.refusals = Refusals(log)
+        self.connections: set[Connection] = set()
+        self.accepted = 0
+        self.turned_away = 0
+        self.received_bytes = 0
+        self.sent_bytes = 0
+        self._monotonic = monotonic
+        self._wall = wall
+        self._allowance = settings.connects_rate
+        self._allowance_at = self.moment.monotonic
+        self._waiting: list[Connection] = []  # for their flush
+        self._servers: list[asyncio.Server] = []
+        self._context: ssl.SSLContext | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+        self._tls_tasks: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping = False
+        self._emptied: asyncio.Event | None = None
+
+    async def start(self, listeners: Sequence[Listener]) -> list[Listener]:
+        """Listen; gives the listeners with the ports they got. Raises OSError for an address that is taken."""
+        self._loop = asyncio.get_running_loop()
+        bound = []
+        for listener in listeners:
+            server = await self._listen(listener)
+            self._servers.append(server)
+            port = server.sockets[0].getsockname()[1]
+            bound.append(
+                Listener(
+                    scheme=listener.scheme, host=listener.host, port=port, path=listener.path, proxy=listener.proxy
+                )
+            )
+        self._sweeper = asyncio.create_task(self._sweep())
+        return bound
+
+    async def _listen(self, listener: Listener) -> asyncio.Server:
+        assert self._loop is not None
+        context = None
+        if listener.tls:
+            if self._context is None:
+                self._context = self._tls_context()
+            context = None if listener.proxy else self._context
+        return await self._loop.create_server(
+            lambda: Connection(self, listener),
+            listener.host,
+            listener.port,
+            ssl=context,
+            ssl_handshake_timeout=self.settings.mqtt.connect_timeout if context is not None else None,
+            backlog=self.settings.backlog,
+            reuse_port=self.settings.reuse_port or None,
+        )
+
+    async def stop(self, *, closing: float = 2.0) -> None:
+        """Stop listening, end every session with "server shutting down", wait for their last words."""
+        self._stopping = True
+        for server in self._servers:
+            server.close()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        self.read_clock()
+        for connection in list(self.connections):
+            if connection.session is not None and not connection.session.closed:
+                connection.session.close(Reason.SERVER_SHUTTING_DOWN, "server shutting down")
+            else:
+                connection.abort()
+        if self.connections:
+            self._emptied = asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._emptied.wait(), closing)
+        for connection in list(self.connections):
+            connection.abort()
+        for server in self._servers:
+            await server.wait_closed()
+
+    def resume(self) -> None:
+        """The engine's commits have caught up: sessions held as congested read on."""
+        self.read_clock()
+        for connection in list(self.connections):
+            if connection.session is not None:
+                connection.session.decongest()
+
+    # -- TLS -------------------------------------------------------------------------------------------------------
+
+    def _tls_context(self) -> ssl.SSLContext:
+        if self.settings.tls is None:
+            raise NoCertificate("a TLS listener needs a certificate and a key")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+        self._load(context, self.settings.tls)
+        return context
+
+    @staticmethod
+    def _load(context: ssl.SSLContext, files: TlsFiles) -> None:
+        context.load_cert_chain(files.certificate, files.key)
+        if files.client_ca is not None:
+            context.load_verify_locations(files.client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED if files.client_required else ssl.CERT_OPTIONAL
+
+    def reload_tls(self) -> None:
+        """Read certificate, key and client CA anew for connections to come; those that are there stay.
+
+        Raises OSError or ssl.SSLError, and changes nothing then.
+        """
+        if self._context is None or self.settings.tls is None:
+            return
+        self._tls_context()  # loads into a context of its own first, so that a bad file can't break the one in use
+        self._load(self._context, self.settings.tls)
+
+    def start_tls(self, connection: Connection, transport: asyncio.Transport) -> None:
+        task = asyncio.ensure_future(self._start_tls(connection, transport))
+        self._tls_tasks.add(task)
+        task.add_done_callback(self._tls_tasks.discard)
+
+    async def _start_tls(self, connection: Connection, transport: asyncio.Transport) -> None:
+        assert self._loop is not None and self._context is not None
+        try:
+            secured = await self._loop.start_tls(
+                transport,
+                connection,
+                self._context,
+                server_side=True,
+                ssl_handshake_timeout=self.settings.mqtt.connect_timeout,
+            )
+        except (OSError, ssl.SSLError) as error:
+            self.refusals.report("tls", str(error), connection.address)
+            connection.abort()
+            return
+        if secured is None:
+            connection.abort()
+        else:
+            connection.secured(secured)
+
+    # -- for connections -------------------------------------------------------------------------------------------
+
+    def read_clock(self) -> None:
+        self.moment.monotonic = self._monotonic()
+        self.moment.wall = self._wall()
+
+    def admit(self, connection: Connection) -> bool:
+        """Whether a new connection may stay: connections and connects/s are limited before any byte is read."""
+        self.read_clock()
+        settings = self.settings
+        if settings.connects_rate:
+            now = self.moment.monotonic
+            passed, self._allowance_at = now - self._allowance_at, now
+            self._allowance = min(settings.connects_rate, self._allowance + passed * settings.connects_rate)
+            if self._allowance < 1:
+                self.turned_away += 1
+                self.refusals.report("connect-rate", "too many connects", connection.address)
+                return False
+            self._allowance -= 1
+        if self._stopping or (settings.max_connections and len(self.connections) >= settings.max_connections):
+            self.turned_away += 1
+            self.refusals.report("connections", "too many connections", connection.address)
+            return False
+        self.accepted += 1
+        connection.opened_at = self.moment.monotonic
+        self.connections.add(connection)
+        return True
+
+    def gone(self, connection: Connection) -> None:
+        self.connections.discard(connection)
+        if self._emptied is not None and not self.connections:
+            self._emptied.set()
+
+    def dirty(self, connection: Connection) -> None:
+        """This connection has gathered writes; they leave at the end of the loop's turn."""
+        if not self._waiting:
+            assert self._loop is not None
+            self._loop.call_soon(self._flush)
+        self._waiting.append(connection)
+
+    def _flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for connection in waiting:
+            connection.flushed()
+
+    def wake_after(self, seconds: float, session: Session) -> None:
+        assert self._loop is not None
+        self._loop.call_later(seconds, self._recovered, session)
+
+    def _recovered(self, session: Session) -> None:
+        self.read_clock()
+        session.rate_recovered()
+
+    async def _sweep(self) -> None:
+        """Deadlines, once a second; a big crowd is taken in slices so that nobody waits for the sweep."""
+        while True:
+            await asyncio.sleep(1.0)
+            crowd = list(self.connections)
+            for start in range(0, len(crowd), 2000):
+                self.read_clock()
+                for connection in crowd[start : start + 2000]:
+                    try:
+                        connection.tick()
+                    except Exception:  # one connection's bug is not everybody's end
+                        log.exception("a connection's deadlines could not be checked")
+                        connection.abort()
+                await asyncio.sleep(0)
+            self.read_clock()
+            self.refusals.tick(self.moment.monotonic)
+
+    def counters(self) -> dict[str, Any]:
+        """Numbers since the start, and how many connections there are."""
+        return {
+            "connections": len(self.connections),
+            "accepted": self.accepted,
+            "turned_away": self.turned_away,
+            "refusals": self.refusals.total,
+            "received_bytes": self.received_bytes,
+            "sent_bytes": self.sent_bytes,
+        }

@@ -1,0 +1,276 @@
+"""Writing to the log: everything handed over during one turn of the event loop shares one batch and one receipt.
+
+Theory. A message costs one call into the producer and nothing else of ours: no closure, no future, no entry in a
+table. The batch counts outcomes; the tick's receipt settles when it has them all, and every session that published
+during the turn waits on that same receipt. Who a *failed* message belonged to is looked up afterwards, in the runs that
+the tick keeps for as long as it is under way: failures are rare and may cost.
+
+Outcomes. The log holds the message (durable: the broker answers a produce with acks=all after its fsync), refused it
+(certain: `Refusals` decide what becomes of it), or may hold it (unknown: the sessions concerned are put in doubt and
+close unacknowledged). An outcome is only unknown after the delivery timeout, which is long: while the broker is away,
+messages wait here, bounded by count and bytes, and `congested` stops the sessions' reading. A producer with a fatal
+error is replaced; what it held is in doubt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from broker.client import Batch, Failure, Producer
+from broker.client.errors import ClientError, ClusterError, QueueFull
+from gateway.ports import NotAcknowledged, Receipt, Waiter
+
+log = logging.getLogger("gateway.ticks")
+
+Headers = Sequence[tuple[str, bytes | str | None]]
+Write = tuple[str, bytes | None, bytes | None, Headers | None]
+"""(topic, value, key, headers)."""
+
+BUSY = 100_000  # messages without an outcome at which sessions stop reading
+CALM = 25_000  # and go on again
+POLL = 0.001
+
+
+class Tick:
+    """One batch under way."""
+
+    __slots__ = ("batch", "held", "receipt", "runs", "sealed")
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self.receipt: Receipt[Any] = Receipt()
+        # (waiter, writes): for finding whose a failed message was
+        self.runs: list[tuple[Waiter | None, Sequence[Any]]] = []
+        self.held = 0  # messages of this tick that the producer had no room for yet
+        self.sealed = False
+
+
+class _Dependence:
+    """Holds a tick until a receipt settled."""
+
+    __slots__ = ("_tick",)
+
+    def __init__(self, tick: Tick) -> None:
+        self._tick = tick
+
+    def receipt_settled(self, receipt: Receipt[Any]) -> None:
+        tick = self._tick
+        if receipt.failure is not None or receipt.doubtful:
+            tick.receipt.failure = NotAcknowledged("the message it repeats may not be stored")
+        tick.held -= 1
+        if tick.sealed and not tick.held:
+            tick.batch.seal()
+
+
+class Ticks:
+    """The producer, a batch per turn of the loop, and what waits for room in it."""
+
+    def __init__(
+        self,
+        make: Callable[[], Producer],
+        refused: Callable[[Tick, Failure], Write | None],
+        *,
+        loop: asyncio.AbstractEventLoop,
+        calmed: Callable[[], None],
+    ) -> None:
+        """`refused` is asked for every message that the log certainly doesn't hold: what to write instead, or None
+        when nobody waits for it. It calls `tick.receipt.doubt` itself where that is called for."""
+        self._make = make
+        self._refused = refused
+        self._loop = loop
+        self._calmed = calmed
+        self._producer = make()
+        self._producer.attach(loop)
+        self._tick: Tick | None = None
+        self._open: set[Tick] = set()
+        self._overflow: deque[tuple[Tick, Write]] = deque()
+        self._retry: asyncio.TimerHandle | None = None
+        self._flushes: list[tuple[set[Tick], Receipt[Any]]] = []
+        self.congested = False
+
+    @property
+    def waiting(self) -> int:
+        """Messages without an outcome."""
+        return len(self._producer) + len(self._overflow)
+
+    @property
+    def away(self) -> bool:
+        """Whether the queue is full or sessions are held back: QoS 0 messages aren't worth keeping now."""
+        return self.congested or bool(self._overflow)
+
+    def current(self) -> Tick:
+        """This turn's tick."""
+        tick = self._tick
+        if tick is None:
+            if self._producer.fatal is not None:
+                self._rebuild()
+            tick = self._tick = Tick(self._producer.batch(self._done))
+            self._open.add(tick)
+            self._loop.call_soon(self._seal)
+        return tick
+
+    def send(self, tick: Tick, topic: str, value: bytes | None, key: bytes | None, headers: Headers | None) -> None:
+        """One message, in order; never fails."""
+        if not self._overflow:
+            try:
+                tick.batch.send(topic, value, key, headers)
+                return
+            except QueueFull:
+                pass
+            except ClientError as error:
+                tick.batch.failures.append(Failure(topic, -1, key, value, error))
+                return
+        self._hold(tick, (topic, value, key, headers))
+
+    def write(self, topic: str, value: bytes | None, key: bytes | None, headers: Headers | None = None) -> Receipt[Any]:
+        """One record of our own; its receipt (shared with the turn's others) fails if its outcome is unknown."""
+        tick = self.current()
+        tick.runs.append((None, ((topic, value, key, headers),)))
+        self.send(tick, topic, value, key, headers)
+        return tick.receipt
+
+    def flushed(self) -> Receipt[Any]:
+        """Settles when everything handed over so far has its outcome."""
+        receipt: Receipt[Any] = Receipt()
+        if not self._open:
+            receipt.settle()
+        else:
+            self._flushes.append((set(self._open), receipt))
+        return receipt
+
+    def after(self, tick: Tick, earlier: Receipt[Any]) -> None:
+        """Let the tick settle only once an earlier receipt has, and fail with it."""
+        if not earlier.settled:
+            tick.held += 1
+            earlier.waiters.append(_Dependence(tick))
+        elif earlier.failure is not None:
+            tick.receipt.failure = earlier.failure
+
+    # --- the turn's end
+
+    def _seal(self) -> None:
+        tick, self._tick = self._tick, None
+        if tick is None:
+            return
+        if not self.congested and len(self._producer) > BUSY:
+            self.congested = True
+        tick.sealed = True
+        if not tick.held:
+            tick.batch.seal()
+
+    def _hold(self, tick: Tick, write: Write) -> None:
+        self.congested = True
+        tick.held += 1
+        self._overflow.append((tick, write))
+        if self._retry is None:
+            self._retry = self._loop.call_later(0.02, self._drain)
+
+    def _drain(self) -> None:
+        self._retry = None
+        overflow = self._overflow
+        while overflow:
+            tick, write = overflow[0]
+            try:
+                tick.batch.send(write[0], write[1], write[2], write[3])
+            except QueueFull:
+                break
+            except ClientError as error:
+                tick.batch.failures.append(Failure(write[0], -1, write[2], write[1], error))
+            overflow.popleft()
+            tick.held -= 1
+            if tick.sealed and not tick.held:
+                tick.batch.seal()
+        if overflow:
+            self._retry = self._loop.call_later(0.02, self._drain)
+        else:
+            self._calm()
+
+    # --- outcomes
+
+    def _done(self, batch: Batch) -> None:
+        # ticks are few and settle nearly in order: the newest is never the one looked for
+        tick = next(each for each in self._open if each.batch is batch)
+        if batch.failures:
+            again = self._after_failures(tick, batch.failures)
+            if again:
+                self._again(tick, again)
+                return
+        self._open.discard(tick)
+        tick.runs.clear()
+        tick.receipt.settle()
+        if self._flushes:
+            self._flush(tick)
+        self._calm()
+
+    def _after_failures(self, tick: Tick, failures: list[Failure]) -> list[Write]:
+        instead = []
+        for failure in failures:
+            error = failure.error
+            if not (isinstance(error, ClusterError) and error.code > 0) or self._producer.fatal is not None:
+                self._doubt(tick, failure)
+                continue
+            write = self._refused(tick, failure)
+            if write is not None:
+                instead.append(write)
+        log.warning("%d messages were not stored: %s", len(failures), failures[0].error)
+        return instead
+
+    def _doubt(self, tick: Tick, failure: Failure) -> None:
+        """Put in doubt whoever may have sent it. Nobody found: everybody."""
+        known = False
+        for waiter, run in tick.runs:
+            for item in run:
+                if waiter is None:
+                    if item[0] == failure.topic and item[2] == failure.key:
+                        tick.receipt.failure = NotAcknowledged(str(failure.error))
+                        known = True
+                elif item[1] == failure.value:
+                    tick.receipt.doubt(waiter)
+                    known = True
+                    break
+        if not known:
+            tick.receipt.failure = NotAcknowledged(str(failure.error))
+
+    def _again(self, tick: Tick, writes: list[Write]) -> None:
+        if self._producer.fatal is not None:
+            self._rebuild()
+        tick.batch = self._producer.batch(self._done)
+        for topic, value, key, headers in writes:
+            self.send(tick, topic, value, key, headers)
+        tick.sealed = True
+        if not tick.held:
+            # never from within the callback that brought us here
+            self._loop.call_soon(tick.batch.seal)
+
+    def _flush(self, tick: Tick) -> None:
+        still = []
+        for ticks, receipt in self._flushes:
+            ticks.discard(tick)
+            if ticks:
+                still.append((ticks, receipt))
+            else:
+                receipt.settle()
+        self._flushes = still
+
+    def _calm(self) -> None:
+        if self.congested and not self._overflow and len(self._producer) < CALM:
+            self.congested = False
+            self._calmed()
+
+    def _rebuild(self) -> None:
+        log.error("the producer can't go on (%s); it is built anew", self._producer.fatal)
+        old, self._producer = self._producer, self._make()
+        self._producer.attach(self._loop)
+        old.close(timeout=0.0)
+
+    def close(self, timeout: float) -> int:
+        """Wait for outcomes; how many are left without one."""
+        if self._retry is not None:
+            self._retry.cancel()
+        if self._tick is not None:
+            self._seal()
+        return self._producer.close(timeout)

@@ -1,0 +1,298 @@
+"""From PUBLISH to the log: authorise, route, write.
+
+`target` answers once per (session, topic) and is cached by the session until `epoch` changes: with a route whose place
+depends on nothing but device and topic, a message then costs one call into the producer with a ready list of headers.
+Routes that look into the payload render per message. Refused content goes to the gateway's dead-letter topic, in the
+same tick, so that it too is durable before it is acknowledged. A retained message is a second record, in
+`__sluice_retained`, keyed by its MQTT topic.
+"""
+
+from __future__ import annotations
+
+import base64
+import random
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from broker.client import Failure
+from broker.client.records import ERROR_DETAIL, ERROR_REASON, MESSAGE_ID, ORIGIN_TOPIC
+from gateway import contract, routes
+from gateway.contract import GATEWAY_DEAD_LETTERS, RETAINED, RetainedMessage
+from gateway.counters import Counters
+from gateway.ports import PublishItem, PublishProperties, Receipt, Session, Will
+from gateway.registry import Registry
+from gateway.routes import Incoming, Placed, Refusal, Uplink
+from gateway.ticks import Tick, Ticks, Write
+
+NOT_AUTHORIZED = 0x87
+REMEMBERED_IDS = 100_000
+
+
+class Target:
+    """Where one device's messages with one MQTT topic go. `place` None: to be rendered per message."""
+
+    __slots__ = ("client_id", "headers", "key", "mqtt_topic", "refused", "route", "topic", "username")
+
+    def __init__(self, mqtt_topic: str, client_id: str, username: str) -> None:
+        self.refused = 0
+        self.mqtt_topic = mqtt_topic
+        self.client_id = client_id
+        self.username = username
+        self.route: Uplink | None = None
+        self.topic = ""
+        self.key: bytes | None = None
+        self.headers: list[list[tuple[str, bytes | str | None]] | None] = [None] * 8
+
+
+class Uplinks:
+    """The publishing half of the engine."""
+
+    def __init__(
+        self,
+        ticks: Callable[[], Ticks],
+        registry: Registry,
+        counters: Counters,
+        *,
+        clock: Callable[[], float],
+        wrote: Callable[[str], None],
+        dice: Callable[[], float] = random.random,
+    ) -> None:
+        """`wrote` hears of every broker topic that a target names, when it is made."""
+        self._ticks = ticks
+        self._registry = registry
+        self._counters = counters
+        self._clock = clock
+        self._wrote = wrote
+        self._dice = dice
+        self._topics_of: dict[str, set[str]] = {}
+        self._seen: OrderedDict[tuple[str, str], tuple[float, Receipt[Any]]] = OrderedDict()
+
+    def target(self, session: Session, topic: str) -> Target:
+        """Never fails: a refusal is a target that says so."""
+        username = session.identity.username or ""
+        target = Target(topic, session.client_id, username)
+        if topic[:1] == "$" or not session.state.rights.may_publish(topic):
+            self._counters.denied += 1
+            target.refused = NOT_AUTHORIZED
+            return target
+        route = self._registry.table.find(topic)
+        target.route = route
+        if routes.fixed(route):
+            message = Incoming(topic=topic, payload=b"", client_id=session.client_id, username=username)
+            place = self._place(route, message)
+            if isinstance(place, Placed):
+                target.route = None
+                target.topic, target.key = place.topic, place.key
+                for flags in (0, 2):
+                    target.headers[flags] = _headers(target, flags, place)
+                self._wrote(place.topic)
+        return target
+
+    def publish(self, session: Session, items: Sequence[PublishItem]) -> Receipt[Any]:
+        """Take a run in order."""
+        ticks = self._ticks()
+        tick = ticks.current()
+        tick.runs.append((session, items))
+        self._counters.received += len(items)
+        away = ticks.away
+        send = ticks.send
+        for target, payload, flags, _, properties in items:
+            if away and not flags & 6:
+                self._counters.dropped_away += 1
+                continue
+            if target.route is not None:
+                self._render(tick, target, payload, flags, properties)
+            else:
+                headers = target.headers[flags & 7]
+                if headers is None:
+                    headers = _headers(target, flags & 7, None)
+                    target.headers[flags & 7] = headers
+                if properties is not None:
+                    headers = headers + _from_properties(properties)
+                send(tick, target.topic, payload, target.key, headers)
+            if flags & 1:
+                self._retain(tick, target, payload, flags, properties)
+        return tick.receipt
+
+    def publish_will(self, will: Will, client_id: str, username: str) -> Receipt[Any]:
+        """Publish a will; the caller has asked whether it may be."""
+        target = Target(will.topic, client_id, username)
+        target.route = self._registry.table.find(will.topic)
+        tick = self._ticks().current()
+        flags = will.qos << 1 | will.retain
+        self._render(tick, target, will.payload, flags, will.properties)
+        if will.retain:
+            self._retain(tick, target, will.payload, flags, will.properties)
+        self._counters.received += 1
+        tick.runs.append((None, ()))
+        return tick.receipt
+
+    # --- one message off the fast path
+
+    def _place(self, route: Uplink, message: Incoming) -> Placed | Refusal:
+        place = routes.place(route, message)
+        if isinstance(place, Placed) and place.topic != route.topic:
+            topics = self._topics_of.setdefault(route.name, set())
+            if place.topic not in topics:
+                if len(topics) >= route.max_topics:
+                    detail = f"the route has made {route.max_topics} topics, {place.topic!r} would be one more"
+                    return Refusal(route=route.name, reason="render", detail=detail)
+                topics.add(place.topic)
+        return place
+
+    def _render(
+        self, tick: Tick, target: Target, payload: bytes, flags: int, properties: PublishProperties | None
+    ) -> None:
+        route = target.route
+        assert route is not None
+        if route.sample < 1.0 and self._dice() >= route.sample:
+            self._counters.sampled_out += 1
+            return
+        message = Incoming(
+            topic=target.mqtt_topic,
+            payload=payload,
+            client_id=target.client_id,
+            username=target.username,
+            qos=flags >> 1 & 3,
+        )
+        place = self._place(route, message)
+        ticks = self._ticks()
+        if isinstance(place, Refusal):
+            self._counters.dead_lettered += 1
+            headers = _headers(target, flags & 7, None)
+            if properties is not None:
+                headers += _from_properties(properties)
+            headers += [(ERROR_REASON, _slug(place.reason)), (ERROR_DETAIL, f"{place.route}: {place.detail}")]
+            ticks.send(tick, GATEWAY_DEAD_LETTERS, payload, target.client_id.encode(), headers)
+            return
+        if place.message_id and route.deduplicate and self._repeated(tick, route, place.message_id):
+            self._counters.duplicates += 1
+            return
+        self._wrote(place.topic)
+        headers = _headers(target, flags & 7, place)
+        if properties is not None:
+            headers += _from_properties(properties)
+        ticks.send(tick, place.topic, payload, place.key, headers)
+
+    def _repeated(self, tick: Tick, route: Uplink, message_id: str) -> bool:
+        """Whether this id was stored lately. A repetition is acknowledged only once the first is durable."""
+        now = self._clock()
+        key = (route.name, message_id)
+        found = self._seen.get(key)
+        if found is not None and now - found[0] < route.deduplicate and not found[1].failure and not found[1].doubtful:
+            if found[1] is not tick.receipt:
+                self._ticks().after(tick, found[1])
+            return True
+        self._seen[key] = (now, tick.receipt)
+        self._seen.move_to_end(key)
+        while len(self._seen) > REMEMBERED_IDS:
+            self._seen.popitem(last=False)
+        return False
+
+    def _retain(
+        self, tick: Tick, target: Target, payload: bytes, flags: int, properties: PublishProperties | None
+    ) -> None:
+        value = None
+        if payload:
+            expires = None
+            if properties is not None and properties.message_expiry is not None:
+                expires = self._clock() + properties.message_expiry
+            value = contract.encode(
+                RetainedMessage(
+                    topic=target.mqtt_topic,
+                    payload=base64.b64encode(payload).decode(),
+                    qos=flags >> 1 & 3,
+                    client_id=target.client_id,
+                    expires_at=expires,
+                    properties=properties_object(properties),
+                )
+            )
+        self._ticks().send(tick, RETAINED, value, target.mqtt_topic.encode(), None)
+
+    def refused(self, tick: Tick, failure: Failure) -> Write | None:
+        """The log refused this record for good: a device's message becomes a dead letter."""
+        if failure.topic == GATEWAY_DEAD_LETTERS or failure.topic.startswith("__"):
+            for waiter, _ in tick.runs:
+                if waiter is not None:
+                    tick.receipt.doubt(waiter)
+            return None
+        self._counters.dead_lettered += 1
+        headers: list[tuple[str, bytes | str | None]] = []
+        for waiter, run in tick.runs:
+            for item in run:
+                if waiter is not None and item[0].topic == failure.topic and item[1] == failure.value:
+                    headers = _headers(item[0], item[2] & 7, None)
+        headers += [
+            (ERROR_REASON, "size" if type(failure.error).__name__ == "RecordTooLarge" else "rejected"),
+            (ERROR_DETAIL, str(failure.error)),
+            (ORIGIN_TOPIC, failure.topic),
+        ]
+        return GATEWAY_DEAD_LETTERS, failure.value, failure.key, headers
+
+
+def _slug(reason: str) -> str:
+    return "schema" if reason == "json" else reason
+
+
+def _headers(target: Target, flags: int, place: Placed | None) -> list[tuple[str, bytes | str | None]]:
+    """contracts.md's headers of one kind of message, then the route's own."""
+    found: list[tuple[str, bytes | str | None]] = [
+        (contract.H_TOPIC, target.mqtt_topic.encode()),
+        (contract.H_CLIENT, target.client_id.encode()),
+    ]
+    if target.username:
+        found.append((contract.H_USERNAME, target.username.encode()))
+    found.append((contract.H_QOS, b"%d" % (flags >> 1 & 3)))
+    if flags & 1:
+        found.append((contract.H_RETAIN, b"1"))
+    if place is not None:
+        found += [(name, text.encode()) for name, text in place.headers]
+        if place.message_id:
+            found.append((MESSAGE_ID, place.message_id.encode()))
+    elif target.route is None and target.headers[0] is not None:
+        plain = 3 + bool(target.username)
+        found += target.headers[0][plain:]  # what the route added
+    return found
+
+
+def _from_properties(properties: PublishProperties) -> list[tuple[str, bytes | str | None]]:
+    found: list[tuple[str, bytes | str | None]] = []
+    if properties.content_type is not None:
+        found.append((contract.H_CONTENT_TYPE, properties.content_type))
+    if properties.response_topic is not None:
+        found.append((contract.H_RESPONSE_TOPIC, properties.response_topic))
+    if properties.correlation_data is not None:
+        found.append((contract.H_CORRELATION, properties.correlation_data))
+    if properties.message_expiry is not None:
+        found.append((contract.H_EXPIRY, str(properties.message_expiry)))
+    if properties.payload_format is not None:
+        found.append((contract.H_FORMAT, str(properties.payload_format)))
+    found += [(contract.H_USER + name, value) for name, value in properties.user]
+    return found
+
+
+def properties_object(properties: PublishProperties | None) -> dict[str, Any]:
+    """MQTT 5 properties as JSON has them."""
+    if properties is None:
+        return {}
+    found = {name: value for name, value in asdict(properties).items() if value is not None and value != ()}
+    if properties.correlation_data is not None:
+        found["correlation_data"] = base64.b64encode(properties.correlation_data).decode()
+    return found
+
+
+def properties_of(found: dict[str, Any]) -> PublishProperties | None:
+    """The reverse of `properties_object`."""
+    if not found:
+        return None
+    correlation = found.get("correlation_data")
+    return PublishProperties(
+        payload_format=found.get("payload_format"),
+        message_expiry=found.get("message_expiry"),
+        content_type=found.get("content_type"),
+        response_topic=found.get("response_topic"),
+        correlation_data=base64.b64decode(correlation) if correlation is not None else None,
+        user=tuple((str(name), str(value)) for name, value in found.get("user", ())),
+    )

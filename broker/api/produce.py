@@ -89,7 +89,7 @@ class _Produce:
             return ErrorCode.NONE
         transactions = self._ctx.broker.transactions
         return transactions.check_produce(
-            self._request.transactional_id, *producer, partitions, self._header.api_version
+            self._request.transactional_id, *producer, partitions, implicit=self._header.api_version >= 12
         )
 
     async def run_after(self, check: Any) -> Any:

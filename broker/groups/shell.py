@@ -108,7 +108,7 @@ class StateTopic:
         offset, count = partition.log_start_offset, 0
         while offset < partition.high_watermark:
             found = partition.read(offset, _READ_BYTES)
-            batches = [b for buffer in found.buffers for b in batch.split(buffer)]
+            batches = batch.split(b"".join(found.buffers))
             if not batches:
                 break
             for one in batches:
@@ -116,7 +116,7 @@ class StateTopic:
                 if not one.control:
                     for record in batch.records(one):
                         if record.key is not None:
-                            take(record.key, record.value)
+                            take(bytes(record.key), None if record.value is None else bytes(record.value))
                             count += 1
         return count
 

@@ -32,6 +32,7 @@ from broker.server.meter import Meter
 from broker.server.quotas import Quotas
 from broker.server.tls import Certificates
 from broker.server.waiting import Waiting
+from broker.transactions import service as transactions
 
 if TYPE_CHECKING:
     from broker.log.partition import Partition
@@ -104,7 +105,8 @@ class Assembly:
     def _start_coordinators(self, loop: asyncio.AbstractEventLoop) -> None:
         broker = self.broker
         broker.groups = groups.make(broker)
-        self._coordinators = [broker.groups]
+        broker.transactions = transactions.make(broker)
+        self._coordinators = [broker.groups, broker.transactions]
         for coordinator in self._coordinators:
             coordinator.replay()
         for coordinator in self._coordinators:

@@ -59,17 +59,16 @@ class TransactionService(Shell[TransactionCoordinator]):
         producer_id: int,
         epoch: int,
         places: Collection[tuple[str, int]],
-        *,
-        implicit: bool = False,
+        version: int,
     ) -> ErrorCode | Awaitable[ErrorCode]:
-        """Whether a transactional batch may be appended now; `implicit` for Produce 12 and up (KIP-890).
+        """Whether a transactional batch may be appended now; from Produce 12 on it adds the partitions (KIP-890).
 
         What this writes lies before the batch in the journal, so the batch need not wait for it.
         """
         try:
             return self.step(
                 lambda coordinator, now: coordinator.check_produce(
-                    transactional_id, producer_id, epoch, places, implicit=implicit, now=now
+                    transactional_id, producer_id, epoch, places, implicit=version >= 12, now=now
                 )
             )
         except StateUnwritable:

@@ -175,7 +175,8 @@ class Partition:
         self.epochs: list[tuple[int, int]] = []  # (leader epoch, its first offset)
         self.gaps: list[Gap] = []
         self.segments: list[Segment] = []
-        self.deleted = False
+        self.deleted = False  # its deletion is staged: nothing may be appended
+        self.buried = False  # its deletion is durable
         self.dirty = False  # changed since its last capture
         self.internal = topic.startswith("__")
         self._applied: dict[int, Producer] = {}

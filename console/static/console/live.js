@@ -48,6 +48,20 @@ const Live = (() => {
       for (const [fill, value] of cells) fill?.setAttribute("width", most && value ? Math.max(1.5, (100 * value) / most) : 0);
     }
   }
+  // Lists that follow a value: their body is fetched again when it moved, at most once a second
+  const seen = new WeakMap();
+  let refreshed = 0;
+  function refresh() {
+    if (document.hidden || $("dialog[open]") || Date.now() - refreshed < 1000) return;
+    for (const body of $$("[data-refresh-on]")) {
+      const value = numberOf(body.dataset.refreshOn);
+      if (seen.has(body) && seen.get(body) !== value) {
+        refreshed = Date.now();
+        body.dispatchEvent(new CustomEvent("refresh"));
+      }
+      if (!seen.has(body)) seen.set(body, value);
+    }
+  }
   function take(message) {
     at = message.at;
     known.set("cluster", message.cluster ?? {});
@@ -62,6 +76,7 @@ const Live = (() => {
     if (!message.trouble && !old && $("#stale-note")) $("#stale-note").remove();
     if (paused) return;
     paint();
+    refresh();
     Charts.push(Math.round(at / 1000), numberOf);
   }
   function connect() {

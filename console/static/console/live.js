@@ -37,6 +37,14 @@ const Live = (() => {
       const form = Format[element.dataset.as] || Format.text;
       put(element, form(fields?.[fieldOf(path)] ?? null));
     }
+    for (const dot of $$("[data-state-of]")) {
+      const group = known.get(dot.dataset.stateOf);
+      if (!group) continue;
+      const name = group.lag == null ? "none" : group.lag === 0 ? "ok" : group.eta != null ? "warn" : "bad";
+      if (dot.classList.contains(name)) continue;
+      dot.className = `state ${name}`;
+      dot.setAttribute("aria-label", dot.dataset[name]);
+    }
     for (const mark of $$("[data-alarm]")) mark.classList.toggle("on", /[1-9]/.test(mark.textContent));
     bars();
   }

@@ -187,10 +187,11 @@ class Sender:
             self._engine.finished(self._session, packet_id, entry.message, code)
             self.pump()
             return
+        receipt: Receipt[Any] | None = None
         if not entry.released:
             entry.released = True
-            self._engine.received(self._session, packet_id, entry.message)
-        self._link.write(packets.encode_acknowledgement(p.PUBREL, packet_id, 0, protocol))
+            receipt = self._engine.received(self._session, packet_id, entry.message)
+        self._write(receipt, packets.encode_acknowledgement(p.PUBREL, packet_id, 0, protocol))
 
     def completed(self, packet_id: int, code: int) -> None:
         """PUBCOMP."""

@@ -342,6 +342,22 @@ def test_a_message_leaves_once_its_packet_id_is_durable_and_nobody_overtakes_it(
     assert payloads(device) == [b"1", b"2", b"3"]
 
 
+def test_a_pubrel_leaves_once_the_pubrec_is_durable() -> None:
+    saving: Receipt[Any] = Receipt()
+
+    class Careful(MemoryEngine):
+        def received(self, session: Session, packet_id: int, message: Message | None) -> Receipt[Any] | None:
+            return saving
+
+    device = Device(Careful()).connected()
+    device.session.deliver(message(qos=2), 2, False)
+    device.received()
+    device.send(ack(0x50, 1))
+    assert device.received() == []
+    saving.settle()
+    assert device.received() == [(0x62, b"\x00\x01")]
+
+
 # -- MQTT 5 on the way out ---------------------------------------------------------------------------------------
 
 

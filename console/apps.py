@@ -4,14 +4,13 @@ from django.apps import AppConfig
 from django.conf import settings
 
 from console import translations
+from console.celery import app, make_folders
 
 
 class ConsoleConfig(AppConfig):
     name = "console"
 
     def ready(self) -> None:
-        from console import celery
-
         translations.compile_into(settings.SLUICE.data / "locale")
-        # every process that sends a wake-up needs the application: without it a task would look for an AMQP server
-        celery.make_folders()
+        app.set_default()  # for every thread of the process, not this one alone
+        make_folders()

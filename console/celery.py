@@ -1,4 +1,4 @@
-"""The Celery application, of the worker (`celery -A console worker -B --pool threads`) and of those who wake it."""
+"""The worker's Celery application: `celery -A console worker -B --pool threads`."""
 
 import os
 from pathlib import Path
@@ -14,8 +14,8 @@ app.autodiscover_tasks()
 
 
 def make_folders() -> None:
-    """The file transport's folders must exist before anybody sends or looks."""
+    """The file transport's folders must exist before anything is sent or looked for."""
     for key in ("data_folder_in", "processed_folder", "control_folder"):
-        folder = app.conf.broker_transport_options.get(key)
+        folder = settings.CELERY["broker_transport_options"].get(key)
         if folder:
             Path(folder).mkdir(parents=True, exist_ok=True)

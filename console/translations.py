@@ -100,7 +100,7 @@ def catalogues(source: Path = SOURCE) -> dict[str, list[Path]]:
 
 
 def compile_into(folder: Path, source: Path = SOURCE) -> None:
-    """Brings the compiled catalogues in `folder` up to date with `source`; processes that start together may all try."""
+    """Brings the compiled catalogues in `folder` up to date with `source`; several processes may try at once."""
     for language, paths in catalogues(source).items():
         target = folder / language / "LC_MESSAGES" / "django.mo"
         newest = max((path.stat().st_mtime_ns for path in paths), default=0)

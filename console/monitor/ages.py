@@ -1,6 +1,6 @@
 """How old a group's oldest unread record is: the timestamp of the record at the committed offset, read from the log.
 
-Interpolating it from rates goes wrong as soon as rates change, so it is read, by a plain reader in a thread of its own: at
+Interpolating it from rates goes wrong as soon as rates change, so it is read, by a plain reader in its own thread: at
 most `AT_ONCE` partitions a turn, small fetches, and nothing twice (an offset's record never changes).
 """
 
@@ -21,7 +21,9 @@ SMALL_FETCHES = {"fetch.message.max.bytes": 8192, "queued.min.messages": 1}
 
 class Ages:
     def __init__(self) -> None:
-        self._known: dict[tuple[str, Any], tuple[int, int]] = {}  # (group, place) → (offset, epoch ms of the record there)
+        self._known: dict[
+            tuple[str, Any], tuple[int, int]
+        ] = {}  # (group, place) → (offset, epoch ms of the record there)
         self._wanted: dict[tuple[str, Any], int] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()

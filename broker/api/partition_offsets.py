@@ -139,6 +139,12 @@ async def delete_records(ctx: Context, header: RequestHeader, request: Any) -> A
         topics.append(DeletedTopic(name=topic.name, partitions=answers))
     if position:
         await ctx.broker.commit.durable(position)
+        for topic in topics:
+            for answer in topic.partitions:
+                # the log's start moves when its journal entry is durable, and not before
+                partition = ctx.broker.topics.partition(topic.name, answer.partition_index)
+                if partition is not None and not answer.error_code:
+                    answer.low_watermark = partition.log_start_offset
     return DeleteRecordsResponse(topics=topics)
 
 

@@ -12,6 +12,7 @@ pages = get_asgi_application()
 from django.conf import settings  # noqa: E402 - Django is set up above; what follows needs its apps
 from django.urls import path  # noqa: E402
 
+from console.assets import Assets  # noqa: E402
 from console.health import Health  # noqa: E402
 from console.live.consumer import LiveConsumer  # noqa: E402
 from console.live.hub import hub  # noqa: E402
@@ -22,9 +23,7 @@ from console.snapshot.tail import Tail  # noqa: E402
 sockets = KnownOrigins(
     AuthMiddlewareStack(URLRouter([path("ws/live/", LiveConsumer.as_asgi())])), settings.SLUICE.origins
 )
-application = TrustedProxies(
-    Health(ProtocolTypeRouter({"http": pages, "websocket": sockets}), settings.SLUICE.trusted_proxies),
-    settings.SLUICE.trusted_proxies,
-)
+routes = Assets(ProtocolTypeRouter({"http": pages, "websocket": sockets}), settings.STATIC_ROOT)
+application = TrustedProxies(Health(routes, settings.SLUICE.trusted_proxies), settings.SLUICE.trusted_proxies)
 hub.follow()
 Tail().start()

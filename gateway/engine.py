@@ -65,6 +65,7 @@ class GatewayEngine:
         anonymous: bool,
     ) -> None:
         self.epoch = 0
+        self.congested = False
         self.registry = registry
         self.counters = counters
         self.retained = retained
@@ -89,10 +90,6 @@ class GatewayEngine:
         self._started = clock()
         self._anonymous = anonymous
         self.listeners: tuple[str, ...] = ()
-
-    @property
-    def congested(self) -> bool:
-        return self._ticks().congested
 
     def _positions(self) -> Mapping[TopicPartition, int]:
         return self.delivery.tail.positions if self.delivery is not None else {}

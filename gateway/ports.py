@@ -343,7 +343,9 @@ class Session(Protocol):
         """How many more messages `deliver` would take now."""
 
     def deliver(self, message: Message, qos: int, retain: bool, identifiers: tuple[int, ...] = ()) -> bool:
-        """Send or queue a message. `qos` and `retain` are as they go out. False: no room, nothing was taken.
+        """Send or queue a message. `qos` and `retain` are as they go out.
+
+        False: no room, or not connected (yet, or any more); nothing was taken.
 
         QoS 0 is dropped (and counted by the session) rather than queued behind a full socket; that returns
         True.

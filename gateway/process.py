@@ -74,7 +74,7 @@ class Gateway:
             ),
             self._refused,
             loop=loop,
-            calmed=self._calmed,
+            congestion=self._congested,
         )
         authenticator = Authenticator(
             self.settings, self.registry, self.counters, clock=self.clock, executor=self._hashing
@@ -186,8 +186,10 @@ class Gateway:
         assert self.engine is not None
         return self.engine.uplinks.refused(tick, failure)
 
-    def _calmed(self) -> None:
-        if self.server is not None:
+    def _congested(self, congested: bool) -> None:
+        if self.engine is not None:
+            self.engine.congested = congested
+        if self.server is not None and not congested:
             self.server.resume()
 
     def _wrote(self, topic: str) -> None:

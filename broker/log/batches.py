@@ -41,7 +41,7 @@ class Info(NamedTuple):
     producer_id: int
     producer_epoch: int
     base_sequence: int
-    count: int
+    records: int
 
 
 def walk(data: Buffer, start: int = 0, end: int | None = None) -> Iterator[Info]:

@@ -3,7 +3,8 @@
 File `checkpoint`, format 1: a line `SLUICE-CHECKPOINT 1 <CRC-32C of the rest, 8 hex digits>` and a JSON object:
 `clean` (nothing needs replay), `journal` {sequence, position}, `partitions`: per partition its topic, id, index,
 folder, `start`, `end` (offsets), `segment` (base of the last segment), `size` (its valid bytes),
-`saved` (entries of its three index files), `epochs`, `gaps`, `producers` (offset of its snapshot file or null).
+`saved` (entries of its three index files), `epochs`, `gaps`, `cleaned` (compacted up to that
+offset), `producers` (offset of its snapshot file or null).
 
 Taking one: capture each dirty partition (between appends, a few at a time: replay passes over what a capture already
 holds), then, in another thread, sync what was captured, replace the file, and drop the journal before it.
@@ -12,7 +13,7 @@ holds), then, in another thread, sync what was captured, replace the file, and d
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -79,8 +80,11 @@ class Captured:
     undo: list[tuple[Segment, tuple[int, int, int], bool]] = field(default_factory=list)
 
 
-def capture(partition: Partition) -> tuple[Record, Captured]:
-    """What the partition is now, and what must be synced for that to be durable. Raises OSError (full disk)."""
+def capture(partition: Partition, standing: Record | None) -> tuple[Record, Captured]:
+    """What the partition is now, and what must be synced for that to be durable. Raises OSError (full disk).
+
+    `standing`: what the checkpoint in force says of it; a snapshot that it leans on is never written over.
+    """
     todo = Captured(partition)
     for segment in partition.segments:
         if segment.dirty:
@@ -108,9 +112,10 @@ def capture(partition: Partition) -> tuple[Record, Captured]:
         "saved": active.saved(),
         "epochs": partition.epochs,
         "gaps": partition.gaps,
+        "cleaned": partition.cleaned_offset,
         "producers": partition.high_watermark if states else None,
     }
-    if states:
+    if states and (standing is None or standing["producers"] != partition.high_watermark):
         name = f"{partition.high_watermark:020d}{SNAPSHOT}"
         todo.snapshot = (f"{partition.path}/{name}", producers.dump(states.items()))
     partition.dirty = False
@@ -121,13 +126,18 @@ class Checkpoint:
     """One on its way: `capture` until it says done, `write` in another thread, then the store finishes it."""
 
     def __init__(
-        self, files: Files, root: str, journal: Journal, partitions: dict[tuple[bytes, int], Partition]
+        self,
+        files: Files,
+        root: str,
+        journal: Journal,
+        partitions: Iterable[Partition],
+        standing: dict[tuple[bytes, int], Record],
     ) -> None:
         self._files = files
         self._root = root
         self._journal = journal
-        self._partitions = partitions
-        self._dirty: Iterator[Partition] = iter([part for part in partitions.values() if part.dirty])
+        self._standing = standing
+        self._dirty: Iterator[Partition] = iter([part for part in partitions if part.dirty])
         self.position: dict[str, int] = {}
         self.records: dict[tuple[bytes, int], Record] = {}
         self.todo: list[Captured] = []
@@ -141,10 +151,11 @@ class Checkpoint:
             partition = next(self._dirty, None)
             if partition is None:
                 return True
-            if partition.deleted:
+            if partition.buried:
                 continue
-            record, todo = capture(partition)
-            self.records[partition.topic_id, partition.index] = record
+            key = partition.topic_id, partition.index
+            record, todo = capture(partition, self._standing.get(key))
+            self.records[key] = record
             self.todo.append(todo)
         return False
 
@@ -162,8 +173,6 @@ class Checkpoint:
 
     def _sync(self, todo: Captured) -> None:
         path = todo.partition.path
-        if todo.partition.deleted:
-            return
         for file, position, data in todo.indexes:
             if not position:
                 file.truncate(0)
@@ -172,7 +181,7 @@ class Checkpoint:
             try:
                 file = self._files.open(todo.snapshot[0], create=True)
             except FileNotFoundError:
-                if not todo.partition.deleted:
+                if not todo.partition.buried:
                     raise
                 return
             file.truncate(0)
@@ -187,7 +196,7 @@ class Checkpoint:
             try:
                 self._files.sync_folder(path)
             except FileNotFoundError:  # deleted (its folder renamed) meanwhile: nothing of it is wanted
-                if not todo.partition.deleted:
+                if not todo.partition.buried:
                     raise
         self.fatal = False
 

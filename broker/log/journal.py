@@ -207,6 +207,7 @@ class Journal:
 
     def _rotate(self, needed: int) -> File:
         """Begin the next file: header first and synced, so that a frame never stands in a file without one."""
+        self.position = self.durable  # a frame that only vouches is not synced: the next file does not build on it
         sequence = self._next_sequence
         path = f"{self.folder}/{file_name(sequence)}"
         with contextlib.suppress(IndexError, FileNotFoundError):

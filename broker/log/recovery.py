@@ -21,6 +21,7 @@ from typing import Final
 from broker.log import batches, producers
 from broker.log import checkpoint as marks
 from broker.log.checkpoint import Record
+from broker.log.compaction import finish_merges
 from broker.log.config import LogConfig
 from broker.log.failures import CorruptLog, UnknownFormat
 from broker.log.files import Files
@@ -93,6 +94,7 @@ class _Recovery:
         self._records: dict[Key, Record] = {}
         self._producers: dict[Key, dict[int, Producer]] = {}
         self._damage: list[str] = []
+        self._complaints: dict[Key, list[str]] = {}
         self._doomed: list[str] = []
         self._entries = 0
         self._bytes = 0
@@ -119,6 +121,9 @@ class _Recovery:
             self._replay(found)
         for topic_id, index in self._unknown:
             self._damage.append(f"journal: entries of partition {topic_id.hex()}-{index}, which is not there")
+        for key in self._parts.keys() & self._complaints.keys():
+            self._damage.extend(self._complaints[key])
+        self._settle(live)
         for name in names:
             if name.endswith(DELETED):
                 self._doomed.append(name)
@@ -196,11 +201,11 @@ class _Recovery:
                 topic_id = base64.urlsafe_b64decode(encoded + "==")
             except ValueError:
                 topic_id = b""
-            topic, _, number = name.rpartition("-")
-            if len(topic_id) != 16 or not number.isdigit():
+            topic, _, index = name.rpartition("-")
+            if len(topic_id) != 16 or not index.isdigit():
                 self._damage.append(f"{name}: {METADATA} is damaged; the partition is not served")
                 continue
-            partition = self._make(topic, topic_id, int(number), name)
+            partition = self._make(topic, topic_id, int(index), name)
             bases = self._bases(partition)
             partition.begin(start=bases[0] if bases else 0)
             partition.dirty = True
@@ -225,6 +230,7 @@ class _Recovery:
 
     def _bases(self, partition: Partition) -> list[int]:
         """Segments on disk; indexes whose log is gone, and a cleaner's unfinished work, are swept away."""
+        finish_merges(self._files, partition.path, self._files.list(partition.path))
         names = self._files.list(partition.path)
         bases = []
         for name in names:
@@ -243,7 +249,8 @@ class _Recovery:
         partition = self._make(record["topic"], *key, record["folder"])
         self._records[key] = record
         if not self._files.exists(partition.path):
-            self._damage.append(f"{partition.path} is gone")
+            if not self._may_be_gone(partition):
+                self._complain(partition, f"{partition.path} is gone")
             partition.begin(start=record["end"])
             return
         tails: list[tuple[int, bytes]] = []
@@ -264,20 +271,22 @@ class _Recovery:
             )
         else:
             if size and not self._may_be_gone(partition):
-                self._damage.append(f"{partition.path}/{stem(active)}{LOG} is gone")
+                self._complain(partition, f"{partition.path}/{stem(active)}{LOG} is gone")
             start = int(record["end"]) if size else active
             partition.segments.append(Segment(self._files, partition.path, start))
             partition.segments[-1].dirty = True
         partition.log_start_offset = int(record["start"])
         partition.high_watermark = int(record["end"])
         partition.epochs = [(int(epoch), int(start)) for epoch, start in record["epochs"]]
+        partition.leader_epoch = partition.epochs[-1][0]
+        partition.cleaned_offset = int(record["cleaned"])
         partition.gaps = [Gap(*gap) for gap in record["gaps"]]
         partition.resume(self._states(partition, record))
         for base, data in tails:
             self._salvage(partition, base, data)
 
     def _may_be_gone(self, partition: Partition) -> bool:
-        """A growing segment vanishes when retention removed it after the checkpoint; then the journal tells so."""
+        """Files vanish when retention or a deletion removed them after the checkpoint; then the journal tells so."""
         return any(
             entry.kind in (Kind.START, Kind.DELETE)
             and (entry.topic_id, entry.partition) == (partition.topic_id, partition.index)
@@ -295,7 +304,7 @@ class _Recovery:
                 tails.insert(0, (base, self._all(partition, base, size)))
             self._files.open(path).truncate(size)
         elif length < size:
-            self._damage.append(f"{path} has {length} bytes where the checkpoint says {size}")
+            self._complain(partition, f"{path} has {length} bytes where the checkpoint says {size}")
             return length
         return size
 
@@ -311,10 +320,14 @@ class _Recovery:
         try:
             return producers.load(self._files.open(path).read(0, self._files.size_of(path)))
         except (CorruptLog, FileNotFoundError) as error:
-            self._damage.append(f"{path}: {error}; worked out from the batches again")
+            self._complain(partition, f"{path}: {error}; worked out from the batches again")
             return partition.rebuild_producers(int(record["end"]))
 
     # -- damage
+
+    def _complain(self, partition: Partition, what: str) -> None:
+        """Told of unless the journal says that the partition was deleted after all."""
+        self._complaints.setdefault((partition.topic_id, partition.index), []).append(what)
 
     def _salvage(self, partition: Partition, base: int, data: bytes) -> None:
         """Take in what a segment holds beyond its checkpoint, as long as it is whole: only durable data is there."""
@@ -362,6 +375,7 @@ class _Recovery:
         self._damage.append(why)
         partition.gaps.append(Gap(partition.high_watermark, until, why))
         partition.high_watermark = until
+        partition.settle_stable()
 
     def _hole(self, partition: Partition) -> None:
         """The first segments are missing."""
@@ -420,6 +434,12 @@ class _Recovery:
         for frame in (*again.frames, *(again.later if self._broken else ())):
             if self._from <= frame.position and frame.end <= limit:
                 yield frame
+
+    def _settle(self, live: list[int]) -> None:
+        """What was read may live in the page cache only (after a kill): make it durable before building on it."""
+        for number in live:
+            self._files.open(f"{self._root}/{file_name(number)}").datasync()
+        self._files.sync_folder(self._root)
 
     def _replay(self, found: Scan) -> None:
         for frame in self._frames(found):

@@ -121,6 +121,7 @@ class Store:
         self.recovery: Recovery
         self._salt = salt
         self._parts: dict[tuple[bytes, int], Partition] = {}
+        self._leaving: dict[tuple[bytes, int], Partition] = {}  # their deletion is staged and not yet durable
         self._folders: set[str] = set()
         self._records: dict[tuple[bytes, int], Record] = {}  # the newest checkpoint's
         self._staged: list[Staged] = []
@@ -157,7 +158,7 @@ class Store:
         """Open (making it if need be) and recover. `now` in ms. Raises FolderInUse, UnknownFormat, StorageFailure."""
         files = files or RealFiles()
         store = cls(folder, files, config or StoreConfig(), salt or (lambda: int.from_bytes(os.urandom(8), "big")))
-        files.make_folder(folder)
+        _make_root(files, folder)
         store._lock = take_folder(files, folder)
         try:
             found = recovery.recover(store, files, folder, store.config.journal_file_bytes, store._salt)
@@ -221,7 +222,7 @@ class Store:
         self.admit(records=False)
         partition = self.partition(topic_id, index)
         partition.deleted = True
-        del self._parts[topic_id, index]
+        self._leaving[topic_id, index] = self._parts.pop((topic_id, index))
         return self.stage(Staged(partition, Kind.DELETE, 0))
 
     def partition(self, topic_id: bytes, index: int) -> Partition:
@@ -355,7 +356,8 @@ class Store:
                 self._bury(staged.partition)
             elif staged.kind == Kind.DELETE and staged.partition.segments:
                 staged.partition.deleted = False
-                self._parts[staged.partition.topic_id, staged.partition.index] = staged.partition
+                key = staged.partition.topic_id, staged.partition.index
+                self._parts[key] = self._leaving.pop(key)
 
     def _failure(self, error: OSError) -> StorageFailure:
         if error.errno in _FULL:
@@ -364,7 +366,8 @@ class Store:
 
     def _bury(self, partition: Partition) -> None:
         """A deleted partition: out of the way at once, removed later."""
-        partition.deleted = True
+        partition.deleted = partition.buried = True
+        self._leaving.pop((partition.topic_id, partition.index), None)
         self._records.pop((partition.topic_id, partition.index), None)
         self._waiting.pop(partition, None)
         name = f"{partition.topic_id.hex()}-{partition.index}{DELETED}"
@@ -412,7 +415,8 @@ class Store:
 
     def begin_checkpoint(self, now: int) -> Checkpoint:
         """Begin one: capture it to the end, `write` it anywhere, then `finish_checkpoint`."""
-        checkpoint = Checkpoint(self.files, self.folder, self._journal, self._parts)
+        parts = [*self._parts.values(), *self._leaving.values()]
+        checkpoint = Checkpoint(self.files, self.folder, self._journal, parts, self._records)
         checkpoint.position = dict(self._applied_at)
         self._checkpoint = checkpoint
         self._since_bytes = self._since_entries = 0
@@ -421,13 +425,14 @@ class Store:
 
     def checkpoint_records(self, checkpoint: Checkpoint) -> dict[tuple[bytes, int], Record]:
         """What its file is to hold: the new captures and the standing ones."""
-        return {key: record for key, record in {**self._records, **checkpoint.records}.items() if key in self._parts}
+        there = self._parts.keys() | self._leaving.keys()
+        return {key: record for key, record in {**self._records, **checkpoint.records}.items() if key in there}
 
     def finish_checkpoint(self, checkpoint: Checkpoint, now: int) -> None:
         """It was written, or failed: then it is tried again after a second."""
         self._checkpoint = None
         if checkpoint.error is None:
-            self._records.update(checkpoint.records)
+            self._records = self.checkpoint_records(checkpoint)
             self._problems.pop("checkpoint", None)
             return
         checkpoint.undo()
@@ -475,6 +480,10 @@ class Store:
         """Retention, compaction, removal of deleted files, in small steps. Run it to its end, once a minute or so."""
         yield from cleaner.maintain(self, self._doomed, now)
 
+    def note_change(self) -> None:
+        """Something changed that only a checkpoint keeps: there is to be one."""
+        self._since_entries += 1
+
     @property
     def synced_segments(self) -> dict[tuple[bytes, int], int]:
         """Base of the last checkpoint's growing segment per partition: those before it are synced and final."""
@@ -509,6 +518,16 @@ class Store:
         self._closed = True
         if self._lock is not None:
             self._lock.release()
+
+
+def _make_root(files: Files, folder: str) -> None:
+    """The data folder, its name durable, and those of the folders made above it."""
+    parent = folder.rstrip("/").rpartition("/")[0] or ("/" if folder.startswith("/") else ".")
+    if not files.exists(folder):
+        if not files.exists(parent):
+            _make_root(files, parent)
+        files.make_folder(folder)
+        files.sync_folder(parent)
 
 
 def make_folder(files: Files, partition: Partition) -> None:

@@ -6,6 +6,8 @@ per array. What keeps hostile bytes harmless:
 - Nothing is allocated by a declared size: a string's or a byte field's end is compared with the end of the data
   first, an array's count with what its elements take at least. What a decoder allocates is bounded by the bytes it
   was given times the size of an object per element.
+- An element may take a single byte and become an object of two hundred, so a message has at most MAX_ELEMENTS
+  structs, strings and byte fields in its arrays. Kafka's largest clusters stay below that.
 - Fixed-size fields are read by `struct.unpack_from`, which checks bounds itself (`struct.error`), single bytes by
   indexing (`IndexError`); the caller turns both into `Malformed`. Positions only ever grow.
 
@@ -33,6 +35,7 @@ FIXED = {
     "float64": ("d", 8),
     "uuid": ("16s", 16),
 }
+MAX_ELEMENTS = 1 << 19
 
 
 class BadLength(ValueError):
@@ -100,6 +103,7 @@ class _Writer:
         }
 
     def function(self) -> Decoder:
+        self.write(f"room = {MAX_ELEMENTS}")
         target = self.struct(self.name)
         self.flush()
         self.write(f"return {target}, pos")
@@ -229,6 +233,9 @@ class _Writer:
         if field.kind in FIXED:
             self.fixed_elements(field, target, n)
         else:
+            self.write(f"room -= {n}")
+            self.write("if room < 0:")
+            self.write(f"    raise BadLength('more than {MAX_ELEMENTS} elements')")
             self.elements(field, target, n)
         if self.version in field.nullable:
             self.indent -= 1

@@ -25,7 +25,7 @@ def children(*, embedded: bool, http: str) -> list[Child]:
         "--no-access-log", "--log-level", "warning",        "--no-proxy-headers", "--no-server-header",
     )  # fmt: skip
     worker = (
-        *python, "-m", "celery", "-A", "console", "worker", "-B", "--pool", "threads", "--concurrency", "4",
+        *python, "-m", "celery", "-q", "-A", "console", "worker", "-B", "--pool", "threads", "--concurrency", "4",
         "--loglevel", "warning", "--without-gossip", "--without-mingle", "--without-heartbeat",
     )  # fmt: skip
     found = [

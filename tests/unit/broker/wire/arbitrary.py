@@ -44,10 +44,7 @@ def messages(name: str, version: int) -> st.SearchStrategy[Any]:
 def _values(field: schema.Field, version: int) -> st.SearchStrategy[Any]:
     one: st.SearchStrategy[Any]
     tagged_struct = field.tag is not None and field.kind == "struct" and not field.array
-    if field.kind == "struct":
-        one = messages(field.struct, version)
-    else:
-        one = _primitives(field)
+    one = messages(field.struct, version) if field.kind == "struct" else _primitives(field)
     if tagged_struct:  # one that equals the default is indistinguishable from none
         default = codec.struct(field.struct)()
         return st.none() | one.filter(lambda value: value != default)

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from kio.serial import entity_reader, entity_writer
-from tests.unit.broker.wire.arbitrary import messages, names_and_versions
 
 from broker.wire import codec, schema
+from tests.unit.broker.wire.arbitrary import messages, names_and_versions
 
-EXAMPLES = 20  # of each of 640 messages and versions
+EXAMPLES = 12  # of each of 640 messages and versions
 
 # What Kafka 4.4 has and this release of kio doesn't know yet.
 NOT_IN_KIO = {

@@ -97,6 +97,7 @@ class ListPage:
     narrowed: bool  # a search or filter is in force
     every: Any = field(repr=False)  # all rows of the search, for CSV
     parameters: Mapping[str, str] = field(default_factory=dict)
+    refresh_on: str = ""  # a live key: the body is fetched again when its value moves
 
     @property
     def body_id(self) -> str:
@@ -107,6 +108,11 @@ class ListPage:
         merged = {**self.parameters, **{key: str(value) for key, value in changes.items()}}
         kept = {key: value for key, value in merged.items() if value}
         return f"{self.path}?{urlencode(kept)}" if kept else self.path
+
+    @property
+    def here(self) -> str:
+        """The address of exactly what is shown."""
+        return self.query(page=self.page.number if self.page.number > 1 else "")
 
     @property
     def csv_url(self) -> str:
@@ -140,6 +146,7 @@ def build(
     placeholder: Any = "",
     empty: Empty,
     per_page: int = PER_PAGE,
+    refresh_on: str = "",
 ) -> ListPage:
     """Reads `q`, `sort`, `page` and the filters' names from the address.
 
@@ -186,6 +193,7 @@ def build(
         narrowed=narrowed,
         every=found,
         parameters=parameters,
+        refresh_on=refresh_on,
     )
     return replace(listing, heads=[_head(column, listing) for column in columns])
 

@@ -3,7 +3,8 @@
 File `checkpoint`, format 1: a line `SLUICE-CHECKPOINT 1 <CRC-32C of the rest, 8 hex digits>` and a JSON object:
 `clean` (nothing needs replay), `journal` {sequence, position}, `partitions`: per partition its topic, id, index,
 folder, `start`, `end` (offsets), `segment` (base of the last segment), `size` (its valid bytes),
-`saved` (entries of its three index files), `epochs`, `gaps`, `producers` (offset of its snapshot file or null).
+`saved` (entries of its three index files), `epochs`, `gaps`, `cleaned` (compacted up to that
+offset), `producers` (offset of its snapshot file or null).
 
 Taking one: capture each dirty partition (between appends, a few at a time: replay passes over what a capture already
 holds), then, in another thread, sync what was captured, replace the file, and drop the journal before it.
@@ -111,6 +112,7 @@ def capture(partition: Partition, standing: Record | None) -> tuple[Record, Capt
         "saved": active.saved(),
         "epochs": partition.epochs,
         "gaps": partition.gaps,
+        "cleaned": partition.cleaned_offset,
         "producers": partition.high_watermark if states else None,
     }
     if states and (standing is None or standing["producers"] != partition.high_watermark):

@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from broker.log.compaction import compact
 from broker.log.partition import Partition
 
 if TYPE_CHECKING:
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
 
 def maintain(store: Store, doomed: list[str], now: int) -> Iterator[None]:
     """One round over everything."""
-    for partition in store.partitions():
+    for partition in store.partitions():  # a copy: they may come and go between steps
         if partition.config.delete and not partition.deleted:
             retain(partition, now)
             yield
+        if partition.config.compact and not partition.deleted:
+            yield from compact(store, partition, now)
     while doomed:
         yield from _remove_folder(store, doomed.pop())
 

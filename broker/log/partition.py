@@ -172,6 +172,9 @@ class Partition:
         self.log_start_offset = 0
         self.high_watermark = 0
         self.log_end_offset = 0
+        self.last_stable_offset = 0  # first offset of the oldest open transaction, or the high watermark (KIP-98)
+        self.leader_epoch = 0  # rises with each unclean restart
+        self.cleaned_offset = 0  # compaction has been up to here
         self.epochs: list[tuple[int, int]] = []  # (leader epoch, its first offset)
         self.gaps: list[Gap] = []
         self.segments: list[Segment] = []
@@ -191,21 +194,9 @@ class Partition:
     # -- what it is
 
     @property
-    def leader_epoch(self) -> int:
-        """The current leader epoch; it rises with each unclean restart."""
-        return self.epochs[-1][0] if self.epochs else 0
-
-    @property
     def size(self) -> int:
         """Bytes of its segments."""
         return sum(segment.size for segment in self.segments)
-
-    @property
-    def last_stable_offset(self) -> int:
-        """The first offset of the oldest open transaction, or the high watermark (KIP-98)."""
-        for first in self._open.values():
-            return first
-        return self.high_watermark
 
     @property
     def active(self) -> Segment:
@@ -408,6 +399,7 @@ class Partition:
             segment = self.segments[-1]
             segment.append(staged.data, staged.base, staged.infos, self.config.index_interval_bytes)
             self.high_watermark = staged.last + 1
+            self.settle_stable()
             if segment.tail_bytes >= TAIL_BYTES:
                 self._store.grew(self)
         elif kind == Kind.START:
@@ -449,6 +441,11 @@ class Partition:
         while self.epochs and self.epochs[-1][1] >= start:
             self.epochs.pop()
         self.epochs.append((epoch, start))
+        self.leader_epoch = epoch
+
+    def settle_stable(self) -> None:
+        """Work out the last stable offset anew."""
+        self.last_stable_offset = next(iter(self._open.values()), self.high_watermark)
 
     def revert(self) -> None:
         """Forget what was staged and is not durable."""
@@ -471,6 +468,12 @@ class Partition:
             self._warm = None
         return gone
 
+    def replace_segments(self, slot: int, count: int, fresh: Segment) -> None:
+        """Compaction's result stands for `count` segments from `slot` on."""
+        if self._warm in self.segments[slot : slot + count]:
+            self._warm = None
+        self.segments[slot : slot + count] = [fresh]
+
     # -- replaying
 
     def begin(self, *, epoch: int = 0, start: int = 0) -> None:
@@ -478,7 +481,8 @@ class Partition:
         self.segments = [Segment(self._files, self.path, start)]
         self.segments[0].dirty = True
         self.epochs = [(epoch, start)]
-        self.log_start_offset = self.high_watermark = self.log_end_offset = start
+        self.leader_epoch = epoch
+        self.log_start_offset = self.high_watermark = self.log_end_offset = self.last_stable_offset = start
         self._settle_staged()
 
     def resume(self, states: dict[int, Producer]) -> None:
@@ -488,6 +492,7 @@ class Partition:
         opened = sorted((state.transaction, producer) for producer, state in states.items() if state.transaction >= 0)
         self._open = {producer: first for first, producer in opened}
         self.log_end_offset = self.high_watermark
+        self.settle_stable()
         self._settle_staged()
 
     def replay(self, staged: Staged) -> None:

@@ -21,6 +21,7 @@ from typing import Final
 from broker.log import batches, producers
 from broker.log import checkpoint as marks
 from broker.log.checkpoint import Record
+from broker.log.compaction import finish_merges
 from broker.log.config import LogConfig
 from broker.log.failures import CorruptLog, UnknownFormat
 from broker.log.files import Files
@@ -229,6 +230,7 @@ class _Recovery:
 
     def _bases(self, partition: Partition) -> list[int]:
         """Segments on disk; indexes whose log is gone, and a cleaner's unfinished work, are swept away."""
+        finish_merges(self._files, partition.path, self._files.list(partition.path))
         names = self._files.list(partition.path)
         bases = []
         for name in names:
@@ -276,6 +278,8 @@ class _Recovery:
         partition.log_start_offset = int(record["start"])
         partition.high_watermark = int(record["end"])
         partition.epochs = [(int(epoch), int(start)) for epoch, start in record["epochs"]]
+        partition.leader_epoch = partition.epochs[-1][0]
+        partition.cleaned_offset = int(record["cleaned"])
         partition.gaps = [Gap(*gap) for gap in record["gaps"]]
         partition.resume(self._states(partition, record))
         for base, data in tails:
@@ -371,6 +375,7 @@ class _Recovery:
         self._damage.append(why)
         partition.gaps.append(Gap(partition.high_watermark, until, why))
         partition.high_watermark = until
+        partition.settle_stable()
 
     def _hole(self, partition: Partition) -> None:
         """The first segments are missing."""
@@ -431,7 +436,7 @@ class _Recovery:
                 yield frame
 
     def _settle(self, live: list[int]) -> None:
-        """What was read may live in the page cache only (a kill, no power cut): make it durable before building on it."""
+        """What was read may live in the page cache only (after a kill): make it durable before building on it."""
         for number in live:
             self._files.open(f"{self._root}/{file_name(number)}").datasync()
         self._files.sync_folder(self._root)

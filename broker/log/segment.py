@@ -327,6 +327,9 @@ class Segment:
             self.transactions.load(data[2])
         except MalformedIndex:
             self.rebuild_indexes()
+            self.dirty = True
+            if self._saved is None:  # a closed segment
+                self.seal()
             return
         self.max_timestamp, self.max_timestamp_offset = self.times.last()
         self._finish_load()

@@ -480,6 +480,10 @@ class Store:
         """Retention, compaction, removal of deleted files, in small steps. Run it to its end, once a minute or so."""
         yield from cleaner.maintain(self, self._doomed, now)
 
+    def note_change(self) -> None:
+        """Something changed that only a checkpoint keeps: there is to be one."""
+        self._since_entries += 1
+
     @property
     def synced_segments(self) -> dict[tuple[bytes, int], int]:
         """Base of the last checkpoint's growing segment per partition: those before it are synced and final."""

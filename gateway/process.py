@@ -133,10 +133,15 @@ class Gateway:
 
     async def _recover(self, sessions: Sessions, lanes: Lanes, state: StateTopics) -> None:
         """Look after sessions whose transactions failed."""
+
+        async def caught_up() -> None:
+            await wait(self._current_ticks().flushed())
+            await state.caught_up()
+
         while True:
             await asyncio.sleep(0.5)
             try:
-                await sessions.recover(lanes.ready, state.caught_up)
+                await sessions.recover(lanes.ready, caught_up)
             except ClientError as error:
                 log.debug("sessions in doubt can't be recovered yet: %s", error)
 

@@ -60,11 +60,10 @@ class StateTopics:
         """Apply everything there is; raises ClientError."""
         admin = self._catalogue.admin
         partitions = self._catalogue.of(list(FOLLOWED))
-        ends = {
-            key: found.offset
-            for key, found in (await admin.offsets(partitions, At.LATEST, committed_only=True)).items()
-        }
-        starts = {key: found.offset for key, found in (await admin.offsets(partitions, At.EARLIEST)).items()}
+        latest = await admin.offsets(partitions, At.LATEST, committed_only=True)
+        earliest = await admin.offsets(partitions, At.EARLIEST)
+        ends = {key: found.offset for key, found in latest.items()}
+        starts = {key: found.offset for key, found in earliest.items()}
         positions: dict[TopicPartition, int] = {}
         for topic in FOLLOWED:
             mine = [key for key in partitions if key.topic == topic]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import Iterator
@@ -114,7 +115,8 @@ async def test_of_100_000_acknowledged_messages_none_is_absent_however_often_pro
     stack: Stack, qos: int
 ) -> None:
     publishers = [Publisher(stack.port, f"device-{number}", qos=qos, clean=qos == 1) for number in range(24)]
-    tasks = [asyncio.create_task(each.run(100_000 // 24 + 1)) for each in publishers]
+    total = int(os.environ.get("TORTURE_MESSAGES", "100000"))
+    tasks = [asyncio.create_task(each.run(total // 24 + 1)) for each in publishers]
     dice = random.Random(7)
     while not all(task.done() for task in tasks):
         await asyncio.sleep(dice.uniform(0.5, 2.0))

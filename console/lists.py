@@ -58,11 +58,15 @@ class Filter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Empty:
-    """What an empty list says: why, what to do next, and the same thing as a command."""
+    """What an empty list says: why, what to do next, and the same thing as a command.
+
+    `sampled`: the rows come from the monitor's picture, so that before its first sample nothing is known.
+    """
 
     title: Any
     hint: Any = ""
     command: str = ""
+    sampled: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

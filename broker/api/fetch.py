@@ -238,15 +238,27 @@ class _Fetch:
 
     def _woken(self, moved: set[Partition], expired: bool) -> None:
         if self._session is not None:
+            self._ctx.broker.fetch_sessions.check(self._ctx, self._session)
             self._wanted = self._session.candidates()
             self._size, self._left = 0, max(0, min(self._request.max_bytes, MAX_RESPONSE))
             self._read(self._wanted)
         else:
-            self._read([self._by_partition[partition] for partition in moved])
+            wanted = [self._by_partition[partition] for partition in moved]
+            find = self._ctx.broker.topics.partition
+            for one in wanted:
+                if find(one.topic, one.index) is not one.partition:
+                    one.partition = one.slice = None
+                    one.error = self._gone_code
+            self._read(wanted)
         if expired or self._urgent or self._size >= self._request.min_bytes:
             assert self._later is not None
             self._leave()
             self._later.complete(self._answer())
+
+    @property
+    def _gone_code(self) -> ErrorCode:
+        by_id = self._header.api_version >= 13
+        return ErrorCode.UNKNOWN_TOPIC_ID if by_id else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
 
     def _leave(self) -> None:
         assert self._poll is not None

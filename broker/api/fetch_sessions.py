@@ -174,7 +174,7 @@ class FetchSessions:
                 session.forget((topic.topic_id if session.by_id else topic.topic, index))
         for one in self._wanted_of(ctx, header, request):
             session.follow(one)
-        self._check(ctx, session)
+        self.check(ctx, session)
         return session
 
     def _opened(self, ctx: Context, header: RequestHeader, request: Any) -> FetchSession | None:
@@ -191,7 +191,8 @@ class FetchSessions:
         self._sessions[session_id] = session
         return session
 
-    def _check(self, ctx: Context, session: FetchSession) -> None:
+    @staticmethod
+    def check(ctx: Context, session: FetchSession) -> None:
         """Rights and topics may have changed since a candidate was followed."""
         from_topics = ctx.broker.topics
         for one in session.candidates():

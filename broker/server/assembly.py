@@ -88,7 +88,7 @@ class Assembly:
             waiting=waiting,
             quotas=quotas,
             meter=Meter(),
-            fetch_sessions=FetchSessions(waiting, fetch.wanted_of),
+            fetch_sessions=FetchSessions(waiting, fetch.follow_asked),
             credentials=Credentials(lambda: metadata.image, self._internal, config.oauth),
             metadata_partition=partition,
             apis=apis,

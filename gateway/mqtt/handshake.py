@@ -53,8 +53,11 @@ class Handshake:
         self.silent = False
 
     def packet(self, first: int, body: bytes) -> None:
-        if first == 0x10 and self._packet is None:
-            self._connect(packets.decode_connect(body))
+        if first & 0xF0 == 0x10 and self._packet is None:
+            packet = packets.decode_connect(body)
+            if first != 0x10 and packet.protocol != 3:  # 3.1 leaves the flags open
+                raise Malformed("reserved header flags")
+            self._connect(packet)
         elif first == 0xF0 and self.challenged:
             self._answered(packets.decode_auth(body))
         else:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from gateway.mqtt.session import Session
 
 _MAX_ROUNDS = 8  # of challenge and answer
+_LARGEST_PACKET = 268_435_455  # the protocol itself has none larger
 
 
 class Handshake:
@@ -222,7 +223,8 @@ class Handshake:
             found[p.MAXIMUM_QOS] = limits.qos
         if not limits.retain:
             found[p.RETAIN_AVAILABLE] = 0
-        found[p.MAXIMUM_PACKET_SIZE] = limits.packet_size
+        if limits.packet_size < _LARGEST_PACKET:
+            found[p.MAXIMUM_PACKET_SIZE] = limits.packet_size
         if keep_alive != request.keep_alive:
             found[p.SERVER_KEEP_ALIVE] = keep_alive
         if packet.properties.get(p.REQUEST_RESPONSE) and session._settings.response_information:

@@ -1,7 +1,7 @@
 """`/healthz`, `/readyz` and `/metrics`, answered before Django: a probe a second costs next to nothing.
 
 healthz: 200 once the monitor sees the broker, the gateway reports and this process serves; 503 with the reasons
-otherwise. readyz: 200 once this process can serve pages. metrics: Prometheus text, to loopback and trusted proxies only.
+otherwise. readyz: 200 once this process can serve pages. metrics: Prometheus text, to loopback and trusted proxies.
 """
 
 import ipaddress

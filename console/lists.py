@@ -58,11 +58,15 @@ class Filter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Empty:
-    """What an empty list says: why, what to do next, and the same thing as a command."""
+    """What an empty list says: why, what to do next, and the same thing as a command.
+
+    `sampled`: the rows come from the monitor's picture, so that before its first sample nothing is known.
+    """
 
     title: Any
     hint: Any = ""
     command: str = ""
+    sampled: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +126,7 @@ class ListPage:
     def pages(self) -> list[tuple[Any, str]]:
         paginator = self.page.paginator
         shown = paginator.get_elided_page_range(self.page.number, on_each_side=1, on_ends=1)
-        return [(p, "" if p == paginator.ELLIPSIS else self.query(page="" if p == 1 else p)) for p in shown]
+        return [(p, "" if not isinstance(p, int) else self.query(page="" if p == 1 else p)) for p in shown]
 
     @property
     def previous_url(self) -> str:

@@ -4,9 +4,11 @@ from django.contrib import admin
 from django.urls import include, path
 
 from console.accounts import urls as accounts
+from console.audit import urls as audit
 from console.dashboard import urls as dashboard
 from console.deadletters import urls as deadletters
 from console.groups import urls as groups
+from console.jobs import urls as jobs
 from console.messages import urls as messages
 from console.topics import urls as topics
 
@@ -17,6 +19,8 @@ app_patterns = [
     *messages.urlpatterns,
     *groups.urlpatterns,
     *deadletters.urlpatterns,
+    *jobs.urlpatterns,
+    *audit.urlpatterns,
 ]
 
 urlpatterns = [

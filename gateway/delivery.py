@@ -107,7 +107,7 @@ class Delivery:
         """Take in topics and partitions that are new; the end offsets of all that is read."""
         topics = self.topics()
         partitions = self._catalogue.of(topics)
-        found = await self._catalogue.admin.offsets(partitions, At.LATEST)
+        found = await self._catalogue.admin.offsets(partitions, At.LATEST, committed_only=True)
         ends = {key: place.offset for key, place in found.items() if not place.error}
         young = dict(ends)
         if self._since:
@@ -190,7 +190,9 @@ class Delivery:
                 if not self._known:
                     await self._catalogue.refresh()
                 ends = await self._extend()
-                found = await self._catalogue.admin.offsets([TopicPartition(contract.RETAINED, 0)], At.LATEST)
+                found = await self._catalogue.admin.offsets(
+                    [TopicPartition(contract.RETAINED, 0)], At.LATEST, committed_only=True
+                )
                 break
             except ClientError:  # the broker is away: the caller's deadline ends this
                 await asyncio.sleep(0.2)

@@ -88,7 +88,7 @@ class Assembly:
             waiting=waiting,
             quotas=quotas,
             meter=Meter(),
-            fetch_sessions=FetchSessions(waiting, fetch.wanted_of),
+            fetch_sessions=FetchSessions(waiting, fetch.follow_asked),
             credentials=Credentials(lambda: metadata.image, self._internal, config.oauth),
             metadata_partition=partition,
             apis=apis,
@@ -103,8 +103,8 @@ class Assembly:
         await topics.ensure_internal(reporter.TOPIC, 1, reporter.CONFIGS)
         self.server = Server(config, broker, certificates)
         await self.server.start()
-        self._reporter = reporter.Reporter(broker, self.server)
-        self._reporter.start(loop)
+        self.reporter = reporter.Reporter(broker, self.server)
+        self.reporter.start(loop)
 
     def _start_coordinators(self, loop: asyncio.AbstractEventLoop) -> None:
         broker = self.broker
@@ -144,7 +144,7 @@ class Assembly:
 
     async def stop(self) -> None:
         """Stop in order; everything acknowledged is durable already, everything staged will be."""
-        self._reporter.stop()
+        self.reporter.stop()
         await self.server.stop()
         for coordinator in reversed(self._coordinators):
             await coordinator.stop()

@@ -63,17 +63,16 @@ def read(series: Sequence[str], *, now: float, window: int, path: Path | None = 
     for index, points in enumerate(found):
         for at, value in points:
             merged.setdefault(at - at % step, [None] * len(series))[index] = value
-    times = sorted(merged)
-    # A hole longer than two steps is drawn as a hole: a null of its own breaks the line.
-    at: list[int] = []
+    # A hole longer than three steps is drawn as a hole: a null of its own breaks the line.
+    times: list[int] = []
     rows: list[list[float | None]] = []
-    for time in times:
-        if at and time - at[-1] > 3 * step:
-            at.append(at[-1] + step)
+    for time in sorted(merged):
+        if times and time - times[-1] > 3 * step:
+            times.append(times[-1] + step)
             rows.append([None] * len(series))
-        at.append(time)
+        times.append(time)
         rows.append(merged[time])
-    return Columns(at=at, values=[[row[index] for row in rows] for index in range(len(series))], step=step)
+    return Columns(at=times, values=[[row[index] for row in rows] for index in range(len(series))], step=step)
 
 
 def _points(connection: sqlite3.Connection, table: str, name: str, since: int) -> list[tuple[int, float]]:

@@ -1,5 +1,6 @@
 """How values look: icons, grouped numbers, rates, bytes, spans of time, moments, live values. Unknown is a dash."""
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -143,3 +144,11 @@ def bytes_preview(data: bytes | None, limit: int = 240) -> str:
 @register.filter
 def bytes_shown(data: bytes | None) -> Shown:
     return shown(data)
+
+
+@register.filter
+def json_text(value: Any) -> str:
+    """A recorded value as a person reads it: text as it is, everything else as JSON; a dash for None."""
+    if value is None:
+        return DASH
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)

@@ -262,7 +262,7 @@ class Receiver:
         self._keep(data, position, need)
 
     def _check_first(self, byte: int) -> None:
-        if not self.connected and byte & 0xF0 != 0x10 and not self._may_authenticate(byte):
+        if not self._may_authenticate(byte):
             raise Malformed("the first packet is not CONNECT")
 
     def _may_authenticate(self, byte: int) -> bool:

@@ -16,6 +16,7 @@ async def told(running: Running) -> list[dict[str, Any]]:
 
 
 async def test_traffic_and_refusals_are_told_to_the_super_user(running: Running) -> None:
+    running.assembly.reporter.stop()
     await running.broker.topics.create("t", 1)
     connection = await running.connect()
     await produce(connection, "t", b"a", b"b")

@@ -3,6 +3,7 @@
 from django.contrib import admin
 from django.urls import include, path
 
+from console.access import urls as access
 from console.accounts import urls as accounts
 from console.audit import urls as audit
 from console.dashboard import urls as dashboard
@@ -19,6 +20,7 @@ app_patterns = [
     *messages.urlpatterns,
     *groups.urlpatterns,
     *deadletters.urlpatterns,
+    *access.urlpatterns,
     *jobs.urlpatterns,
     *audit.urlpatterns,
 ]

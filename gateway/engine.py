@@ -114,6 +114,8 @@ class GatewayEngine:
 
     def opened(self, session: Session) -> None:
         self.presence.note(self._presence(session, online=True, reason=""))
+        if session.state.mailbox is not None:
+            session.state.mailbox.feed()  # what arrived while the CONNACK was under way
 
     def closed(self, session: Session, ending: Ending) -> None:
         self.presence.note(self._presence(session, online=False, reason=ending.reason))

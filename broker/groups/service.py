@@ -65,9 +65,17 @@ class GroupService(Shell[GroupCoordinator]):
             "groups",
             log,
             lambda: GroupCoordinator(
-                log=log, topics=self.topics, configs=self.configs, new_id=lambda: secrets.token_hex(16)
+                log=log,
+                topics=self.topics,
+                configs=self.configs,
+                new_id=lambda: secrets.token_hex(16),
+                share_member_gone=self._share_member_gone,
             ),
         )
+
+    def _share_member_gone(self, group_id: str, member_id: str) -> None:
+        if self._broker.shares is not None:
+            self._broker.shares.member_gone(group_id, member_id)
 
     def topic_deleted(self, name: str, topic_id: bytes) -> None:
         """A topic is gone, and the offsets in it."""

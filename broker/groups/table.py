@@ -24,16 +24,21 @@ from broker.groups.records import (
     CONSUMER_MEMBER,
     OFFSET,
     PENDING_OFFSET,
+    SHARE_GROUP,
     classic_record,
     read_classic,
     read_key,
     read_offset,
     read_offset_key,
 )
+from broker.groups.share import ShareGroup, ShareSettings, read_share, share_record
 
-Group = ClassicGroup | ConsumerGroup
+Group = ClassicGroup | ConsumerGroup | ShareGroup
 
 RETRY_MS = 1_000
+
+Gone = Callable[[str, str], None]
+"""Told of a share group (by id) whose member (by id) has left or fallen silent."""
 
 
 class GroupTable:
@@ -48,7 +53,9 @@ class GroupTable:
         new_id: Callable[[], str],
         classic: ClassicSettings | None = None,
         consumer: ConsumerSettings | None = None,
+        share: ShareSettings | None = None,
         settings: GroupSettings | None = None,
+        share_member_gone: Gone = lambda group_id, member_id: None,
     ) -> None:
         self._log = log
         self._topics = topics
@@ -56,7 +63,9 @@ class GroupTable:
         self._new_id = new_id
         self._classic = classic or ClassicSettings()
         self._consumer = consumer or ConsumerSettings()
+        self._share = share or ShareSettings()
         self._settings = settings or GroupSettings()
+        self._share_member_gone = share_member_gone
         self._deadlines: Deadlines[tuple[str, ...]] = Deadlines()
         self._groups: dict[str, Group] = {}
         self.offsets = OffsetBook(log)
@@ -76,6 +85,11 @@ class GroupTable:
             self._replay_classic(parts[0], value)
         elif kind == CONSUMER_GROUP:
             self._replay_consumer(parts[0], value)
+        elif kind == SHARE_GROUP:
+            if value is not None:
+                self._new_share(parts[0], 0).epoch = read_share(value)
+            elif isinstance(self._groups.get(parts[0]), ShareGroup):
+                del self._groups[parts[0]]
         elif kind == CONSUMER_MEMBER:
             group_id, member_id = parts
             member = None if value is None else read_member(member_id, value)
@@ -158,6 +172,28 @@ class GroupTable:
         )
         return group
 
+    def _new_share(self, group_id: str, now: int) -> ShareGroup:
+        group = self._groups[group_id] = ShareGroup(
+            group_id,
+            topics=self._topics,
+            settings=lambda: self._share_settings(group_id),
+            deadlines=self._deadlines,
+            write=self._log.append,
+            gone=self._share_member_gone,
+            now=now,
+        )
+        return group
+
+    def _share_settings(self, group_id: str) -> ShareSettings:
+        overrides = self._configs.overrides(group_id)
+        if not overrides:
+            return self._share
+        return replace(
+            self._share,
+            session_timeout_ms=int(overrides.get("share.session.timeout.ms", self._share.session_timeout_ms)),
+            heartbeat_interval_ms=int(overrides.get("share.heartbeat.interval.ms", self._share.heartbeat_interval_ms)),
+        )
+
     def _write_classic(self, snapshot: Snapshot, now: int) -> None:
         self._log.append([classic_record(snapshot.group_id, snapshot)], now)
 
@@ -177,6 +213,8 @@ class GroupTable:
         """What makes the log forget the group itself; its offsets are another matter."""
         if isinstance(group, ClassicGroup):
             return [classic_record(group.id, None)]
+        if isinstance(group, ShareGroup):
+            return [share_record(group.id, None)]
         return [epochs_record(group.id, None), *(member_record(group.id, m, None) for m in group.members)]
 
     def _drop(self, group: Group) -> None:

@@ -57,6 +57,7 @@ class Kind(IntEnum):
     CREATE = 4  # the partition was made; data: JSON
     DELETE = 5  # the partition was deleted
     ROLL = 6  # a new segment begins at base offset
+    LOOSE = 7  # compaction may take records out below base offset: offsets need not follow each other there
 
 
 class Entry(NamedTuple):
@@ -280,7 +281,8 @@ def scan(data: Buffer, sequence: int, start: int = 0) -> Scan:
     torn = 0
     if len(data) - at >= FRAME_HEADER.size:
         magic, _, size, _, seq, position, _, frame_salt = FRAME_HEADER.unpack_from(data, at)
-        if (magic, seq, position, frame_salt) == (FRAME_MAGIC, sequence, base + at, salt):
+        alike = (magic == FRAME_MAGIC) + (seq == sequence) + (position == base + at) + (frame_salt == salt)
+        if alike >= 2:  # a frame of this file was begun here; an older file's has neither salt nor place in common
             torn = min(FRAME_HEADER.size + size, len(data) - at)
     return Scan(
         sequence=sequence, base=base, frames=frames, end=base + at, torn=torn, later=_later(data, at, sequence, base)

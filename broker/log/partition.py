@@ -22,6 +22,7 @@ from broker.log.failures import (
     InvalidBatch,
     InvalidTimestamp,
     OffsetOutOfRange,
+    StorageUnreadable,
     UnknownPartition,
 )
 from broker.log.files import Files
@@ -175,6 +176,7 @@ class Partition:
         self.last_stable_offset = 0  # first offset of the oldest open transaction, or the high watermark (KIP-98)
         self.leader_epoch = 0  # rises with each unclean restart
         self.cleaned_offset = 0  # compaction has been up to here
+        self.loose_offset = 0  # compaction may go up to here: below, offsets need not follow each other
         self.epochs: list[tuple[int, int]] = []  # (leader epoch, its first offset)
         self.gaps: list[Gap] = []
         self.segments: list[Segment] = []
@@ -302,6 +304,10 @@ class Partition:
     def _stage_records(
         self, base: int, data: bytes, infos: list[Info], updates: dict[int, Producer], *, commit: bool = False
     ) -> int:
+        try:
+            self.active.load_indexes()  # nothing may be left to go wrong when it is applied
+        except OSError as error:
+            raise self._unreadable(self.active, error) from error
         newest = infos[0].max_timestamp
         roll = self._roll_due(base, len(data), newest, infos[-1].last_offset)
         if roll:
@@ -377,6 +383,10 @@ class Partition:
             self._staged_base, self._staged_size, self._staged_first_time = self.log_end_offset, 0, _NO_TIME
             self._last_position = self._store.stage(Staged(self, Kind.ROLL, self.log_end_offset))
 
+    def stage_loose(self, offset: int) -> None:
+        """Allow compaction up to that offset: durable before the first record goes."""
+        self._last_position = self._store.stage(Staged(self, Kind.LOOSE, offset))
+
     def stage_epoch(self, epoch: int) -> None:
         """Begin a leader epoch at the end of the log."""
         self._last_position = self._store.stage(Staged(self, Kind.EPOCH, self.log_end_offset, epoch.to_bytes(4, "big")))
@@ -406,6 +416,8 @@ class Partition:
             self.log_start_offset = max(self.log_start_offset, staged.base)
         elif kind == Kind.ROLL:
             self._roll(staged.base)
+        elif kind == Kind.LOOSE:
+            self.loose_offset = max(self.loose_offset, staged.base)
         elif kind == Kind.EPOCH:
             self._begin_epoch(int.from_bytes(staged.data, "big"), staged.base)
 
@@ -592,21 +604,31 @@ class Partition:
             if gap.start <= offset < gap.end:
                 raise CorruptLog(gap.why)
         slot = self._slot(offset)
-        for segment in self.segments[slot:]:
+        for place, segment in enumerate(self.segments[slot:], slot + 1):
             if segment is not self.segments[-1] and segment is not self._warm:
                 if self._warm is not None and self._warm is not self.segments[-1]:
                     self._warm.release()
                 self._warm = segment
             try:
-                buffers, size, following = segment.read(offset, max_bytes, limit, at_least_one)
+                dense = segment.base >= self.loose_offset and not self.gaps
+                begin = max(offset, segment.base)
+                ceiling = self.segments[place].base if place < len(self.segments) else self.high_watermark
+                buffers, size, following = segment.read(begin, max_bytes, limit, at_least_one, dense, ceiling)
             except CorruptLog as error:
                 self._store.damaged(str(error))
                 raise
+            except OSError as error:
+                raise self._unreadable(segment, error) from error
             if buffers:
                 return buffers, size, following
             if segment.base + 1 > limit:
                 break
         return (), 0, offset
+
+    def _unreadable(self, segment: Segment, error: OSError) -> StorageUnreadable:
+        failure = StorageUnreadable(f"{segment.path('.log')} can't be read: {error.strerror}")
+        self._store.damaged(str(failure))
+        return failure
 
     def _slot(self, offset: int) -> int:
         """Index of the segment whose range holds that offset."""
@@ -633,22 +655,57 @@ class Partition:
         """Those whose marker lies at or after `offset`, in order of their markers."""
         for segment in self.segments[self._slot(offset) :]:
             segment.load_indexes()
+            if segment.transactions_lost:
+                segment.transactions_lost = False
+                segment.transactions.entries = self.ended_transactions().get(segment.base, [])
             entries = segment.transactions.entries
             yield from entries[bisect_right(entries, offset - 1, key=lambda entry: entry.last_offset) :]
+
+    def ended_transactions(self) -> dict[int, list[AbortedTransaction]]:
+        """The aborted transactions per segment, worked out from the batches (when an index is not to be had)."""
+        out: dict[int, list[AbortedTransaction]] = {}
+        running: dict[int, int] = {}
+        for segment in self.segments:
+            for info, data in segment.infos():
+                if not info.attributes & TRANSACTIONAL:
+                    continue
+                if not info.attributes & CONTROL:
+                    running.setdefault(info.producer_id, info.base_offset)
+                    continue
+                first = running.pop(info.producer_id, None)
+                marker = wire.parse_marker(wire.split(data[info.position : info.position + info.size])[0])
+                if first is not None and not marker.commit:
+                    stable = min(running.values(), default=info.last_offset + 1)
+                    out.setdefault(segment.base, []).append(
+                        AbortedTransaction(info.producer_id, first, info.last_offset, stable)
+                    )
+        return out
 
     def offset_for_time(self, timestamp: int, *, committed: bool = False) -> TimeIndexHit | None:
         """The first record with a timestamp at or after `timestamp` (ms), at record level; None if there is none."""
         limit = self.last_stable_offset if committed else self.high_watermark
         for segment in self.segments:
-            segment.load_indexes()
-            if segment.max_timestamp < timestamp:
-                continue
-            start = segment.offsets.floor(segment.times.floor(timestamp))
-            for info, data in segment.infos(start):
-                if info.max_timestamp >= timestamp and info.last_offset >= self.log_start_offset:
-                    hit = self._in_batch(data, info, timestamp, limit)
-                    if hit is not None:
-                        return hit
+            try:
+                hit = self._by_time(segment, timestamp, limit)
+            except CorruptLog as error:
+                self._store.damaged(str(error))
+                raise
+            except OSError as error:
+                raise self._unreadable(segment, error) from error
+            if hit is not None:
+                return hit
+        return None
+
+    def _by_time(self, segment: Segment, timestamp: int, limit: int) -> TimeIndexHit | None:
+        segment.load_indexes()
+        if segment.max_timestamp < timestamp:
+            return None
+        start = segment.offsets.floor(segment.times.floor(timestamp))
+        for info, data in segment.infos(start):
+            if info.max_timestamp >= timestamp and info.last_offset >= self.log_start_offset:
+                hit = self._in_batch(data, info, timestamp, limit)
+                if hit is not None:
+                    return hit
         return None
 
     def _in_batch(self, data: bytes, info: Info, timestamp: int, limit: int) -> TimeIndexHit | None:

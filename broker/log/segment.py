@@ -18,7 +18,7 @@ from broker.log import batches
 from broker.log.batches import Info
 from broker.log.failures import CorruptLog
 from broker.log.files import File, Files
-from broker.log.index import AbortedTransaction, MalformedIndex, OffsetIndex, TimeIndex, TransactionIndex
+from broker.log.index import MalformedIndex, OffsetIndex, TimeIndex, TransactionIndex
 
 Buffer = bytes | memoryview
 
@@ -44,7 +44,6 @@ class Segment:
 
     __slots__ = (
         "_file",
-        "_files",
         "_indexes_loaded",
         "_saved",
         "_tail",
@@ -53,6 +52,7 @@ class Segment:
         "base",
         "born",
         "dirty",
+        "files",
         "first_timestamp",
         "folder",
         "max_timestamp",
@@ -63,6 +63,7 @@ class Segment:
         "tail_bytes",
         "times",
         "transactions",
+        "transactions_lost",
         "trusted_from",
         "written",
     )
@@ -83,7 +84,7 @@ class Segment:
         """
         self._saved = saved
         self.dirty = False  # something of it is not yet synced
-        self._files = files
+        self.files = files
         self.folder = folder
         self.base = base
         self.size = size
@@ -102,6 +103,7 @@ class Segment:
         self.offsets = OffsetIndex(base)
         self.times = TimeIndex(base)
         self.transactions = TransactionIndex()
+        self.transactions_lost = False  # the transaction index has to be worked out again by the partition
         self._indexes_loaded = born
 
     # -- files
@@ -113,7 +115,7 @@ class Segment:
     def file(self) -> File:
         """The open log file, made on first use."""
         if self._file is None:
-            self._file = self._files.open(self.path(LOG), create=self.born)
+            self._file = self.files.open(self.path(LOG), create=self.born)
         return self._file
 
     def release(self) -> None:
@@ -174,7 +176,7 @@ class Segment:
             return out
         for suffix, index in ((OFFSETS, self.offsets), (TIMES, self.times), (TRANSACTIONS, self.transactions)):
             if index.saved < len(index) or (self.born and suffix != TRANSACTIONS):
-                file = self._files.open(self.path(suffix), create=True)
+                file = self.files.open(self.path(suffix), create=True)
                 out.append((file, index.saved * index.entry_size, index.dump(index.saved)))
                 index.saved = len(index)
         return out
@@ -193,8 +195,12 @@ class Segment:
 
     # -- reading
 
-    def read(self, offset: int, max_bytes: int, below: int, at_least_one: bool) -> tuple[list[Buffer], int, int]:
+    def read(
+        self, offset: int, max_bytes: int, below: int, at_least_one: bool, dense: bool, ceiling: int
+    ) -> tuple[list[Buffer], int, int]:
         """Whole batches from the one that ends at or after `offset`, with base offsets under `below`.
+
+        `dense`: nothing was compacted here, so offsets follow each other; `ceiling`: all are below it.
 
         Gives (buffers, bytes, next offset); the next offset is -1 when nothing was found. Raises CorruptLog.
         """
@@ -206,12 +212,16 @@ class Segment:
             skip = batches.find(data, offset)
             if skip + 61 <= len(data):
                 break
-            if start + skip >= self.size:
+            if start + skip == self.size:
                 return [], 0, -1
+            if start + skip > self.size:
+                raise CorruptLog(f"{self.path(LOG)}: a batch near byte {start} reaches beyond the end")
             if not skip:
                 raise CorruptLog(f"{self.path(LOG)} ends inside a batch at byte {start}")
             start += skip
         first = batches.size_at(data, skip)
+        if start + skip + first > self.size:
+            raise CorruptLog(f"{self.path(LOG)}: the batch at byte {start + skip} reaches beyond the end")
         if first > max_bytes:
             if not at_least_one:
                 return [], 0, -1
@@ -220,8 +230,12 @@ class Segment:
             start, skip, data = start + skip, 0, self._bytes(start + skip, max_bytes)
         end, following = batches.whole(data, skip, max_bytes, below, self._near_end(start, skip, max_bytes, below))
         if end == skip:
+            base = int.from_bytes(data[skip : skip + 8], "big")
+            if dense or base >= ceiling:
+                raise CorruptLog(f"{self.path(LOG)}: the batch at byte {start + skip} says offset {base}")
             return [], 0, -1
-        self._check(data, skip, end, start + skip)
+        if start + skip < self.trusted_from:
+            self._check(data, skip, end, start + skip, offset if dense else -1)
         return [memoryview(data)[skip:end]], end - skip, following
 
     def _near_end(self, start: int, skip: int, max_bytes: int, below: int) -> int:
@@ -281,16 +295,15 @@ class Segment:
             missing -= len(part)
         return b"".join(parts)
 
-    def _check(self, data: bytes, start: int, end: int, position: int) -> None:
-        """Bytes of an earlier process: the CRC of each batch must fit. `position` is that of data[start]."""
-        if position >= self.trusted_from:
-            return
+    def _check(self, data: bytes, start: int, end: int, position: int, offset: int) -> None:
+        """Bytes of an earlier process: CRCs must fit, and offsets follow each other (from `offset`, if not -1)."""
         for info in batches.walk(data, start, end):
+            where = f"{self.path(LOG)}: the batch at byte {position + info.position - start}"
+            if offset >= 0 and not info.base_offset <= offset <= info.last_offset:
+                raise CorruptLog(f"{where} says offset {info.base_offset}, {offset} was next")
             if not batches.intact(data, info):
-                raise CorruptLog(
-                    f"{self.path(LOG)}: the batch at byte {position + info.position - start} "
-                    f"(offsets {info.base_offset} to {info.last_offset}) fails its CRC"
-                )
+                raise CorruptLog(f"{where} (offsets {info.base_offset} to {info.last_offset}) fails its CRC")
+            offset = info.last_offset + 1 if offset >= 0 else -1
 
     def infos(self, start: int = 0, end: int | None = None) -> Iterable[tuple[Info, bytes]]:
         """Every batch from position `start` on with the bytes it lies in (its `position` is within those)."""
@@ -321,13 +334,20 @@ class Segment:
             return
         self._indexes_loaded = True
         try:
+            self._load_indexes()
+        except BaseException:
+            self._indexes_loaded = False
+            raise
+
+    def _load_indexes(self) -> None:
+        try:
             data = [self._index_bytes(slot, suffix) for slot, suffix in enumerate(SUFFIXES[1:])]
             self.offsets.load(data[0], self.size)
             self.times.load(data[1])
             self.transactions.load(data[2])
         except MalformedIndex:
             self.rebuild_indexes()
-            self.dirty = True
+            self.dirty = self.transactions_lost = True
             if self._saved is None:  # a closed segment
                 self.seal()
             return
@@ -336,8 +356,8 @@ class Segment:
 
     def _index_bytes(self, slot: int, suffix: str) -> bytes:
         try:
-            size = self._files.size_of(self.path(suffix))
-            file = self._files.open(self.path(suffix))
+            size = self.files.size_of(self.path(suffix))
+            file = self.files.open(self.path(suffix))
         except FileNotFoundError:
             size, file = 0, None
         if self._saved is None:
@@ -365,8 +385,8 @@ class Segment:
         if len(head) == 61:
             self.first_timestamp = batches.HEADER.unpack(head)[8]
 
-    def rebuild_indexes(self, interval: int = 4096, aborted: Iterable[AbortedTransaction] = ()) -> None:
-        """Make the indexes anew from the log; the transaction index from `aborted`, which the partition knows."""
+    def rebuild_indexes(self, interval: int = 4096) -> None:
+        """Make the offset and time index anew from the log; what transactions it ended only the partition knows."""
         self._indexes_loaded = True
         self.offsets, self.times, self.transactions = OffsetIndex(self.base), TimeIndex(self.base), TransactionIndex()
         self.since_index, self.max_timestamp, self.max_timestamp_offset = 0, -1, self.base
@@ -376,13 +396,11 @@ class Segment:
             if position == 0:
                 self.first_timestamp = info.max_timestamp
             position += info.size
-        for entry in aborted:
-            self.transactions.append(entry)
 
     def remove(self) -> None:
         """Remove its files, the log first: indexes without a log are swept away when the store opens."""
         for suffix in SUFFIXES:
-            self._files.remove(self.path(suffix))
+            self.files.remove(self.path(suffix))
         self._tail.clear()
         self._tail_at.clear()
         self._tail_offsets.clear()

@@ -177,7 +177,7 @@ class Connection(asyncio.Protocol):
             self.abort("the session's token has expired and was not renewed")
             return False
         try:
-            request = framing.parse_body(header, body)
+            request = framing.parse_body(header, body) if api.decode is None else api.decode(header, body)
         except Malformed as error:
             self.abort(f"malformed request {header.api_key} version {header.api_version}: {error}")
             return False

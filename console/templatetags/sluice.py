@@ -12,6 +12,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from console.access.rules import token as acl_word
 from console.messages.display import Shown, preview, shown
 
 register = template.Library()
@@ -152,3 +153,9 @@ def json_text(value: Any) -> str:
     if value is None:
         return DASH
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+@register.filter
+def acl_token(acl: Any) -> str:
+    """An ACL as one word of an address."""
+    return acl_word(acl)

@@ -313,8 +313,8 @@ def test_a_malformed_publish_closes_and_nothing_of_it_is_stored(sent: bytes) -> 
 
 def test_what_came_before_a_malformed_frame_counts_in_its_order() -> None:
     device = Device().connected()
-    device.send(publish("a", b"1") + PINGREQ + publish("a", b"2") + b"\x36\x05\x00\x01a\x00\x01")
-    assert [payload for _, _, payload, _ in device.engine.published] == [b"1"]
+    device.send(publish("a", b"1") + PINGREQ + publish("a", b"2") + b"\x36\x05\x00\x01a\x00\x01" + publish("a", b"3"))
+    assert [payload for _, _, payload, _ in device.engine.published] == [b"1", b"2"]
     assert device.link.closed
 
 

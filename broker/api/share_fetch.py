@@ -220,7 +220,12 @@ async def _durable(ctx: Context, response: Any, refused: Callable[[ErrorCode], A
     if not isinstance(result, Later):
         return result
     future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    result.then(lambda value: future.done() or future.set_result(value))
+
+    def settle(value: Any) -> None:
+        if not future.done():
+            future.set_result(value)
+
+    result.then(settle)
     return await future
 
 

@@ -93,7 +93,7 @@ def spread(subscriptions: Mapping[str, frozenset[bytes]], topics: Mapping[bytes,
 
 
 class ShareGroup:
-    """State machine of one share group's membership. `gone` is told of each member that left or fell silent."""
+    """State machine of one share group's membership. `gone` is told of each member that fell silent."""
 
     type_name = "Share"
     protocol_type = "share"
@@ -195,19 +195,19 @@ class ShareGroup:
         self._target = {m: frozenset(share) for m, share in spread(wants, counts).items()}
 
     def remove(self, member_id: str, now: int) -> None:
-        """Take the member out; what it held is free again."""
+        """Take the member out."""
         rest = {i: m for i, m in self.members.items() if i != member_id}
         self._advance(rest, True, now)
         self.members = rest
         self._deadlines.clear((self.id, "session", member_id))
         if not rest:
             self.changed_at = now
-        self._gone(self.id, member_id)
 
     def expire(self, kind: str, member_id: str, now: int) -> None:
-        """A member has been silent for too long."""
+        """A member has been silent for too long. One that leaves still has its session to end, with its last words."""
         if kind == "session" and member_id in self.members:
             self.remove(member_id, now)
+            self._gone(self.id, member_id)
 
     def die(self) -> None:
         """The group is deleted or given up."""

@@ -238,6 +238,7 @@ class StoredSession:
     disconnected_at: float | None = None
     will: dict[str, Any] | None = None
     will_at: float | None = None
+    own: dict[str, Any] | None = None  # the policy its principal brought with it (a token's)
 
 
 def mark_key(client_id: str, packet_id: int) -> bytes:
@@ -316,6 +317,11 @@ def decode_route(value: bytes) -> Uplink | Downlink:
     if kind == "downlink":
         return _build(Downlink, found)
     raise MalformedRecord(f"a route of kind {kind!r}")
+
+
+def policy_of(found: dict[str, Any] | None) -> Policy | None:
+    """A policy inside another record."""
+    return None if found is None else _build(Policy, found)
 
 
 def decode_policy(value: bytes) -> Policy:

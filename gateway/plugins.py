@@ -45,15 +45,16 @@ class PluginHost:
     def __init__(self, configuration: dict[str, dict[str, Any]]) -> None:
         # amqtt is slow to import and only wanted where plugins are configured
         from amqtt.broker import BrokerContext
-        from amqtt.errors import PluginError
+        from amqtt.errors import PluginError, PluginLoadError
         from amqtt.plugins.manager import PluginManager
 
         context = BrokerContext(_NoBroker())
         context.config = {"plugins": configuration}
         try:
             self._manager = PluginManager("sluice.gateway.plugins", context, asyncio.get_running_loop())
-        except PluginError as error:
-            raise BadPlugins(f"{type(error).__name__}: {error}") from error
+        except (PluginError, PluginLoadError) as error:
+            cause = error.__cause__ or error
+            raise BadPlugins(f"{type(error).__name__}: {cause}") from error
         self.authenticates = bool(self._manager._auth_plugins)
         self.filters_topics = bool(self._manager._topic_plugins)
 

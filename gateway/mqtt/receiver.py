@@ -155,7 +155,7 @@ class Receiver:
         if self._epoch != engine.epoch:
             self._epoch = engine.epoch
             self._targets = None
-        if not self.connected and data[0] != 0x10:
+        if not self.connected and data[0] & 0xF0 != 0x10:
             self._check_first(data[0])
         targets = self._targets
         if targets is None:

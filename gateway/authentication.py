@@ -112,7 +112,7 @@ class Authenticator:
             raise Refused(BANNED, "banned" + (f": {ban.reason}" if ban.reason else ""))
         if request.authentication_method is not None:
             raise Refused(0x8C, f"no authentication method {request.authentication_method!r} here")
-        if request.username is None and request.password is None:
+        if not request.username and not request.password:
             if peer.certificate_subject is not None:
                 device = registry.by_subject(peer.certificate_subject)
                 if device is not None:
@@ -155,7 +155,7 @@ class Authenticator:
                     raise Refused(NOT_AUTHORIZED, "a principal's name can't contain / + # or NUL")
                 self._reserved(identity.name, request.client_id)
                 return replace(identity, limits=self._limits(self._registry.devices.get(identity.name)))
-        if request.username is None and request.password is None:
+        if not request.username and not request.password:
             return self._anonymous(request)
         self._failed(address, request.username or "")
         raise Refused(BAD_CREDENTIALS, "unknown user name or wrong password")

@@ -206,6 +206,22 @@ class GatewayStatus:
     stopped: bool = False
 
 
+# --- commands: "<topic>/<partition>/<offset>" → Command
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """What became of one record of a topic with a downlink route. `state`: pending (in the device's inbox), delivered
+    (the device acknowledged it; for QoS 0: sent), expired, failed (`reason` says why)."""
+
+    route: str
+    client_id: str
+    mqtt_topic: str
+    state: str
+    at: float
+    reason: str = ""
+
+
 # --- retained: MQTT topic → RetainedMessage (null: cleared)
 
 

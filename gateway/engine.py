@@ -10,9 +10,10 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from broker.client import Record, TopicPartition
+from broker.client import TopicPartition
 from gateway.asking import Gate, TopicAnswers
 from gateway.authentication import Authenticator
+from gateway.commands import Commands
 from gateway.contract import Ban, Control, GatewayStatus, Presence
 from gateway.counters import Counters
 from gateway.delivery import Delivery
@@ -40,7 +41,6 @@ from gateway.ports import (
 from gateway.presence import PresenceBook
 from gateway.registry import BanSet, Change, DeviceChanged, Registry, RightsChanged, RoutesChanged
 from gateway.retained import RetainedMessages
-from gateway.routes import Outgoing
 from gateway.sessions import Sessions
 from gateway.ticks import Ticks
 from gateway.uplink import Target, Uplinks
@@ -88,6 +88,14 @@ class GatewayEngine:
             counters=counters,
             clock=clock,
             positions=self._positions,
+        )
+        self.commands = Commands(
+            self.sessions,
+            registry,
+            self.fanout,
+            counters,
+            lambda topic, value, key: ticks().write(topic, value, key),
+            clock,
         )
         self.presence = PresenceBook(lambda topic, value, key: ticks().write(topic, value, key), self.status)
         self._name = name
@@ -317,11 +325,13 @@ class GatewayEngine:
     def dropped(self, session: Session, message: Message, why: str) -> None:
         if why == "expired":
             self.counters.expired += 1
+        self.commands.done(session.client_id, message, why=why)
         mailbox = session.state.mailbox
         if mailbox is not None:
             mailbox.finished(message, 0)
 
     def finished(self, session: Session, packet_id: int, message: Message | None, code: int) -> None:
+        self.commands.done(session.client_id, message, code)
         mailbox = session.state.mailbox
         if mailbox is not None:
             entry = mailbox.finished(message, packet_id)
@@ -338,30 +348,6 @@ class GatewayEngine:
         self, session: Session, message: Message, qos: int, retain: bool, identifiers: tuple[int, ...]
     ) -> None:
         self.counters.dropped_full += 1
-
-    def command(self, outgoing: Outgoing, record: Record) -> None:
-        """A downlink record: to one client's subscriptions, or to all."""
-        now = self._clock()
-        message = Message(
-            outgoing.topic,
-            outgoing.payload,
-            outgoing.qos,
-            outgoing.retain,
-            expires_at=now + outgoing.expiry if outgoing.expiry else None,
-            origin=(record.topic, record.partition, record.offset),
-        )
-        if not outgoing.client_id:
-            self.fanout.deliver(message)
-            return
-        session = self.sessions.live.get(outgoing.client_id)
-        target = self.sessions.mailboxes.get(outgoing.client_id) or session
-        if target is None:
-            self.counters.undeliverable += 1
-        elif not target.state.rights.may_receive(message.topic):
-            self.counters.denied_deliveries += 1
-        else:
-            (target.state.gate or target if target is session else target).deliver(message, outgoing.qos, False, ())
-            self.counters.delivered += 1
 
     # --- what changes
 

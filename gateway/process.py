@@ -140,7 +140,7 @@ class Gateway:
             state=self._state.tail,
             consumer=lambda: Consumer(cluster, fetch_wait=0.1, overrides={"enable.partition.eof": True}),
             clock=self.clock,
-            command=engine.command,
+            command=engine.commands.take,
             checkpoint=engine.sessions.checkpoint,
         )
         await self._restore(engine, self._delivery)
@@ -182,7 +182,7 @@ class Gateway:
                 key=Path(settings.tls_key),
                 client_ca=Path(settings.tls_client_ca) if settings.tls_client_ca else None,
             )
-        self.server = Server(engine, ServerSettings(tls=tls))
+        self.server = Server(engine, ServerSettings(tls=tls, trusted_proxies=settings.trusted_proxies))
         bound = await self.server.start(settings.listeners)
         engine.listeners = tuple(str(each) for each in bound)
         for each in bound:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from broker.client import Consumer, Record, TopicPartition
@@ -53,9 +53,11 @@ class Delivery:
         consumer: Callable[[], Consumer],
         clock: Callable[[], float],
         command: Callable[[Outgoing, Record], None],
+        checkpoint: Callable[[], Awaitable[None]],
     ) -> None:
         """`state` is the tail of the state topics (retained messages among them). `command` takes what a downlink
-        route addresses to one client."""
+        route addresses to one client. `checkpoint` makes positions durable: without those of a partition, a crash
+        soon after a SUBACK would forget where to read on."""
         self._catalogue = catalogue
         self._fanout = fanout
         self._ticks = ticks
@@ -64,6 +66,7 @@ class Delivery:
         self._state = state
         self._clock = clock
         self._command = command
+        self._checkpoint = checkpoint
         self._loop = asyncio.get_running_loop()
         self.tail = Tail(consumer(), self._arrived, loop=self._loop, name="delivery", moved=self.moved)
         self._moved = asyncio.Event()
@@ -130,6 +133,8 @@ class Delivery:
         gone = [key for key in tailed if key.topic not in self._catalogue.partitions]
         self.tail.remove(gone)
         self.tail.add(new)
+        if new:
+            await self._checkpoint()
         return ends
 
     def wrote(self, topic: str) -> None:

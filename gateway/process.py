@@ -124,6 +124,7 @@ class Gateway:
             consumer=lambda: Consumer(cluster, fetch_wait=0.1, overrides={"enable.partition.eof": True}),
             clock=self.clock,
             command=engine.command,
+            checkpoint=engine.sessions.checkpoint,
         )
         await self._restore(engine, self._delivery)
         await self._listen(engine)

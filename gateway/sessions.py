@@ -92,6 +92,7 @@ class Sessions:
         self._positions = positions
         self._touched: dict[str, Mailbox] = {}
         self._wills: dict[str, tuple[float, Will, str]] = {}
+        self._checkpointing = asyncio.Lock()
         self._marks: dict[str, set[int]] = {}
         self._checkpointed: dict[TopicPartition, int] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -317,9 +318,13 @@ class Sessions:
 
     async def checkpoint(self) -> None:
         """Make what the mailboxes hold durable, then how far delivery had come."""
+        async with self._checkpointing:
+            await self._checkpoint()
+
+    async def _checkpoint(self) -> None:
         positions, began = dict(self._positions()), self._clock()
         touched, self._touched = self._touched, {}
-        if not touched and (positions == self._checkpointed or not self.mailboxes):
+        if not touched and positions == self._checkpointed:
             return
         ticks = self._ticks()
         stored: list[Receipt[Any]] = []

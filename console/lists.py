@@ -126,7 +126,7 @@ class ListPage:
     def pages(self) -> list[tuple[Any, str]]:
         paginator = self.page.paginator
         shown = paginator.get_elided_page_range(self.page.number, on_each_side=1, on_ends=1)
-        return [(p, "" if p == paginator.ELLIPSIS else self.query(page="" if p == 1 else p)) for p in shown]
+        return [(p, "" if not isinstance(p, int) else self.query(page="" if p == 1 else p)) for p in shown]
 
     @property
     def previous_url(self) -> str:

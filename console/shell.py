@@ -112,7 +112,7 @@ class Link:
 
 
 def context(request: HttpRequest) -> dict[str, Any]:
-    user = getattr(request, "user", None)
+    user: Any = getattr(request, "user", None)
     signed_in = bool(user and user.is_authenticated)
     picture = snapshot.current()
     return {

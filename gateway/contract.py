@@ -234,11 +234,24 @@ class StoredSession:
     expiry: int  # seconds after the disconnect, 0xFFFFFFFF = never
     protocol: int = 4
     subscriptions: tuple[dict[str, Any], ...] = ()
-    inbound: tuple[int, ...] = ()
     connected: bool = False
     disconnected_at: float | None = None
     will: dict[str, Any] | None = None
     will_at: float | None = None
+
+
+def mark_key(client_id: str, packet_id: int) -> bytes:
+    """The key in `__sluice_sessions` that says: this QoS 2 packet id was received, its message is stored."""
+    return f"{client_id}\x00{packet_id}".encode()
+
+
+def parse_mark_key(key: bytes) -> tuple[str, int] | None:
+    """(client id, packet id), or None when this is another record's key."""
+    client_id, separator, packet_id = key.decode("utf-8", "replace").rpartition("\x00")
+    return (client_id, int(packet_id)) if separator and packet_id.isdigit() else None
+
+
+MARK = b'{"v":1}'
 
 
 # --- codecs

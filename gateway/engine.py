@@ -15,6 +15,7 @@ from gateway.authentication import Authenticator
 from gateway.contract import Ban, Control, GatewayStatus, Presence
 from gateway.counters import Counters
 from gateway.delivery import Delivery
+from gateway.exactly import Lanes
 from gateway.mailbox import Mailbox
 from gateway.mqtt.fanout import Fanout, wants_retained
 from gateway.mqtt.topics import split_share
@@ -58,6 +59,7 @@ class GatewayEngine:
         registry: Registry,
         authenticator: Authenticator,
         ticks: Callable[[], Ticks],
+        lanes: Callable[[], Lanes],
         retained: RetainedMessages,
         counters: Counters,
         clock: Callable[[], float],
@@ -70,7 +72,7 @@ class GatewayEngine:
         self.counters = counters
         self.retained = retained
         self.fanout = Fanout(self._may_read, self._overflow)
-        self.uplinks = Uplinks(ticks, registry, counters, clock=clock, wrote=wrote)
+        self.uplinks = Uplinks(ticks, lanes, registry, counters, clock=clock, wrote=wrote)
         self.delivery: Delivery | None = None
         self.sessions = Sessions(
             gateway=name,
@@ -112,6 +114,8 @@ class GatewayEngine:
 
     def opened(self, session: Session) -> None:
         self.presence.note(self._presence(session, online=True, reason=""))
+        if session.state.mailbox is not None:
+            session.state.mailbox.feed()  # what arrived while the CONNACK was under way
 
     def closed(self, session: Session, ending: Ending) -> None:
         self.presence.note(self._presence(session, online=False, reason=ending.reason))
@@ -144,7 +148,7 @@ class GatewayEngine:
         return self.uplinks.publish(session, items)
 
     def release(self, session: Session, packet_id: int) -> Receipt[Any]:
-        return settled()
+        return self.sessions.release(session, packet_id)
 
     # --- subscribing
 

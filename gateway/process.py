@@ -22,10 +22,12 @@ from gateway.contract import INBOX, RETAINED, SESSIONS, Control
 from gateway.counters import Counters
 from gateway.delivery import Delivery, wait
 from gateway.engine import GatewayEngine
+from gateway.exactly import TRANSACTION_TIMEOUT, Lanes
 from gateway.local import FILE_NAME, LocalCopy
 from gateway.registry import Registry
 from gateway.retained import RetainedMessages
 from gateway.server.server import Server, ServerSettings, TlsFiles
+from gateway.sessions import Sessions
 from gateway.state import StateTopics
 from gateway.ticks import Tick, Ticks, Write
 
@@ -48,6 +50,8 @@ class Gateway:
         self._hashing = ThreadPoolExecutor(2, thread_name_prefix="passwords")
         self._local = ThreadPoolExecutor(1, thread_name_prefix="local")
         self._ticks: Ticks | None = None
+        self._lanes: Lanes | None = None
+        self._recovery: asyncio.Task[None] | None = None
         self._delivery: Delivery | None = None
         self._state: StateTopics | None = None
         self._admin: AsyncAdmin | None = None
@@ -76,6 +80,11 @@ class Gateway:
             loop=loop,
             congestion=self._congested,
         )
+        self._lanes = Lanes(
+            lambda name: Producer(cluster, linger_ms=0, transactional_id=name, transaction_timeout=TRANSACTION_TIMEOUT),
+            loop=loop,
+            gateway=self.settings.name,
+        )
         authenticator = Authenticator(
             self.settings, self.registry, self.counters, clock=self.clock, executor=self._hashing
         )
@@ -84,6 +93,7 @@ class Gateway:
             registry=self.registry,
             authenticator=authenticator,
             ticks=self._current_ticks,
+            lanes=self._current_lanes,
             retained=self.retained,
             counters=self.counters,
             clock=self.clock,
@@ -101,6 +111,8 @@ class Gateway:
             moved=self._state_moved,
             executor=self._local,
         )
+        # an open transaction of an earlier run would hide what is committed
+        await self._lanes.ready()
         await self._retried(self._state.start, "the state topics can't be read yet")
         self._delivery = engine.delivery = Delivery(
             catalogue=catalogue,
@@ -112,11 +124,27 @@ class Gateway:
             consumer=lambda: Consumer(cluster, fetch_wait=0.1, overrides={"enable.partition.eof": True}),
             clock=self.clock,
             command=engine.command,
+            checkpoint=engine.sessions.checkpoint,
         )
         await self._restore(engine, self._delivery)
         await self._listen(engine)
         engine.presence.start()
         engine.sessions.start()
+        self._recovery = loop.create_task(self._recover(engine.sessions, self._lanes, self._state))
+
+    async def _recover(self, sessions: Sessions, lanes: Lanes, state: StateTopics) -> None:
+        """Look after sessions whose transactions failed."""
+
+        async def caught_up() -> None:
+            await wait(self._current_ticks().flushed())
+            await state.caught_up()
+
+        while True:
+            await asyncio.sleep(0.5)
+            try:
+                await sessions.recover(lanes.ready, caught_up)
+            except ClientError as error:
+                log.debug("sessions in doubt can't be recovered yet: %s", error)
 
     async def _restore(self, engine: GatewayEngine, delivery: Delivery) -> None:
         restoring, self._restoring = self._restoring, None
@@ -182,6 +210,10 @@ class Gateway:
         assert self._ticks is not None
         return self._ticks
 
+    def _current_lanes(self) -> Lanes:
+        assert self._lanes is not None
+        return self._lanes
+
     def _refused(self, tick: Tick, failure: Failure) -> Write | None:
         assert self.engine is not None
         return self.engine.uplinks.refused(tick, failure)
@@ -205,6 +237,9 @@ class Gateway:
         if topic == RETAINED:
             self.retained.apply(key, value)
         elif topic in (SESSIONS, INBOX):
+            mark = contract.parse_mark_key(key) if topic == SESSIONS else None
+            if mark is not None and self.engine is not None:
+                self.engine.sessions.mark(*mark, there=value is not None)
             if self._restoring is not None:
                 if value is None:
                     self._restoring[topic].pop(key, None)
@@ -232,6 +267,10 @@ class Gateway:
             await self.engine.sessions.stop()
             self.engine.presence.stop()
             await self._delivery.stop()
+        if self._recovery is not None:
+            self._recovery.cancel()
+        if self._lanes is not None:
+            await self._lanes.stop()
         if self._ticks is not None:
             left = self._ticks.close(3.0)
             if left:

@@ -14,13 +14,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 from broker.client import TopicPartition
 from gateway import contract
-from gateway.contract import INBOX, SESSIONS, MalformedRecord, StoredSession
+from gateway.contract import INBOX, SESSIONS, MalformedRecord, StoredSession, mark_key, parse_mark_key
 from gateway.counters import Counters
 from gateway.mailbox import Entry, Mailbox, decode_entry, encode_entry, inbox_key, parse_inbox_key
 from gateway.mqtt.fanout import Fanout
@@ -46,6 +46,7 @@ log = logging.getLogger("gateway.sessions")
 CHECKPOINT_KEY = "$checkpoint/"
 CHECKPOINT_INTERVAL = 1.0
 TAKEN_OVER = 0x8E
+UNAVAILABLE = 0x88
 NOT_AUTHORIZED = 0x87
 
 
@@ -91,6 +92,8 @@ class Sessions:
         self._positions = positions
         self._touched: dict[str, Mailbox] = {}
         self._wills: dict[str, tuple[float, Will, str]] = {}
+        self._checkpointing = asyncio.Lock()
+        self._marks: dict[str, set[int]] = {}
         self._checkpointed: dict[TopicPartition, int] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -122,6 +125,11 @@ class Sessions:
                 self._fire(client_id, principal, delayed[1], delayed[2])
         opened = Opened(present=False)
         if mailbox is not None:
+            doubtful = any(receipt.failure is not None for receipt in mailbox.inbound.values())
+            if doubtful:
+                # a transaction failed: what the log says is true, and known once the lane works again
+                self.live.pop(client_id)
+                return _refused(Refused(UNAVAILABLE, "the session is being recovered"))
             opened = Opened(present=True, state=mailbox.attach(session))
         elif session.durable:
             mailbox = self._mailbox(client_id, principal, rights, session.identity.limits)
@@ -188,6 +196,8 @@ class Sessions:
                 ticks.write(INBOX, None, inbox_key(mailbox.client_id, entry.number))
         for number in mailbox.gone:
             ticks.write(INBOX, None, inbox_key(mailbox.client_id, number))
+        for packet_id in mailbox.inbound:
+            ticks.write(SESSIONS, None, mark_key(mailbox.client_id, packet_id))
         ticks.write(SESSIONS, None, mailbox.client_id.encode())
 
     # --- subscriptions
@@ -211,6 +221,29 @@ class Sessions:
         for each in filters:
             mailbox.subscriptions.pop(each, None)
         return self.store(session)
+
+    # --- QoS 2 from devices
+
+    def release(self, session: Session, packet_id: int) -> Receipt[Any]:
+        """Forget a packet id's mark, durably."""
+        if session.state.mailbox is None:
+            return settled()
+        return self._unmark(session.client_id, packet_id)
+
+    def _unmark(self, client_id: str, packet_id: int) -> Receipt[Any]:
+        receipt = self._ticks().write(SESSIONS, None, mark_key(client_id, packet_id))
+        # a mark that stays would make the next message of this packet id a repetition
+        receipt.waiters.append(_Retry(lambda: self._unmark(client_id, packet_id)))
+        return receipt
+
+    def mark(self, client_id: str, packet_id: int, *, there: bool) -> None:
+        """The log says whether a packet id is marked."""
+        if there:
+            self._marks.setdefault(client_id, set()).add(packet_id)
+        elif client_id in self._marks:
+            self._marks[client_id].discard(packet_id)
+            if not self._marks[client_id]:
+                del self._marks[client_id]
 
     # --- wills
 
@@ -267,7 +300,6 @@ class Sessions:
             expiry=mailbox.expiry,
             protocol=mailbox.protocol,
             subscriptions=tuple(asdict(each) for each in mailbox.subscriptions.values()),
-            inbound=tuple(mailbox.inbound),
             connected=mailbox.session is not None,
             disconnected_at=mailbox.disconnected_at,
             will=_will_object(due[1] if due is not None else will),
@@ -286,9 +318,13 @@ class Sessions:
 
     async def checkpoint(self) -> None:
         """Make what the mailboxes hold durable, then how far delivery had come."""
+        async with self._checkpointing:
+            await self._checkpoint()
+
+    async def _checkpoint(self) -> None:
         positions, began = dict(self._positions()), self._clock()
         touched, self._touched = self._touched, {}
-        if not touched and (positions == self._checkpointed or not self.mailboxes):
+        if not touched and positions == self._checkpointed:
             return
         ticks = self._ticks()
         stored: list[Receipt[Any]] = []
@@ -327,6 +363,7 @@ class Sessions:
         now = self._clock()
         positions: dict[TopicPartition, int] = {}
         at = 0.0
+        marks: dict[str, set[int]] = {}
         for key, value in sessions.items():
             name = key.decode("utf-8", "replace")
             if name.startswith(CHECKPOINT_KEY):
@@ -335,6 +372,9 @@ class Sessions:
                     at = float(given["at"])
                     positions = {TopicPartition(topic, index): offset for topic, index, offset in given["positions"]}
                 continue
+            if (mark := parse_mark_key(key)) is not None:
+                marks.setdefault(mark[0], set()).add(mark[1])
+                continue
             try:
                 found[name] = contract.decode(StoredSession, value)
             except MalformedRecord as error:
@@ -342,6 +382,7 @@ class Sessions:
         for record in found.values():
             if record.gateway == self._gateway:
                 self._restore_session(record, now)
+        self._restore_marks(marks)
         for key in sorted(inbox):
             try:
                 client_id, number = parse_inbox_key(key)
@@ -363,6 +404,15 @@ class Sessions:
             if mailbox.gone:
                 self._touch(mailbox)
 
+    def _restore_marks(self, marks: Mapping[str, set[int]]) -> None:
+        for client_id, packet_ids in marks.items():
+            mailbox = self.mailboxes.get(client_id)
+            for packet_id in packet_ids:
+                if mailbox is not None:
+                    mailbox.inbound[packet_id] = settled()
+                else:
+                    self._ticks().write(SESSIONS, None, mark_key(client_id, packet_id))
+
     def _restore_session(self, record: StoredSession, now: float) -> None:
         will = _will_of(record.will)
         if not record.expiry:
@@ -376,7 +426,6 @@ class Sessions:
         mailbox.expiry = record.expiry
         mailbox.protocol = record.protocol
         mailbox.disconnected_at = now if record.connected else record.disconnected_at or now
-        mailbox.inbound = {packet_id: settled() for packet_id in record.inbound}
         for each in record.subscriptions:
             subscription = Subscription(**each)
             mailbox.subscriptions[subscription.filter] = subscription
@@ -387,6 +436,23 @@ class Sessions:
             self._wills[record.client_id] = (due, will, record.owner)
         if record.connected:
             self.store_mailbox(mailbox, None)
+
+    async def recover(
+        self, lanes_ready: Callable[[], Awaitable[None]], caught_up: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Take the marks of sessions in doubt from the log, when it can be relied on again."""
+        doubtful = [
+            mailbox
+            for mailbox in self.mailboxes.values()
+            if mailbox.session is None and any(each.failure is not None for each in mailbox.inbound.values())
+        ]
+        if not doubtful:
+            return
+        await lanes_ready()
+        await caught_up()
+        for mailbox in doubtful:
+            if mailbox.session is None:
+                mailbox.inbound = {packet_id: settled() for packet_id in self._marks.get(mailbox.client_id, ())}
 
     # --- running
 
@@ -406,6 +472,19 @@ class Sessions:
         for task in self._tasks:
             task.cancel()
         await self.checkpoint()
+
+
+class _Retry:
+    """Does something again when a receipt fails."""
+
+    __slots__ = ("_again",)
+
+    def __init__(self, again: Callable[[], object]) -> None:
+        self._again = again
+
+    def receipt_settled(self, receipt: Receipt[Any]) -> None:
+        if receipt.failure is not None:
+            self._again()
 
 
 class _Then:

@@ -112,6 +112,9 @@ class Consumer:
 
     def add(self, positions: Mapping[TopicPartition, int]) -> None:
         """Read these partitions too."""
+        for topic in {key.topic for key in positions}:
+            # fills the metadata cache: librdkafka looks for unknown topics only once a second
+            self._call(self._raw.list_topics, topic, 10.0)
         self._call(self._raw.incremental_assign, _positions(positions))
 
     def remove(self, partitions: Iterable[TopicPartition]) -> None:

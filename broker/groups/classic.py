@@ -67,6 +67,16 @@ class ClassicGroup:
         """Whether nobody is in it, nor about to be."""
         return not self.members and not self._pending
 
+    @property
+    def state_name(self) -> str:
+        """State as ListGroups spells it."""
+        return self.state.value
+
+    @property
+    def settled(self) -> bool:
+        """Whether everybody has an assignment."""
+        return self.state is State.STABLE
+
     def member_of(self, member_id: str, instance_id: str | None) -> Member | ErrorCode:
         """The member, or why the caller is not it."""
         if instance_id is not None:
@@ -365,6 +375,11 @@ class ClassicGroup:
             ),
         )
 
+    def rebalance(self, now: int) -> None:
+        """Make everybody join again."""
+        if self.state is State.STABLE:
+            self._prepare(now)
+
     # -- sync, heartbeat, leave ---------------------------------------------------------------------------------
 
     def sync(self, call: Sync, now: int) -> Reply[Synced]:
@@ -511,12 +526,12 @@ class ClassicGroup:
             elif kind == "new" or member.join is None:
                 self._leave(member, now)
 
-    def die(self) -> None:
-        """The group is deleted: nothing may be parked in it any more."""
+    def die(self, error: ErrorCode = ErrorCode.COORDINATOR_NOT_AVAILABLE) -> None:
+        """The group is deleted or given up: nothing may be parked in it any more."""
         self.state = State.DEAD
         for member in list(self.members.values()):
-            _answer(member.join, Joined(error=ErrorCode.COORDINATOR_NOT_AVAILABLE, member_id=member.id))
-            _answer(member.sync, Synced(error=ErrorCode.COORDINATOR_NOT_AVAILABLE))
+            _answer(member.join, Joined(error=error, member_id=member.id))
+            _answer(member.sync, Synced(error=error))
             self._forget_deadlines(member.id)
         for pending in self._pending:
             self._deadlines.clear((self.id, "pending", pending))

@@ -74,6 +74,10 @@ class StorageUnwritable(StorageFailure):
     """A write failed: what was not yet durable was taken back. (KAFKA_STORAGE_ERROR)"""
 
 
+class StorageUnreadable(StorageFailure):
+    """A read failed. (KAFKA_STORAGE_ERROR)"""
+
+
 class StorageFatal(StorageFailure):
     """An fsync failed: nothing is acknowledged any more until a restart. (KAFKA_STORAGE_ERROR)"""
 

@@ -280,7 +280,8 @@ def scan(data: Buffer, sequence: int, start: int = 0) -> Scan:
     torn = 0
     if len(data) - at >= FRAME_HEADER.size:
         magic, _, size, _, seq, position, _, frame_salt = FRAME_HEADER.unpack_from(data, at)
-        if (magic, seq, position, frame_salt) == (FRAME_MAGIC, sequence, base + at, salt):
+        alike = (magic == FRAME_MAGIC) + (seq == sequence) + (position == base + at) + (frame_salt == salt)
+        if alike >= 2:  # a frame of this file was begun here; an older file's has neither salt nor place in common
             torn = min(FRAME_HEADER.size + size, len(data) - at)
     return Scan(
         sequence=sequence, base=base, frames=frames, end=base + at, torn=torn, later=_later(data, at, sequence, base)

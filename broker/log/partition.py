@@ -22,6 +22,7 @@ from broker.log.failures import (
     InvalidBatch,
     InvalidTimestamp,
     OffsetOutOfRange,
+    StorageUnreadable,
     UnknownPartition,
 )
 from broker.log.files import Files
@@ -302,6 +303,10 @@ class Partition:
     def _stage_records(
         self, base: int, data: bytes, infos: list[Info], updates: dict[int, Producer], *, commit: bool = False
     ) -> int:
+        try:
+            self.active.load_indexes()  # nothing may be left to go wrong when it is applied
+        except OSError as error:
+            raise self._unreadable(self.active, error) from error
         newest = infos[0].max_timestamp
         roll = self._roll_due(base, len(data), newest, infos[-1].last_offset)
         if roll:
@@ -602,11 +607,18 @@ class Partition:
             except CorruptLog as error:
                 self._store.damaged(str(error))
                 raise
+            except OSError as error:
+                raise self._unreadable(segment, error) from error
             if buffers:
                 return buffers, size, following
             if segment.base + 1 > limit:
                 break
         return (), 0, offset
+
+    def _unreadable(self, segment: Segment, error: OSError) -> StorageUnreadable:
+        failure = StorageUnreadable(f"{segment.path('.log')} can't be read: {error.strerror}")
+        self._store.damaged(str(failure))
+        return failure
 
     def _slot(self, offset: int) -> int:
         """Index of the segment whose range holds that offset."""
@@ -633,22 +645,57 @@ class Partition:
         """Those whose marker lies at or after `offset`, in order of their markers."""
         for segment in self.segments[self._slot(offset) :]:
             segment.load_indexes()
+            if segment.transactions_lost:
+                segment.transactions_lost = False
+                segment.transactions.entries = self.ended_transactions().get(segment.base, [])
             entries = segment.transactions.entries
             yield from entries[bisect_right(entries, offset - 1, key=lambda entry: entry.last_offset) :]
+
+    def ended_transactions(self) -> dict[int, list[AbortedTransaction]]:
+        """The aborted transactions per segment, worked out from the batches (when an index is not to be had)."""
+        out: dict[int, list[AbortedTransaction]] = {}
+        running: dict[int, int] = {}
+        for segment in self.segments:
+            for info, data in segment.infos():
+                if not info.attributes & TRANSACTIONAL:
+                    continue
+                if not info.attributes & CONTROL:
+                    running.setdefault(info.producer_id, info.base_offset)
+                    continue
+                first = running.pop(info.producer_id, None)
+                marker = wire.parse_marker(wire.split(data[info.position : info.position + info.size])[0])
+                if first is not None and not marker.commit:
+                    stable = min(running.values(), default=info.last_offset + 1)
+                    out.setdefault(segment.base, []).append(
+                        AbortedTransaction(info.producer_id, first, info.last_offset, stable)
+                    )
+        return out
 
     def offset_for_time(self, timestamp: int, *, committed: bool = False) -> TimeIndexHit | None:
         """The first record with a timestamp at or after `timestamp` (ms), at record level; None if there is none."""
         limit = self.last_stable_offset if committed else self.high_watermark
         for segment in self.segments:
-            segment.load_indexes()
-            if segment.max_timestamp < timestamp:
-                continue
-            start = segment.offsets.floor(segment.times.floor(timestamp))
-            for info, data in segment.infos(start):
-                if info.max_timestamp >= timestamp and info.last_offset >= self.log_start_offset:
-                    hit = self._in_batch(data, info, timestamp, limit)
-                    if hit is not None:
-                        return hit
+            try:
+                hit = self._by_time(segment, timestamp, limit)
+            except CorruptLog as error:
+                self._store.damaged(str(error))
+                raise
+            except OSError as error:
+                raise self._unreadable(segment, error) from error
+            if hit is not None:
+                return hit
+        return None
+
+    def _by_time(self, segment: Segment, timestamp: int, limit: int) -> TimeIndexHit | None:
+        segment.load_indexes()
+        if segment.max_timestamp < timestamp:
+            return None
+        start = segment.offsets.floor(segment.times.floor(timestamp))
+        for info, data in segment.infos(start):
+            if info.max_timestamp >= timestamp and info.last_offset >= self.log_start_offset:
+                hit = self._in_batch(data, info, timestamp, limit)
+                if hit is not None:
+                    return hit
         return None
 
     def _in_batch(self, data: bytes, info: Info, timestamp: int, limit: int) -> TimeIndexHit | None:

@@ -18,7 +18,7 @@ from broker.log import batches
 from broker.log.batches import Info
 from broker.log.failures import CorruptLog
 from broker.log.files import File, Files
-from broker.log.index import AbortedTransaction, MalformedIndex, OffsetIndex, TimeIndex, TransactionIndex
+from broker.log.index import MalformedIndex, OffsetIndex, TimeIndex, TransactionIndex
 
 Buffer = bytes | memoryview
 
@@ -44,7 +44,6 @@ class Segment:
 
     __slots__ = (
         "_file",
-        "_files",
         "_indexes_loaded",
         "_saved",
         "_tail",
@@ -53,6 +52,7 @@ class Segment:
         "base",
         "born",
         "dirty",
+        "files",
         "first_timestamp",
         "folder",
         "max_timestamp",
@@ -63,6 +63,7 @@ class Segment:
         "tail_bytes",
         "times",
         "transactions",
+        "transactions_lost",
         "trusted_from",
         "written",
     )
@@ -83,7 +84,7 @@ class Segment:
         """
         self._saved = saved
         self.dirty = False  # something of it is not yet synced
-        self._files = files
+        self.files = files
         self.folder = folder
         self.base = base
         self.size = size
@@ -102,6 +103,7 @@ class Segment:
         self.offsets = OffsetIndex(base)
         self.times = TimeIndex(base)
         self.transactions = TransactionIndex()
+        self.transactions_lost = False  # the transaction index has to be worked out again by the partition
         self._indexes_loaded = born
 
     # -- files
@@ -113,7 +115,7 @@ class Segment:
     def file(self) -> File:
         """The open log file, made on first use."""
         if self._file is None:
-            self._file = self._files.open(self.path(LOG), create=self.born)
+            self._file = self.files.open(self.path(LOG), create=self.born)
         return self._file
 
     def release(self) -> None:
@@ -174,7 +176,7 @@ class Segment:
             return out
         for suffix, index in ((OFFSETS, self.offsets), (TIMES, self.times), (TRANSACTIONS, self.transactions)):
             if index.saved < len(index) or (self.born and suffix != TRANSACTIONS):
-                file = self._files.open(self.path(suffix), create=True)
+                file = self.files.open(self.path(suffix), create=True)
                 out.append((file, index.saved * index.entry_size, index.dump(index.saved)))
                 index.saved = len(index)
         return out
@@ -321,13 +323,20 @@ class Segment:
             return
         self._indexes_loaded = True
         try:
+            self._load_indexes()
+        except BaseException:
+            self._indexes_loaded = False
+            raise
+
+    def _load_indexes(self) -> None:
+        try:
             data = [self._index_bytes(slot, suffix) for slot, suffix in enumerate(SUFFIXES[1:])]
             self.offsets.load(data[0], self.size)
             self.times.load(data[1])
             self.transactions.load(data[2])
         except MalformedIndex:
             self.rebuild_indexes()
-            self.dirty = True
+            self.dirty = self.transactions_lost = True
             if self._saved is None:  # a closed segment
                 self.seal()
             return
@@ -336,8 +345,8 @@ class Segment:
 
     def _index_bytes(self, slot: int, suffix: str) -> bytes:
         try:
-            size = self._files.size_of(self.path(suffix))
-            file = self._files.open(self.path(suffix))
+            size = self.files.size_of(self.path(suffix))
+            file = self.files.open(self.path(suffix))
         except FileNotFoundError:
             size, file = 0, None
         if self._saved is None:
@@ -365,8 +374,8 @@ class Segment:
         if len(head) == 61:
             self.first_timestamp = batches.HEADER.unpack(head)[8]
 
-    def rebuild_indexes(self, interval: int = 4096, aborted: Iterable[AbortedTransaction] = ()) -> None:
-        """Make the indexes anew from the log; the transaction index from `aborted`, which the partition knows."""
+    def rebuild_indexes(self, interval: int = 4096) -> None:
+        """Make the offset and time index anew from the log; what transactions it ended only the partition knows."""
         self._indexes_loaded = True
         self.offsets, self.times, self.transactions = OffsetIndex(self.base), TimeIndex(self.base), TransactionIndex()
         self.since_index, self.max_timestamp, self.max_timestamp_offset = 0, -1, self.base
@@ -376,13 +385,11 @@ class Segment:
             if position == 0:
                 self.first_timestamp = info.max_timestamp
             position += info.size
-        for entry in aborted:
-            self.transactions.append(entry)
 
     def remove(self) -> None:
         """Remove its files, the log first: indexes without a log are swept away when the store opens."""
         for suffix in SUFFIXES:
-            self._files.remove(self.path(suffix))
+            self.files.remove(self.path(suffix))
         self._tail.clear()
         self._tail_at.clear()
         self._tail_offsets.clear()

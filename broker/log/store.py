@@ -244,8 +244,11 @@ class Store:
             raise StoreClosed
         if self._fatal:
             raise StorageFatal(self._fatal)
-        if records and self._problems and "space" in self._problems:
-            raise StorageFull(self._problems["space"])
+        if records and self._problems:
+            if "space" in self._problems:
+                raise StorageFull(self._problems["space"])
+            if "segment" in self._problems and self._tails > 4 * self.config.tail_bytes:
+                raise StorageFull(self._problems["segment"])
 
     def stage(self, staged: Staged) -> int:
         """Put it in the journal's order; gives its position."""
@@ -395,9 +398,7 @@ class Store:
                         segment.flush()
                 self._waiting.pop(partition, None)
         except OSError as error:
-            self._problems["space" if error.errno in _FULL else "segment"] = (
-                f"a segment can't be written: {error.strerror}"
-            )
+            self._problems["segment"] = f"a segment can't be written: {error.strerror}"
             return
         self._problems.pop("segment", None)
         if everything:
@@ -495,7 +496,7 @@ class Store:
         if self._fatal:
             return Health(ok=False, writable=False, fatal=True, reason=self._fatal, damaged=damage)
         reason = "; ".join(self._problems.values())
-        writable = not (self._problems.keys() & {"space", "journal"})
+        writable = not (self._problems.keys() & {"space", "journal", "segment"})
         if not reason and damage:
             reason = f"damaged data: {damage[0]}" + (f" (and {len(damage) - 1} more)" if len(damage) > 1 else "")
         return Health(ok=not reason, writable=writable, fatal=False, reason=reason, damaged=damage)

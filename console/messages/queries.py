@@ -165,7 +165,9 @@ class _Walk:
             reached = self._read(ranges, enough=lambda: False)
             unfinished = [index for index, (_, top) in ranges.items() if reached[index] < top]
             if unfinished:  # the deadline: what was read of an unfinished range would be shown out of order
-                self.matches = [r for r in self.matches[before:] if r.partition not in unfinished] + self.matches[:before]
+                self.matches = [r for r in self.matches[before:] if r.partition not in unfinished] + self.matches[
+                    :before
+                ]
             tops |= {index: low for index, (low, _) in ranges.items() if index not in unfinished}
             if len(self.matches) >= query.limit or unfinished:
                 break

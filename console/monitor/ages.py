@@ -1,6 +1,6 @@
 """How old a group's oldest unread record is: the timestamp of the record at the committed offset, read from the log.
 
-Interpolating it from rates goes wrong as soon as rates change, so it is read, by a plain reader in a thread of its own: at
+Interpolating it from rates goes wrong as soon as rates change, so it is read, by a plain reader in its own thread: at
 most `AT_ONCE` partitions a turn, small fetches, and nothing twice (an offset's record never changes).
 """
 
@@ -21,8 +21,10 @@ SMALL_FETCHES = {"fetch.message.max.bytes": 8192, "queued.min.messages": 1}
 
 class Ages:
     def __init__(self) -> None:
-        self._known: dict[tuple[Any, int], int] = {}  # (place, offset) → epoch ms
-        self._wanted: set[tuple[Any, int]] = set()
+        self._known: dict[
+            tuple[str, Any], tuple[int, int]
+        ] = {}  # (group, place) → (offset, epoch ms of the record there)
+        self._wanted: dict[tuple[str, Any], int] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ages", daemon=True)
@@ -37,9 +39,12 @@ class Ages:
     def of(
         self, committed: Mapping[str, Mapping[Any, int]], ends: Mapping[Any, int], starts: Mapping[Any, int], now: float
     ) -> dict[str, float | None]:
-        """Seconds by group; None while one of its unread partitions hasn't been looked at."""
-        wanted: set[tuple[Any, int]] = set()
+        """Seconds by group; None while one of its unread partitions hasn't been looked at.
+
+        While a group moves on, the record looked at last stands in for the next: it is at most a turn older.
+        """
         found: dict[str, float | None] = {}
+        wanted: dict[tuple[str, Any], int] = {}
         with self._lock:
             for group, places in committed.items():
                 oldest: int | None = None
@@ -47,24 +52,23 @@ class Ages:
                 for place, offset in places.items():
                     if ends.get(place, 0) <= offset:
                         continue
-                    key = (place, max(offset, starts.get(place, 0)))
-                    wanted.add(key)
-                    at = self._known.get(key)
-                    if at is None:
+                    first = max(offset, starts.get(place, 0))
+                    wanted[(group, place)] = first
+                    known = self._known.get((group, place))
+                    if known is None or known[0] > first:
                         complete = False
-                    elif at >= 0:
-                        oldest = at if oldest is None else min(oldest, at)
+                    elif known[1] >= 0:
+                        oldest = known[1] if oldest is None else min(oldest, known[1])
                 found[group] = max(0.0, now - oldest / 1000) if complete and oldest is not None else None
-            self._wanted = wanted - self._known.keys()
-            for key in self._known.keys() - wanted:
+            for key in self._known.keys() - wanted.keys():
                 del self._known[key]
+            self._wanted = {key: first for key, first in wanted.items() if self._known.get(key, (-1, 0))[0] != first}
         return found
 
     def _run(self) -> None:
         reader: Any = None
-        while not self._stop.wait(0.3):
-            with self._lock:
-                turn = dict(sorted(self._wanted)[:AT_ONCE])
+        while not self._stop.wait(0.5):
+            turn = self._next_turn()
             if not turn:
                 continue
             try:
@@ -79,14 +83,25 @@ class Ages:
         if reader is not None:
             reader.close()
 
-    def _look(self, reader: Any, turn: dict[Any, int]) -> None:
-        reader.assign(turn)
+    def _next_turn(self) -> dict[Any, tuple[str, int]]:
+        """Place → (group, offset): one group's position per partition, those never looked at first."""
+        turn: dict[Any, tuple[str, int]] = {}
+        with self._lock:
+            for group, place in sorted(self._wanted, key=lambda key: (key in self._known, key)):
+                if place not in turn:
+                    turn[place] = (group, self._wanted[(group, place)])
+                if len(turn) >= AT_ONCE:
+                    break
+        return turn
+
+    def _look(self, reader: Any, turn: Mapping[Any, tuple[str, int]]) -> None:
+        reader.assign({place: offset for place, (_, offset) in turn.items()})
         left = dict(turn)
         until = time.monotonic() + TURN_SECONDS
         while left and time.monotonic() < until and not self._stop.is_set():
             for record in reader.poll(AT_ONCE, 0.2):
-                offset = left.pop(record.origin, None)
-                if offset is not None:
-                    with self._lock:  # compaction may have left a later record as the oldest
-                        self._known[(record.origin, offset)] = record.timestamp
+                asked = left.pop(record.origin, None)
+                if asked is not None:  # compaction may have left a later record as the oldest
+                    with self._lock:
+                        self._known[(asked[0], record.origin)] = (asked[1], record.timestamp)
         reader.assign({})

@@ -47,7 +47,6 @@ class Composer:
         places = [(name, partition.index) for partition in topic.partitions]
         ends = [facts.ends.get(place) for place in places]
         starts = [facts.starts.get(place) for place in places]
-        known = None not in ends and None not in starts and bool(places)
         if None not in ends and places:
             self._in.add(name, (topic.id, len(places)), facts.ends_at, sum(end for end in ends if end is not None))
         readers = [group for group in groups.values() if name in group.topics]
@@ -56,7 +55,10 @@ class Composer:
             for group in readers
         ]
         if readers and any(committed):
-            shape = (topic.id, tuple(sorted((group.name, len(one)) for group, one in zip(readers, committed, strict=True))))
+            shape = (
+                topic.id,
+                tuple(sorted((group.name, len(one)) for group, one in zip(readers, committed, strict=True))),
+            )
             self._out.add(name, shape, facts.committed_at, sum(sum(one.values()) for one in committed))
         lags = [_lag(one, facts) for one in committed if one]
         configs = facts.configs.get(name, {})
@@ -67,7 +69,7 @@ class Composer:
             id=topic.id,
             partitions=len(places),
             replication=max((len(partition.replicas) for partition in topic.partitions), default=None),
-            messages=sum(max(0, e - s) for s, e in zip(starts, ends, strict=True)) if known else None,  # type: ignore[operator]  # `known`
+            messages=_messages(starts, ends),
             size=None if facts.sizes is None else facts.sizes.get(name, 0),
             in_rate=_rounded(self._in.rate(name, now)),
             out_rate=_rounded(self._out.rate(name, now) if readers else 0.0 if facts.committed_at else None),
@@ -121,6 +123,12 @@ class Composer:
             embedded=self._embedded,
             features=features,
         )
+
+
+def _messages(starts: list[int | None], ends: list[int | None]) -> int | None:
+    """Records between the first and the end offsets; None when one of them isn't known."""
+    pairs = [(start, end) for start, end in zip(starts, ends, strict=True) if start is not None and end is not None]
+    return sum(max(0, end - start) for start, end in pairs) if pairs and len(pairs) == len(ends) else None
 
 
 def _lag(committed: dict[Any, int], facts: Facts) -> int | None:

@@ -46,8 +46,12 @@ class Presence:
         if topic is None:
             return
         places = [kafka.TopicPartition(TOPIC, partition.index) for partition in topic.partitions]
-        ends = {p: one.offset for p, one in kafka.admin().offsets(places, kafka.types.At.LATEST).items() if not one.error}
-        starts = {p: one.offset for p, one in kafka.admin().offsets(places, kafka.types.At.EARLIEST).items() if not one.error}
+        ends = {
+            p: one.offset for p, one in kafka.admin().offsets(places, kafka.types.At.LATEST).items() if not one.error
+        }
+        starts = {
+            p: one.offset for p, one in kafka.admin().offsets(places, kafka.types.At.EARLIEST).items() if not one.error
+        }
         behind = {place for place in places if ends.get(place, 0) > starts.get(place, 0)}
         self._online.clear()
         reader = kafka.consumer(queue_kbytes=4096)

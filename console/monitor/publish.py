@@ -1,5 +1,6 @@
 """Writes the picture to `__sluice_metrics`: a keyframe every few seconds, deltas between."""
 
+import contextlib
 import secrets
 import time
 
@@ -9,7 +10,12 @@ from console.snapshot.picture import Picture
 from console.snapshot.tail import METRICS_TOPIC
 
 KEYFRAME_SECONDS = 10.0
-SETTINGS = {"cleanup.policy": "delete", "retention.ms": "600000", "segment.ms": "300000", "retention.bytes": "268435456"}
+SETTINGS = {
+    "cleanup.policy": "delete",
+    "retention.ms": "600000",
+    "segment.ms": "300000",
+    "retention.bytes": "268435456",
+}
 
 
 class Publisher:
@@ -38,8 +44,6 @@ class Publisher:
 
     def _make_topic(self) -> None:
         if METRICS_TOPIC not in kafka.admin().topics([METRICS_TOPIC]):
-            try:
+            with contextlib.suppress(kafka.errors.TopicExists):
                 kafka.admin().create_topic(METRICS_TOPIC, 1, -1, SETTINGS)
-            except kafka.errors.TopicExists:
-                pass
         self._ready = True

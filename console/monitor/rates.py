@@ -1,6 +1,6 @@
 """From positions seen over time to rates: pure, `now` is an argument.
 
-A rate is the slope between the newest sample and the oldest within the window. Positions that go backwards (a topic made
+A rate is the slope between the newest sample and the oldest within the window. Positions that go back (a topic made
 anew, offsets reset) begin a new window: no rate is better than a negative one.
 """
 

@@ -1,4 +1,4 @@
-"""What the monitor knows of the cluster: each kind of fact asked for at its own pace, and kept until it is asked for again.
+"""What the monitor knows of the cluster: each kind of fact asked for at its own pace, and kept until asked again.
 
 A call that takes long is made less often (`Cadence`), so a large cluster is sampled more slowly and never overrun.
 """
@@ -117,7 +117,11 @@ class Sampler:
     def _ask_newest(self, admin: Any) -> None:
         """Only of partitions that have grown since."""
         ends = self.facts.ends
-        grown = {place for place, end in ends.items() if self._newest_ends.get(place) != end and not place.topic.startswith("__")}
+        grown = {
+            place
+            for place, end in ends.items()
+            if self._newest_ends.get(place) != end and not place.topic.startswith("__")
+        }
         if not grown:
             return
         found = admin.offsets(grown, kafka.types.At.MAX_TIMESTAMP)
@@ -130,7 +134,9 @@ class Sampler:
         facts = self.facts
         known = facts.listings
         facts.listings = {one.name: one for one in admin.groups()}
-        if known.keys() != facts.listings.keys() or any(known[n].state != one.state for n, one in facts.listings.items()):
+        if known.keys() != facts.listings.keys() or any(
+            known[n].state != one.state for n, one in facts.listings.items()
+        ):
             self._paces["groups"].due = self._paces["committed"].due = 0.0
 
     def _ask_committed(self, admin: Any) -> None:
@@ -139,7 +145,8 @@ class Sampler:
         plain = [name for name in facts.listings if name not in set(share)]
         found = admin.group_offsets(plain) if plain else {}
         facts.committed = {
-            name: {place: one.offset for place, one in places.items() if one.offset >= 0} for name, places in found.items()
+            name: {place: one.offset for place, one in places.items() if one.offset >= 0}
+            for name, places in found.items()
         }
         facts.committed_at = time.time()
         facts.share_lag = {}

@@ -45,7 +45,7 @@ class Tail:
             except Exception:
                 log.exception("the metrics tail failed and starts again")
             self._stop.wait(wait)
-            wait = min(wait * 1.5, 5.0)
+            wait = min(wait * 1.2, 4.0)
 
     def _follow(self) -> None:
         start = self._position()

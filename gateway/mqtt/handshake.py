@@ -18,7 +18,18 @@ from gateway.mqtt.errors import ConnectRejected, Malformed, PeerError, Reason
 from gateway.mqtt.properties import Properties
 from gateway.mqtt.receiver import HANDSHAKE
 from gateway.mqtt.topics import valid_name
-from gateway.ports import OFFLINE_FOR_EVER, Challenge, ConnectRequest, Identity, Opened, Receipt, Refused, Will
+from gateway.ports import (
+    OFFLINE_FOR_EVER,
+    Challenge,
+    ConnectRequest,
+    Ending,
+    Identity,
+    Opened,
+    Receipt,
+    Refused,
+    SessionState,
+    Will,
+)
 
 if TYPE_CHECKING:
     from gateway.mqtt.session import Session
@@ -108,10 +119,11 @@ class Handshake:
 
     def receipt_settled(self, receipt: Receipt[Any]) -> None:
         session = self._session
-        if session.closed:
-            return
         failure = receipt.failure
-        if isinstance(failure, Refused):
+        if session.closed:
+            if failure is None and isinstance(receipt.value, Opened):
+                self._abandoned(receipt.value)
+        elif isinstance(failure, Refused):
             session.close(failure.code, failure.reason, server_reference=failure.server_reference)
         elif failure is not None:
             session.close(Reason.SERVER_UNAVAILABLE, str(failure))
@@ -120,6 +132,13 @@ class Handshake:
                 self._step(receipt.value)
             except PeerError as error:
                 session._failed(error)
+
+    def _abandoned(self, opened: Opened) -> None:
+        """The connection ended while its session was being opened: give the state back as it came."""
+        session = self._session
+        state = opened.state or SessionState()
+        ending = Ending(will=False, reason=session.ended, session_expiry=session._expiry, state=state)
+        session._engine.closed(session, ending)
 
     def _authenticated(self, outcome: Identity | Challenge) -> None:
         session = self._session

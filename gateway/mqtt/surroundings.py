@@ -21,7 +21,8 @@ class Link(Protocol):
         with unread bytes in it takes back what was sent).
         """
 
-    def pause_reading(self) -> None: ...
+    def pause_reading(self) -> None:
+        """Ask the peer for nothing more; may be said twice."""
 
     def resume_reading(self) -> None: ...
 

@@ -18,7 +18,7 @@ from broker.log.partition import Partition, Staged
 from broker.log.store import Store, StoreConfig
 from broker.wire import batch as wire
 from tests.fakes.disk import Disk, PowerCut
-from tests.torture.log.world import Event, Violation, World, differences, indexes_differ, placed
+from tests.torture.log.world import Event, Violation, World, differences, indexes_differ, log_differs, placed
 
 CONFIG = StoreConfig(
     journal_file_bytes=24 << 10,
@@ -154,9 +154,9 @@ class Scenario:
     def _configure(self, partition: Partition) -> None:
         compact = partition.topic.startswith("compact")
         partition.config = LogConfig(
-            segment_bytes=3000 if compact else 14_000,
+            segment_bytes=1500 if compact else (14_000, 2500)[partition.index],
             cleanup_policy=frozenset(("compact",) if compact else ("delete",)),
-            retention_bytes=60_000,
+            retention_bytes=(60_000, 15_000)[partition.index],
             min_cleanable_dirty_ratio=0.0,
             delete_retention_ms=50_000,
             message_timestamp_after_max_ms=1 << 60,
@@ -195,6 +195,20 @@ class Scenario:
 
     # -- steps
 
+    def _look(self) -> None:
+        """What readers may see is what was acknowledged, no more."""
+        partition = self._any()
+        log = self.world.logs.get((partition.topic_id, partition.index))
+        end = log.end if log is not None else 0
+        if partition.high_watermark != end:
+            raise Violation(f"readers may see up to {partition.high_watermark}, acknowledged is {end}")
+        stable = min(log.open.values(), default=end) if log is not None else 0
+        if partition.last_stable_offset != stable:
+            raise Violation(f"read_committed may see up to {partition.last_stable_offset}, stable is {stable}")
+        if log is not None and self.chance.random() < 0.03:
+            if partition.log_end_offset == partition.high_watermark and (wrong := log_differs(partition, log)):
+                raise Violation(f"{partition.folder}, running: {wrong}")
+
     def _step(self) -> None:
         self.now += self.chance.randrange(0, 400)
         steps: list[tuple[int, Callable[[], None]]] = [
@@ -214,6 +228,7 @@ class Scenario:
         if not list(self.store.partitions()):
             self._create()
             return
+        self._look()
         weights, calls = zip(*steps, strict=True)
         self.chance.choices(calls, weights)[0]()
 
@@ -370,7 +385,7 @@ class Scenario:
 
     def _create(self) -> None:
         topic_id = self.chance.randbytes(16)
-        name = self.chance.choice(("plain", "plain", "compact"))
+        name = self.chance.choice(("plain", "compact"))
         self.next_topic += 1
         for index in range(self.chance.randrange(1, 3)):
             partition = self.store.create(f"{name}-{self.next_topic}", topic_id, index, LogConfig())
@@ -381,6 +396,8 @@ class Scenario:
         partition = self._any()
         self.store.delete(partition.topic_id, partition.index)
         self.staged.append(Event("delete", (partition.topic_id, partition.index)))
+        if self.chance.random() < 0.5:  # the checkpoint overtakes the deletion
+            self._checkpoint()
 
     def _checkpoint(self) -> None:
         if self.busy:
@@ -411,6 +428,7 @@ class Scenario:
         self.disk.before = before
 
     def _maintain(self) -> None:
+        self._checkpoint()
         for _ in self.store.maintain(self.now):
             if self.chance.random() < 0.1:
                 self._append()

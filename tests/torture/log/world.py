@@ -136,13 +136,13 @@ def differences(store: Store, world: World) -> str:
     if held.keys() != world.logs.keys():
         return f"partitions: {len(held)} are there, {len(world.logs)} should be"
     for key, log in world.logs.items():
-        wrong = _log_differs(held[key], log)
+        wrong = log_differs(held[key], log)
         if wrong:
             return f"{held[key].folder}: {wrong}"
     return ""
 
 
-def _log_differs(partition: Partition, log: Log) -> str:
+def log_differs(partition: Partition, log: Log) -> str:
     if partition.high_watermark != log.end or partition.log_end_offset != log.end:
         return f"ends at {partition.high_watermark}/{partition.log_end_offset}, promised {log.end}"
     if partition.log_start_offset != log.start:
@@ -173,9 +173,11 @@ def _compacted_differs(partition: Partition, log: Log) -> str:
         batch = wire.split(event.data)[0]
         if batch.control:
             continue
+        void = any(producer == event.producer and first <= event.base < last for producer, first, last in log.aborted)
         for record in wire.records(batch):
             appended[record.offset] = (record.key or b"", record.value)
-            newest[record.key or b""] = record.offset
+            if not void:
+                newest[record.key or b""] = record.offset
     found: set[int] = set()
     before = -1
     for batch in read_all(partition):
@@ -230,9 +232,30 @@ def indexes_differ(store: Store) -> str:
             fresh.rebuild_indexes()
             if segment is not partition.segments[-1]:
                 fresh.seal()
+            if wrong := _lies(segment):
+                return f"{segment.path('')}: {wrong}"
             for name in ("offsets", "times"):
                 if getattr(segment, name).dump() != getattr(fresh, name).dump():
                     return f"{segment.path('')}: the index of {name} differs from a rebuilt one"
+    return ""
+
+
+def _lies(segment: Segment) -> str:
+    """Whether an index entry says something untrue of the log."""
+    places: dict[int, int] = {}
+    newest: dict[int, int] = {}
+    position, top = 0, -1
+    for info, _ in segment.infos():
+        places[position] = info.last_offset
+        top = max(top, info.max_timestamp)
+        newest[info.last_offset] = top
+        position += info.size
+    for relative, position in zip(segment.offsets.offsets, segment.offsets.positions, strict=True):
+        if places.get(position) != relative + segment.base:
+            return f"the offset index has {relative + segment.base} at {position}"
+    for timestamp, relative in zip(segment.times.timestamps, segment.times.offsets, strict=True):
+        if newest.get(relative + segment.base) != timestamp:
+            return f"the time index has {timestamp} at offset {relative + segment.base}"
     return ""
 
 

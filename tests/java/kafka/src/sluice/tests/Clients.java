@@ -275,13 +275,14 @@ public final class Clients {
             check(value(admin, resource, "retention.ms").equals("60000"), "another config was lost");
             admin.createPartitions(Map.of(topic, NewPartitions.increaseTo(5))).all().get();
             eventually(() -> partitions(admin, topic) == 5, "partitions were not added");
+            long now = System.currentTimeMillis();
             try (var producer = producer()) {
-                for (int i = 0; i < 10; i++) producer.send(new ProducerRecord<>(topic, 0, 1000L + i, "k", "v"));
+                for (int i = 0; i < 10; i++) producer.send(new ProducerRecord<>(topic, 0, now + i, "k", "v"));
                 producer.flush();
             }
             TopicPartition zero = new TopicPartition(topic, 0);
             check(offset(admin, zero, OffsetSpec.latest()) == 10, "latest");
-            check(offset(admin, zero, OffsetSpec.forTimestamp(1004)) == 4, "of a timestamp");
+            check(offset(admin, zero, OffsetSpec.forTimestamp(now + 4)) == 4, "of a timestamp");
             check(offset(admin, zero, OffsetSpec.maxTimestamp()) == 9, "of the greatest timestamp");
             check(admin.deleteRecords(Map.of(zero, RecordsToDelete.beforeOffset(3))).lowWatermarks().get(zero).get()
                 .lowWatermark() == 3, "records deleted");

@@ -1,4 +1,4 @@
-"""`python -m bench [SECTION …] [--quick]`: print the figures as Markdown; sections: kafka latency gateway idle pages.
+"""`python -m bench [SECTION …] [--quick]`: print the figures as Markdown; sections: kafka gateway pages.
 
 Peers that are found on the machine are measured with the same client in the same run; one that is missing is said so.
 """
@@ -10,7 +10,7 @@ import contextlib
 import datetime
 from collections.abc import Callable, Iterator, Sequence
 
-from bench import kafka, machine
+from bench import gateway, kafka, machine, pages
 from bench.clusters import Cluster, apache, embedded
 from bench.tables import count, table
 
@@ -61,12 +61,16 @@ def kafka_section(scale: float) -> None:
     print(table("End to end at 1,000 msg/s, linger 0; memory after the run; start", head, processes))
 
 
-SECTIONS: dict[str, Callable[[float], None]] = {"kafka": kafka_section}
+SECTIONS: dict[str, Callable[[float], None]] = {
+    "kafka": kafka_section,
+    "gateway": gateway.section,
+    "pages": pages.section,
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("sections", nargs="*", choices=[[], *SECTIONS], help="which to run; all without it")
+    parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []], help="which to run; all without it")
     parser.add_argument("--quick", action="store_true", help="a tenth of the messages")
     arguments = parser.parse_args()
     print(f"{machine.describe()}; {datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC\n")

@@ -154,10 +154,11 @@ def latency(cluster: Cluster, topic: str, *, rate: int, seconds: float) -> Laten
     def receive() -> None:
         deadline = time.monotonic() + seconds + 30
         while len(times) < count and time.monotonic() < deadline:
-            for message in consumer.consume(100, timeout=0.5):
-                value = message.value()
-                if value and len(value) == 100:
-                    times.append((time.perf_counter_ns() - int.from_bytes(value[:8], "big")) / 1e6)
+            # one at a time: `consume(n)` waits until n are there
+            message = consumer.poll(0.5)
+            value = message.value() if message and not message.error() else None
+            if value and len(value) == 100:
+                times.append((time.perf_counter_ns() - int.from_bytes(value[:8], "big")) / 1e6)
 
     receiver = threading.Thread(target=receive)
     receiver.start()

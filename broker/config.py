@@ -173,8 +173,10 @@ def parse_listeners(variable: str, text: str) -> tuple[Listener, ...]:
     for part in (piece.strip() for piece in text.split(",")):
         if not part:
             continue
-        url = urlsplit(part)
-        protocol = url.scheme.upper()
+        # urlsplit knows no scheme with an underscore
+        scheme, _, address = part.partition("://")
+        url = urlsplit(f"//{address}")
+        protocol = scheme.upper()
         if protocol not in PROTOCOLS:
             raise BadSetting(f"{variable}: {part!r} does not start with one of {', '.join(PROTOCOLS)}")
         try:

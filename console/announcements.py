@@ -1,4 +1,4 @@
-"""Telling every console process what an action changed, once it is done: this one at once, the others through the log."""
+"""Telling every console process what an action changed, once done: this one at once, the others through the log."""
 
 import logging
 import time

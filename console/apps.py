@@ -4,6 +4,7 @@ from django.apps import AppConfig
 from django.conf import settings
 
 from console import translations
+from console.celery import app, make_folders
 
 
 class ConsoleConfig(AppConfig):
@@ -11,3 +12,5 @@ class ConsoleConfig(AppConfig):
 
     def ready(self) -> None:
         translations.compile_into(settings.SLUICE.data / "locale")
+        app.set_default()  # for every thread of the process, not this one alone
+        make_folders()

@@ -29,6 +29,8 @@ class Configuration:
     database_url: str
     redis_url: str
     kafka: str  # empty: the embedded broker
+    super_users: tuple[str, ...]  # the embedded broker's, as `User:name`
+    acls_always_on: bool  # whether the embedded broker refuses what no ACL allows even while there is none
     debug: bool
     given_secret_key: str
 
@@ -48,6 +50,8 @@ class Configuration:
             database_url=environ.get("DATABASE_URL", ""),
             redis_url=environ.get("REDIS_URL", ""),
             kafka=environ.get("SLUICE_KAFKA", ""),
+            super_users=_names(environ.get("SLUICE_BROKER_SUPER_USERS", "")),
+            acls_always_on=environ.get("SLUICE_BROKER_ACLS", "") == "on",
             debug=environ.get("SLUICE_DEBUG", "") == "1",
             given_secret_key=environ.get("SECRET_KEY", ""),
         )
@@ -111,6 +115,10 @@ def _address(text: str) -> tuple[str, int]:
     if not separator or not port.isdigit():
         raise InvalidConfiguration("SLUICE_HTTP must look like 127.0.0.1:8000")
     return host.strip("[]"), int(port)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.replace(";", ",").split(",") if part.strip())
 
 
 def _bracketed(host: str) -> str:

@@ -1,12 +1,17 @@
 """`/healthz`, `/readyz` and `/metrics`, answered before Django: a probe a second costs next to nothing.
 
-healthz: 200 once the monitor sees the broker, the gateway reports and this process serves; 503 with the reasons
-otherwise. readyz: 200 once this process can serve pages. metrics: Prometheus text, to loopback and trusted proxies only.
+healthz: 200 once the monitor sees the broker, the configured listeners accept connections and this process serves; 503
+with the reasons otherwise. readyz: 200 once this process can serve pages. metrics: Prometheus text, for loopback and
+trusted proxies.
 """
 
+import asyncio
+import contextlib
 import ipaddress
 import json
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -16,10 +21,26 @@ from console import snapshot
 from console.configuration import Network
 from console.proxies import Application, Receive, Scope, Send
 
+PROBE_SECONDS = 1.0
+PROBE_KEPT_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """Something that must accept connections for the product to serve."""
+
+    name: str
+    host: str
+    port: int
+
 
 class Health:
-    def __init__(self, application: Application, metrics_from: tuple[Network, ...] = ()) -> None:
+    def __init__(
+        self, application: Application, metrics_from: tuple[Network, ...] = (), listeners: Sequence[Listener] = ()
+    ) -> None:
         self._application = application
+        self._listeners = listeners
+        self._probed: tuple[float, dict[str, str]] = (0.0, {})
         self._metrics_from = metrics_from
         self._registry = CollectorRegistry()
         self._registry.register(_Collector())
@@ -32,11 +53,21 @@ class Health:
                     return
                 await _answer(send, 200, generate_latest(self._registry), CONTENT_TYPE_LATEST.encode())
                 return
-            reasons = {} if scope["path"] == "/readyz" else ailments(snapshot.current(), time.time())
+            reasons = {}
+            if scope["path"] == "/healthz":
+                reasons = ailments(snapshot.current(), time.time()) | await self._deaf()
             body = {"status": "ok"} if not reasons else {"status": "unavailable", "reasons": reasons}
             await _answer(send, 503 if reasons else 200, json.dumps(body).encode() + b"\n", b"application/json")
             return
         await self._application(scope, receive, send)
+
+    async def _deaf(self) -> dict[str, str]:
+        """The listeners that don't accept a connection, asked at most every two seconds."""
+        now = time.monotonic()
+        if now - self._probed[0] > PROBE_KEPT_SECONDS:
+            answers = await asyncio.gather(*(_probe(listener) for listener in self._listeners))
+            self._probed = (now, {name: why for name, why in answers if why})
+        return self._probed[1]
 
     def _may_scrape(self, scope: Scope) -> bool:
         try:
@@ -57,6 +88,18 @@ def ailments(picture: snapshot.Picture, now: float) -> dict[str, str]:
     if picture.trouble:
         reasons["broker"] = picture.trouble
     return reasons
+
+
+async def _probe(listener: Listener) -> tuple[str, str]:
+    try:
+        async with asyncio.timeout(PROBE_SECONDS):
+            _, writer = await asyncio.open_connection(listener.host, listener.port)
+    except (OSError, TimeoutError) as error:
+        return listener.name, f"{listener.host}:{listener.port}: {error or 'no answer'}"
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return listener.name, ""
 
 
 class _Collector:

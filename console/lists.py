@@ -58,11 +58,15 @@ class Filter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Empty:
-    """What an empty list says: why, what to do next, and the same thing as a command."""
+    """What an empty list says: why, what to do next, and the same thing as a command.
+
+    `sampled`: the rows come from the monitor's picture, so that before its first sample nothing is known.
+    """
 
     title: Any
     hint: Any = ""
     command: str = ""
+    sampled: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +101,7 @@ class ListPage:
     narrowed: bool  # a search or filter is in force
     every: Any = field(repr=False)  # all rows of the search, for CSV
     parameters: Mapping[str, str] = field(default_factory=dict)
+    refresh_on: str = ""  # a live key: the body is fetched again when its value moves
 
     @property
     def body_id(self) -> str:
@@ -109,6 +114,11 @@ class ListPage:
         return f"{self.path}?{urlencode(kept)}" if kept else self.path
 
     @property
+    def here(self) -> str:
+        """The address of exactly what is shown."""
+        return self.query(page=self.page.number if self.page.number > 1 else "")
+
+    @property
     def csv_url(self) -> str:
         return self.query(format="csv", page="")
 
@@ -116,7 +126,7 @@ class ListPage:
     def pages(self) -> list[tuple[Any, str]]:
         paginator = self.page.paginator
         shown = paginator.get_elided_page_range(self.page.number, on_each_side=1, on_ends=1)
-        return [(p, "" if p == paginator.ELLIPSIS else self.query(page="" if p == 1 else p)) for p in shown]
+        return [(p, "" if not isinstance(p, int) else self.query(page="" if p == 1 else p)) for p in shown]
 
     @property
     def previous_url(self) -> str:
@@ -140,6 +150,7 @@ def build(
     placeholder: Any = "",
     empty: Empty,
     per_page: int = PER_PAGE,
+    refresh_on: str = "",
 ) -> ListPage:
     """Reads `q`, `sort`, `page` and the filters' names from the address.
 
@@ -186,6 +197,7 @@ def build(
         narrowed=narrowed,
         every=found,
         parameters=parameters,
+        refresh_on=refresh_on,
     )
     return replace(listing, heads=[_head(column, listing) for column in columns])
 

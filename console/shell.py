@@ -90,6 +90,14 @@ NAVIGATION: tuple[tuple[Any, tuple[Item, ...]], ...] = (
                 keys="l",
                 permission=Permission.AUDIT_VIEW,
             ),
+            Item(
+                label=_("Accounts"),
+                icon="user",
+                view="console:account-list",
+                prefix="account-",
+                keys="n",
+                permission=Permission.ACCOUNT_MANAGE,
+            ),
         ),
     ),
 )
@@ -104,7 +112,7 @@ class Link:
 
 
 def context(request: HttpRequest) -> dict[str, Any]:
-    user = getattr(request, "user", None)
+    user: Any = getattr(request, "user", None)
     signed_in = bool(user and user.is_authenticated)
     picture = snapshot.current()
     return {
@@ -144,7 +152,14 @@ def _navigation(request: HttpRequest, picture: snapshot.Picture) -> list[tuple[A
             except NoReverseMatch:
                 continue
             value = numbers.get(item.count) if item.count else None
-            links.append(Link(item=item, url=url, current=name.startswith(item.prefix), value=value))
+            links.append(
+                Link(
+                    item=item,
+                    url=url,
+                    current=name.startswith(item.prefix) or name == item.prefix.rstrip("-"),
+                    value=value,
+                )
+            )
         if links:
             sections.append((title, links))
     return sections

@@ -1,4 +1,4 @@
-"""Translations: `console/locale/<language>/LC_MESSAGES/django.po` compiled at start, by Python alone.
+"""Translations: `console/locale/<language>/LC_MESSAGES/*.po` compiled at start, by Python alone.
 
 A new user's machine need not have gettext installed, and no compiled file is kept in the repository: the catalogue
 is written into the data folder when it is missing or older than its source.
@@ -71,11 +71,12 @@ def _message(fields: dict[str, str], fuzzy: bool) -> Message:
 
 def compiled(messages: Iterator[Message]) -> bytes:
     """A .mo file (GNU gettext manual, 10.3): sorted ids and texts with their lengths and offsets, little-endian."""
-    pairs = sorted(
-        (message.identity.encode(), "\x00".join(message.translations).encode())
+    known = {
+        message.identity.encode(): "\x00".join(message.translations).encode()
         for message in messages
-        if all(message.translations) and not (message.fuzzy and message.text)
-    )
+        if message.translations and all(message.translations) and not (message.fuzzy and message.text)
+    }
+    pairs = sorted(known.items())
     ids = texts = b""
     spans = []
     for identity, text in pairs:
@@ -91,13 +92,21 @@ def compiled(messages: Iterator[Message]) -> bytes:
     return header + originals + translated + ids + texts
 
 
+def catalogues(source: Path = SOURCE) -> dict[str, list[Path]]:
+    """The .po files of each language: every one in its folder, so that each slice may have its own."""
+    return {
+        folder.name: sorted(folder.glob("LC_MESSAGES/*.po")) for folder in sorted(source.iterdir()) if folder.is_dir()
+    }
+
+
 def compile_into(folder: Path, source: Path = SOURCE) -> None:
-    """Brings the compiled catalogues in `folder` up to date with `source`; processes that start together may all try."""
-    for path in source.glob("*/LC_MESSAGES/*.po"):
-        target = folder / path.relative_to(source).with_suffix(".mo")
-        if target.exists() and target.stat().st_mtime_ns >= path.stat().st_mtime_ns:
+    """Brings the compiled catalogues in `folder` up to date with `source`; several processes may try at once."""
+    for language, paths in catalogues(source).items():
+        target = folder / language / "LC_MESSAGES" / "django.mo"
+        newest = max((path.stat().st_mtime_ns for path in paths), default=0)
+        if target.exists() and target.stat().st_mtime_ns >= newest:
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = target.with_name(f".{target.name}.{os.getpid()}")
-        draft.write_bytes(compiled(read(path)))
+        draft.write_bytes(compiled(message for path in paths for message in read(path)))
         draft.replace(target)

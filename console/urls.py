@@ -3,10 +3,13 @@
 from django.contrib import admin
 from django.urls import include, path
 
+from console.access import urls as access
 from console.accounts import urls as accounts
+from console.audit import urls as audit
 from console.dashboard import urls as dashboard
 from console.deadletters import urls as deadletters
 from console.groups import urls as groups
+from console.jobs import urls as jobs
 from console.messages import urls as messages
 from console.topics import urls as topics
 
@@ -17,6 +20,9 @@ app_patterns = [
     *messages.urlpatterns,
     *groups.urlpatterns,
     *deadletters.urlpatterns,
+    *access.urlpatterns,
+    *jobs.urlpatterns,
+    *audit.urlpatterns,
 ]
 
 urlpatterns = [

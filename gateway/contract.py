@@ -206,6 +206,22 @@ class GatewayStatus:
     stopped: bool = False
 
 
+# --- commands: "<topic>/<partition>/<offset>" → Command
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """What became of one record of a topic with a downlink route. `state`: pending (in the device's inbox), delivered
+    (the device acknowledged it; for QoS 0: sent), expired, failed (`reason` says why)."""
+
+    route: str
+    client_id: str
+    mqtt_topic: str
+    state: str
+    at: float
+    reason: str = ""
+
+
 # --- retained: MQTT topic → RetainedMessage (null: cleared)
 
 
@@ -234,11 +250,25 @@ class StoredSession:
     expiry: int  # seconds after the disconnect, 0xFFFFFFFF = never
     protocol: int = 4
     subscriptions: tuple[dict[str, Any], ...] = ()
-    inbound: tuple[int, ...] = ()
     connected: bool = False
     disconnected_at: float | None = None
     will: dict[str, Any] | None = None
     will_at: float | None = None
+    own: dict[str, Any] | None = None  # the policy its principal brought with it (a token's)
+
+
+def mark_key(client_id: str, packet_id: int) -> bytes:
+    """The key in `__sluice_sessions` that says: this QoS 2 packet id was received, its message is stored."""
+    return f"{client_id}\x00{packet_id}".encode()
+
+
+def parse_mark_key(key: bytes) -> tuple[str, int] | None:
+    """(client id, packet id), or None when this is another record's key."""
+    client_id, separator, packet_id = key.decode("utf-8", "replace").rpartition("\x00")
+    return (client_id, int(packet_id)) if separator and packet_id.isdigit() else None
+
+
+MARK = b'{"v":1}'
 
 
 # --- codecs
@@ -303,6 +333,11 @@ def decode_route(value: bytes) -> Uplink | Downlink:
     if kind == "downlink":
         return _build(Downlink, found)
     raise MalformedRecord(f"a route of kind {kind!r}")
+
+
+def policy_of(found: dict[str, Any] | None) -> Policy | None:
+    """A policy inside another record."""
+    return None if found is None else _build(Policy, found)
 
 
 def decode_policy(value: bytes) -> Policy:

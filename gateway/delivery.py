@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from broker.client import Consumer, Record, TopicPartition
@@ -53,9 +53,11 @@ class Delivery:
         consumer: Callable[[], Consumer],
         clock: Callable[[], float],
         command: Callable[[Outgoing, Record], None],
+        checkpoint: Callable[[], Awaitable[None]],
     ) -> None:
         """`state` is the tail of the state topics (retained messages among them). `command` takes what a downlink
-        route addresses to one client."""
+        route addresses to one client. `checkpoint` makes positions durable: without those of a partition, a crash
+        soon after a SUBACK would forget where to read on."""
         self._catalogue = catalogue
         self._fanout = fanout
         self._ticks = ticks
@@ -64,6 +66,7 @@ class Delivery:
         self._state = state
         self._clock = clock
         self._command = command
+        self._checkpoint = checkpoint
         self._loop = asyncio.get_running_loop()
         self.tail = Tail(consumer(), self._arrived, loop=self._loop, name="delivery", moved=self.moved)
         self._moved = asyncio.Event()
@@ -100,14 +103,15 @@ class Delivery:
         self.wanted = True
 
     def routes_changed(self) -> None:
-        """Other topics may matter now."""
+        """Other topics may matter now; those of downlink routes whether anybody subscribed or not."""
+        self.wanted = self.wanted or bool(self._registry.downlinks)
         self._catalogue.version += 1
 
     async def _extend(self) -> dict[TopicPartition, int]:
         """Take in topics and partitions that are new; the end offsets of all that is read."""
         topics = self.topics()
         partitions = self._catalogue.of(topics)
-        found = await self._catalogue.admin.offsets(partitions, At.LATEST)
+        found = await self._catalogue.admin.offsets(partitions, At.LATEST, committed_only=True)
         ends = {key: place.offset for key, place in found.items() if not place.error}
         young = dict(ends)
         if self._since:
@@ -130,6 +134,8 @@ class Delivery:
         gone = [key for key in tailed if key.topic not in self._catalogue.partitions]
         self.tail.remove(gone)
         self.tail.add(new)
+        if new:
+            await self._checkpoint()
         return ends
 
     def wrote(self, topic: str) -> None:
@@ -190,7 +196,9 @@ class Delivery:
                 if not self._known:
                     await self._catalogue.refresh()
                 ends = await self._extend()
-                found = await self._catalogue.admin.offsets([TopicPartition(contract.RETAINED, 0)], At.LATEST)
+                found = await self._catalogue.admin.offsets(
+                    [TopicPartition(contract.RETAINED, 0)], At.LATEST, committed_only=True
+                )
                 break
             except ClientError:  # the broker is away: the caller's deadline ends this
                 await asyncio.sleep(0.2)

@@ -53,7 +53,7 @@ class LocalCopy:
         try:
             if self._database.execute("PRAGMA user_version").fetchone() != (SCHEMA_VERSION,):
                 return False
-            return self._database.execute("SELECT cluster FROM identity").fetchone() == (cluster,)
+            return bool(self._database.execute("SELECT cluster FROM identity").fetchone() == (cluster,))
         except sqlite3.DatabaseError:
             return False
 

@@ -343,7 +343,9 @@ class Session(Protocol):
         """How many more messages `deliver` would take now."""
 
     def deliver(self, message: Message, qos: int, retain: bool, identifiers: tuple[int, ...] = ()) -> bool:
-        """Send or queue a message. `qos` and `retain` are as they go out. False: no room, nothing was taken.
+        """Send or queue a message. `qos` and `retain` are as they go out.
+
+        False: no room, or not connected (yet, or any more); nothing was taken.
 
         QoS 0 is dropped (and counted by the session) rather than queued behind a full socket; that returns
         True.
@@ -429,8 +431,12 @@ class Engine(Protocol):
         A durable session's QoS 2 packet id should be durable first: a lost one makes a duplicate.
         """
 
-    def received(self, session: Session, packet_id: int, message: Message | None) -> None:
-        """PUBREC came for an outbound QoS 2 message; only its packet id matters from now on."""
+    def received(self, session: Session, packet_id: int, message: Message | None) -> Receipt[Any] | None:
+        """PUBREC came for an outbound QoS 2 message; only its packet id matters from now on.
+
+        PUBREL leaves when the receipt settles (None: at once): a gateway that forgot the PUBREC after the PUBREL
+        would send the PUBLISH again, as a duplicate.
+        """
 
     def dropped(self, session: Session, message: Message, why: str) -> None:
         """A message `deliver` had taken will not be sent: "expired", "too large" (for this client)."""

@@ -15,17 +15,21 @@ from broker.client import Settings as ClusterSettings
 from broker.client.errors import ClientError
 from broker.client.settings import SettingsError
 from gateway import contract
-from gateway.authentication import Authenticator
+from gateway.authentication import Authenticator, Verifier
 from gateway.catalogue import Catalogue
 from gateway.config import Settings
 from gateway.contract import INBOX, RETAINED, SESSIONS, Control
 from gateway.counters import Counters
 from gateway.delivery import Delivery, wait
 from gateway.engine import GatewayEngine
+from gateway.exactly import TRANSACTION_TIMEOUT, Lanes
+from gateway.jwt import TokenSettings, TokenVerifier
 from gateway.local import FILE_NAME, LocalCopy
+from gateway.plugins import PluginHost
 from gateway.registry import Registry
 from gateway.retained import RetainedMessages
 from gateway.server.server import Server, ServerSettings, TlsFiles
+from gateway.sessions import Sessions
 from gateway.state import StateTopics
 from gateway.ticks import Tick, Ticks, Write
 
@@ -48,6 +52,9 @@ class Gateway:
         self._hashing = ThreadPoolExecutor(2, thread_name_prefix="passwords")
         self._local = ThreadPoolExecutor(1, thread_name_prefix="local")
         self._ticks: Ticks | None = None
+        self._lanes: Lanes | None = None
+        self._plugins: PluginHost | None = None
+        self._recovery: asyncio.Task[None] | None = None
         self._delivery: Delivery | None = None
         self._state: StateTopics | None = None
         self._admin: AsyncAdmin | None = None
@@ -74,20 +81,40 @@ class Gateway:
             ),
             self._refused,
             loop=loop,
-            calmed=self._calmed,
+            congestion=self._congested,
         )
+        self._lanes = Lanes(
+            lambda name: Producer(cluster, linger_ms=0, transactional_id=name, transaction_timeout=TRANSACTION_TIMEOUT),
+            loop=loop,
+            gateway=self.settings.name,
+        )
+        verifiers: list[Verifier] = []
+        if self.settings.jwt:
+            verifiers.append(TokenVerifier(TokenSettings.read(Path(self.settings.jwt))))
+        if self.settings.plugins:
+            self._plugins = PluginHost.read(Path(self.settings.plugins))
+            await self._plugins.start()
+            verifiers.append(self._plugins)
         authenticator = Authenticator(
-            self.settings, self.registry, self.counters, clock=self.clock, executor=self._hashing
+            self.settings,
+            self.registry,
+            self.counters,
+            clock=self.clock,
+            executor=self._hashing,
+            verifiers=verifiers,
+            short_lived=self._plugins is not None and self._plugins.filters_topics,
         )
         engine = self.engine = GatewayEngine(
             name=self.settings.name,
             registry=self.registry,
             authenticator=authenticator,
             ticks=self._current_ticks,
+            lanes=self._current_lanes,
             retained=self.retained,
             counters=self.counters,
             clock=self.clock,
             wrote=self._wrote,
+            plugins=self._plugins,
             anonymous=any(self.settings.anonymous_on(str(each)) for each in self.settings.listeners),
         )
         self._state = StateTopics(
@@ -101,6 +128,8 @@ class Gateway:
             moved=self._state_moved,
             executor=self._local,
         )
+        # an open transaction of an earlier run would hide what is committed
+        await self._lanes.ready()
         await self._retried(self._state.start, "the state topics can't be read yet")
         self._delivery = engine.delivery = Delivery(
             catalogue=catalogue,
@@ -111,18 +140,34 @@ class Gateway:
             state=self._state.tail,
             consumer=lambda: Consumer(cluster, fetch_wait=0.1, overrides={"enable.partition.eof": True}),
             clock=self.clock,
-            command=engine.command,
+            command=engine.commands.take,
+            checkpoint=engine.sessions.checkpoint,
         )
         await self._restore(engine, self._delivery)
         await self._listen(engine)
         engine.presence.start()
         engine.sessions.start()
+        self._recovery = loop.create_task(self._recover(engine.sessions, self._lanes, self._state))
+
+    async def _recover(self, sessions: Sessions, lanes: Lanes, state: StateTopics) -> None:
+        """Look after sessions whose transactions failed."""
+
+        async def caught_up() -> None:
+            await wait(self._current_ticks().flushed())
+            await state.caught_up()
+
+        while True:
+            await asyncio.sleep(0.5)
+            try:
+                await sessions.recover(lanes.ready, caught_up)
+            except ClientError as error:
+                log.debug("sessions in doubt can't be recovered yet: %s", error)
 
     async def _restore(self, engine: GatewayEngine, delivery: Delivery) -> None:
         restoring, self._restoring = self._restoring, None
         assert restoring is not None
         positions, since = engine.sessions.restore(restoring[SESSIONS], restoring[INBOX])
-        if engine.sessions.mailboxes:
+        if engine.sessions.mailboxes or self.registry.downlinks:
             log.info("%d persistent sessions", len(engine.sessions.mailboxes))
             delivery.resume(positions, since)
             await wait(delivery.barrier())
@@ -137,7 +182,7 @@ class Gateway:
                 key=Path(settings.tls_key),
                 client_ca=Path(settings.tls_client_ca) if settings.tls_client_ca else None,
             )
-        self.server = Server(engine, ServerSettings(tls=tls))
+        self.server = Server(engine, ServerSettings(tls=tls, trusted_proxies=settings.trusted_proxies))
         bound = await self.server.start(settings.listeners)
         engine.listeners = tuple(str(each) for each in bound)
         for each in bound:
@@ -182,12 +227,18 @@ class Gateway:
         assert self._ticks is not None
         return self._ticks
 
+    def _current_lanes(self) -> Lanes:
+        assert self._lanes is not None
+        return self._lanes
+
     def _refused(self, tick: Tick, failure: Failure) -> Write | None:
         assert self.engine is not None
         return self.engine.uplinks.refused(tick, failure)
 
-    def _calmed(self) -> None:
-        if self.server is not None:
+    def _congested(self, congested: bool) -> None:
+        if self.engine is not None:
+            self.engine.congested = congested
+        if self.server is not None and not congested:
             self.server.resume()
 
     def _wrote(self, topic: str) -> None:
@@ -203,6 +254,9 @@ class Gateway:
         if topic == RETAINED:
             self.retained.apply(key, value)
         elif topic in (SESSIONS, INBOX):
+            mark = contract.parse_mark_key(key) if topic == SESSIONS else None
+            if mark is not None and self.engine is not None:
+                self.engine.sessions.mark(*mark, there=value is not None)
             if self._restoring is not None:
                 if value is None:
                     self._restoring[topic].pop(key, None)
@@ -230,6 +284,12 @@ class Gateway:
             await self.engine.sessions.stop()
             self.engine.presence.stop()
             await self._delivery.stop()
+        if self._plugins is not None:
+            await self._plugins.close()
+        if self._recovery is not None:
+            self._recovery.cancel()
+        if self._lanes is not None:
+            await self._lanes.stop()
         if self._ticks is not None:
             left = self._ticks.close(3.0)
             if left:

@@ -14,17 +14,18 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 from broker.client import TopicPartition
 from gateway import contract
-from gateway.contract import INBOX, SESSIONS, MalformedRecord, StoredSession
+from gateway.asking import Gate, TopicAnswers
+from gateway.contract import INBOX, SESSIONS, MalformedRecord, StoredSession, mark_key, parse_mark_key
 from gateway.counters import Counters
 from gateway.mailbox import Entry, Mailbox, decode_entry, encode_entry, inbox_key, parse_inbox_key
 from gateway.mqtt.fanout import Fanout
-from gateway.policy import Rights
+from gateway.policy import Policy, Rights
 from gateway.ports import (
     OFFLINE_FOR_EVER,
     Ending,
@@ -46,19 +47,24 @@ log = logging.getLogger("gateway.sessions")
 CHECKPOINT_KEY = "$checkpoint/"
 CHECKPOINT_INTERVAL = 1.0
 TAKEN_OVER = 0x8E
+UNAVAILABLE = 0x88
 NOT_AUTHORIZED = 0x87
 
 
 class Connection:
     """The engine's part of a connected session (`Session.state`)."""
 
-    __slots__ = ("feed", "known", "mailbox", "principal", "rights", "since", "will")
+    __slots__ = ("asked", "feed", "gate", "known", "last", "mailbox", "own", "principal", "rights", "since", "will")
 
     def __init__(self, principal: str, rights: Rights, since: float, will: Will | None) -> None:
         self.principal = principal
         self.rights = rights
         self.since = since
         self.will = will
+        self.own: Policy | None = None
+        self.asked: TopicAnswers | None = None  # where topic plugins decide
+        self.gate: Gate | None = None
+        self.last: Receipt[Any] | None = None  # the newest run that waited for their answers
         self.mailbox: Mailbox | None = None
         self.feed: list[Any] | None = None  # retained messages still to be given
         self.known: dict[str, bool] = {}  # filters of a SUBSCRIBE under way: had before
@@ -91,6 +97,8 @@ class Sessions:
         self._positions = positions
         self._touched: dict[str, Mailbox] = {}
         self._wills: dict[str, tuple[float, Will, str]] = {}
+        self._checkpointing = asyncio.Lock()
+        self._marks: dict[str, set[int]] = {}
         self._checkpointed: dict[TopicPartition, int] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -98,7 +106,8 @@ class Sessions:
 
     def open(self, session: Session) -> Receipt[Opened]:
         client_id, request, principal = session.client_id, session.request, session.identity.name
-        rights = self._registry.rights(principal, client_id)
+        own = session.identity.detail if isinstance(session.identity.detail, Policy) else None
+        rights = self._registry.rights(principal, client_id, own)
         if request.will is not None and (request.will.topic[:1] == "$" or not rights.may_publish(request.will.topic)):
             self._counters.denied += 1
             return _refused(Refused(NOT_AUTHORIZED, "not authorised to publish the will"))
@@ -110,6 +119,7 @@ class Sessions:
         if current is not None:
             current.close(TAKEN_OVER, "session taken over")
         connection = Connection(principal, rights, self._clock(), request.will)
+        connection.own = own
         session.state = connection
         self.live[client_id] = session
         self._counters.connects += 1
@@ -122,6 +132,11 @@ class Sessions:
                 self._fire(client_id, principal, delayed[1], delayed[2])
         opened = Opened(present=False)
         if mailbox is not None:
+            doubtful = any(receipt.failure is not None for receipt in mailbox.inbound.values())
+            if doubtful:
+                # a transaction failed: what the log says is true, and known once the lane works again
+                self.live.pop(client_id)
+                return _refused(Refused(UNAVAILABLE, "the session is being recovered"))
             opened = Opened(present=True, state=mailbox.attach(session))
         elif session.durable:
             mailbox = self._mailbox(client_id, principal, rights, session.identity.limits)
@@ -131,6 +146,7 @@ class Sessions:
         if mailbox is not None:
             connection.mailbox = mailbox
             mailbox.rights = rights
+            mailbox.own = own
             mailbox.username = session.identity.username or ""
             mailbox.expiry = _expiry(session)
             mailbox.protocol = request.protocol
@@ -155,7 +171,7 @@ class Sessions:
         mailbox = connection.mailbox
         connection.feed = None
         if mailbox is None:
-            self._fanout.drop(session, [each.filter for each in ending.state.subscriptions])
+            self._fanout.drop(connection.gate or session, [each.filter for each in ending.state.subscriptions])
         else:
             mailbox.expiry = ending.session_expiry
             mailbox.detach(ending.state, self._clock())
@@ -188,6 +204,8 @@ class Sessions:
                 ticks.write(INBOX, None, inbox_key(mailbox.client_id, entry.number))
         for number in mailbox.gone:
             ticks.write(INBOX, None, inbox_key(mailbox.client_id, number))
+        for packet_id in mailbox.inbound:
+            ticks.write(SESSIONS, None, mark_key(mailbox.client_id, packet_id))
         ticks.write(SESSIONS, None, mailbox.client_id.encode())
 
     # --- subscriptions
@@ -195,7 +213,9 @@ class Sessions:
     def subscriber(self, session: Session) -> Any:
         """Who stands in the fan-out for this session."""
         mailbox = session.state.mailbox
-        return session if mailbox is None else mailbox
+        if mailbox is not None:
+            return mailbox
+        return session.state.gate or session
 
     def remember(self, session: Session, subscriptions: Sequence[Subscription]) -> None:
         """A persistent session's subscriptions, to be durable before the SUBACK."""
@@ -211,6 +231,29 @@ class Sessions:
         for each in filters:
             mailbox.subscriptions.pop(each, None)
         return self.store(session)
+
+    # --- QoS 2 from devices
+
+    def release(self, session: Session, packet_id: int) -> Receipt[Any]:
+        """Forget a packet id's mark, durably."""
+        if session.state.mailbox is None:
+            return settled()
+        return self._unmark(session.client_id, packet_id)
+
+    def _unmark(self, client_id: str, packet_id: int) -> Receipt[Any]:
+        receipt = self._ticks().write(SESSIONS, None, mark_key(client_id, packet_id))
+        # a mark that stays would make the next message of this packet id a repetition
+        receipt.waiters.append(_Retry(lambda: self._unmark(client_id, packet_id)))
+        return receipt
+
+    def mark(self, client_id: str, packet_id: int, *, there: bool) -> None:
+        """The log says whether a packet id is marked."""
+        if there:
+            self._marks.setdefault(client_id, set()).add(packet_id)
+        elif client_id in self._marks:
+            self._marks[client_id].discard(packet_id)
+            if not self._marks[client_id]:
+                del self._marks[client_id]
 
     # --- wills
 
@@ -267,11 +310,11 @@ class Sessions:
             expiry=mailbox.expiry,
             protocol=mailbox.protocol,
             subscriptions=tuple(asdict(each) for each in mailbox.subscriptions.values()),
-            inbound=tuple(mailbox.inbound),
             connected=mailbox.session is not None,
             disconnected_at=mailbox.disconnected_at,
             will=_will_object(due[1] if due is not None else will),
             will_at=due[0] if due is not None else None,
+            own=asdict(mailbox.own) if mailbox.own is not None else None,
         )
         return self._ticks().write(SESSIONS, contract.encode(record), mailbox.client_id.encode())
 
@@ -286,9 +329,13 @@ class Sessions:
 
     async def checkpoint(self) -> None:
         """Make what the mailboxes hold durable, then how far delivery had come."""
+        async with self._checkpointing:
+            await self._checkpoint()
+
+    async def _checkpoint(self) -> None:
         positions, began = dict(self._positions()), self._clock()
         touched, self._touched = self._touched, {}
-        if not touched and (positions == self._checkpointed or not self.mailboxes):
+        if not touched and positions == self._checkpointed:
             return
         ticks = self._ticks()
         stored: list[Receipt[Any]] = []
@@ -327,6 +374,7 @@ class Sessions:
         now = self._clock()
         positions: dict[TopicPartition, int] = {}
         at = 0.0
+        marks: dict[str, set[int]] = {}
         for key, value in sessions.items():
             name = key.decode("utf-8", "replace")
             if name.startswith(CHECKPOINT_KEY):
@@ -335,6 +383,9 @@ class Sessions:
                     at = float(given["at"])
                     positions = {TopicPartition(topic, index): offset for topic, index, offset in given["positions"]}
                 continue
+            if (mark := parse_mark_key(key)) is not None:
+                marks.setdefault(mark[0], set()).add(mark[1])
+                continue
             try:
                 found[name] = contract.decode(StoredSession, value)
             except MalformedRecord as error:
@@ -342,6 +393,7 @@ class Sessions:
         for record in found.values():
             if record.gateway == self._gateway:
                 self._restore_session(record, now)
+        self._restore_marks(marks)
         for key in sorted(inbox):
             try:
                 client_id, number = parse_inbox_key(key)
@@ -354,7 +406,7 @@ class Sessions:
             except MalformedRecord as error:
                 log.error("%s: left out", error)
         self._checkpointed = positions
-        return (positions, at) if self.mailboxes else ({}, 0.0)
+        return (positions, at) if self.mailboxes or self._registry.downlinks else ({}, 0.0)
 
     def replayed(self) -> None:
         """Delivery has come to where the earlier run was: nothing is met twice any more."""
@@ -363,6 +415,15 @@ class Sessions:
             if mailbox.gone:
                 self._touch(mailbox)
 
+    def _restore_marks(self, marks: Mapping[str, set[int]]) -> None:
+        for client_id, packet_ids in marks.items():
+            mailbox = self.mailboxes.get(client_id)
+            for packet_id in packet_ids:
+                if mailbox is not None:
+                    mailbox.inbound[packet_id] = settled()
+                else:
+                    self._ticks().write(SESSIONS, None, mark_key(client_id, packet_id))
+
     def _restore_session(self, record: StoredSession, now: float) -> None:
         will = _will_of(record.will)
         if not record.expiry:
@@ -370,13 +431,14 @@ class Sessions:
                 self._fire(record.client_id, record.owner, will, record.owner)
             self._ticks().write(SESSIONS, None, record.client_id.encode())
             return
-        rights = self._registry.rights(record.owner, record.client_id)
+        own = contract.policy_of(record.own)
+        rights = self._registry.rights(record.owner, record.client_id, own)
         mailbox = self._mailbox(record.client_id, record.owner, rights, Limits())
         mailbox.username = record.owner
+        mailbox.own = own
         mailbox.expiry = record.expiry
         mailbox.protocol = record.protocol
         mailbox.disconnected_at = now if record.connected else record.disconnected_at or now
-        mailbox.inbound = {packet_id: settled() for packet_id in record.inbound}
         for each in record.subscriptions:
             subscription = Subscription(**each)
             mailbox.subscriptions[subscription.filter] = subscription
@@ -387,6 +449,23 @@ class Sessions:
             self._wills[record.client_id] = (due, will, record.owner)
         if record.connected:
             self.store_mailbox(mailbox, None)
+
+    async def recover(
+        self, lanes_ready: Callable[[], Awaitable[None]], caught_up: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Take the marks of sessions in doubt from the log, when it can be relied on again."""
+        doubtful = [
+            mailbox
+            for mailbox in self.mailboxes.values()
+            if mailbox.session is None and any(each.failure is not None for each in mailbox.inbound.values())
+        ]
+        if not doubtful:
+            return
+        await lanes_ready()
+        await caught_up()
+        for mailbox in doubtful:
+            if mailbox.session is None:
+                mailbox.inbound = {packet_id: settled() for packet_id in self._marks.get(mailbox.client_id, ())}
 
     # --- running
 
@@ -406,6 +485,19 @@ class Sessions:
         for task in self._tasks:
             task.cancel()
         await self.checkpoint()
+
+
+class _Retry:
+    """Does something again when a receipt fails."""
+
+    __slots__ = ("_again",)
+
+    def __init__(self, again: Callable[[], object]) -> None:
+        self._again = again
+
+    def receipt_settled(self, receipt: Receipt[Any]) -> None:
+        if receipt.failure is not None:
+            self._again()
 
 
 class _Then:

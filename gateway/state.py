@@ -60,8 +60,10 @@ class StateTopics:
         """Apply everything there is; raises ClientError."""
         admin = self._catalogue.admin
         partitions = self._catalogue.of(list(FOLLOWED))
-        ends = {key: found.offset for key, found in (await admin.offsets(partitions, At.LATEST)).items()}
-        starts = {key: found.offset for key, found in (await admin.offsets(partitions, At.EARLIEST)).items()}
+        latest = await admin.offsets(partitions, At.LATEST, committed_only=True)
+        earliest = await admin.offsets(partitions, At.EARLIEST)
+        ends = {key: found.offset for key, found in latest.items()}
+        starts = {key: found.offset for key, found in earliest.items()}
         positions: dict[TopicPartition, int] = {}
         for topic in FOLLOWED:
             mine = [key for key in partitions if key.topic == topic]
@@ -82,6 +84,15 @@ class StateTopics:
             self._event.clear()
             await self._event.wait()
         self._writer = self._loop.create_task(self._write_regularly())
+
+    async def caught_up(self) -> None:
+        """Wait until everything that is committed now has been applied; raises ClientError."""
+        partitions = self._catalogue.of(list(FOLLOWED))
+        found = await self._catalogue.admin.offsets(partitions, At.LATEST, committed_only=True)
+        ends = {key: place.offset for key, place in found.items() if not place.error}
+        while not self.tail.reached(ends):
+            self._event.clear()
+            await self._event.wait()
 
     def _moved(self) -> None:
         self._event.set()

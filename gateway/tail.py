@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
 from broker.client import Consumer, Record, TopicPartition
@@ -18,6 +19,7 @@ from broker.client.errors import ClientError
 log = logging.getLogger("gateway.tail")
 
 BATCH = 2000
+ORDER_WAIT = 0.05  # seconds until a changed assignment is looked at
 
 
 class Tail:
@@ -40,6 +42,8 @@ class Tail:
         self._room = threading.Semaphore(2)
         self._stopping = False
         self._positions: dict[TopicPartition, int] = {}
+        # assigning from another thread while this one polls locks both up (librdkafka wants the interpreter lock)
+        self._orders: deque[Callable[[], None]] = deque()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -53,13 +57,13 @@ class Tail:
         new = {key: offset for key, offset in positions.items() if key not in self._positions}
         if new:
             self._positions.update(new)
-            self._consumer.add(new)
+            self._orders.append(lambda: self._consumer.add(new))
 
     def remove(self, partitions: Iterable[TopicPartition]) -> None:
         """Stop reading these."""
         gone = [key for key in partitions if self._positions.pop(key, None) is not None]
         if gone:
-            self._consumer.remove(gone)
+            self._orders.append(lambda: self._consumer.remove(gone))
 
     def reached(self, ends: Mapping[TopicPartition, int]) -> bool:
         """Whether everything before these offsets has been dealt with, in the partitions that are read."""
@@ -73,7 +77,9 @@ class Tail:
         complained = False
         while not self._stopping:
             try:
-                records = consumer.poll(1, 0.2)
+                while self._orders:
+                    self._orders.popleft()()
+                records = consumer.poll(1, ORDER_WAIT)
                 if records:
                     records += consumer.poll(BATCH - 1, 0)
                 complained = False
@@ -88,12 +94,15 @@ class Tail:
             if not records and not ends:
                 continue
             while not self._room.acquire(timeout=0.5):
-                if self._stopping:
+                if self._ending():
                     return
             try:
                 self._loop.call_soon_threadsafe(self._arrived, records, ends)
             except RuntimeError:  # the loop is closed
                 return
+
+    def _ending(self) -> bool:
+        return self._stopping
 
     def _arrived(self, records: list[Record], ends: dict[TopicPartition, int]) -> None:
         try:

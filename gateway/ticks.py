@@ -22,11 +22,11 @@ from typing import Any
 
 from broker.client import Batch, Failure, Producer
 from broker.client.errors import ClientError, ClusterError, QueueFull
-from gateway.ports import NotAcknowledged, Receipt, Waiter
+from gateway.ports import NotAcknowledged, Receipt
 
 log = logging.getLogger("gateway.ticks")
 
-Headers = Sequence[tuple[str, bytes | str | None]]
+Headers = list[tuple[str, bytes | str | None]]
 Write = tuple[str, bytes | None, bytes | None, Headers | None]
 """(topic, value, key, headers)."""
 
@@ -44,7 +44,7 @@ class Tick:
         self.batch = batch
         self.receipt: Receipt[Any] = Receipt()
         # (waiter, writes): for finding whose a failed message was
-        self.runs: list[tuple[Waiter | None, Sequence[Any]]] = []
+        self.runs: list[tuple[Any, Sequence[Any]]] = []
         self.held = 0  # messages of this tick that the producer had no room for yet
         self.sealed = False
 
@@ -75,14 +75,14 @@ class Ticks:
         refused: Callable[[Tick, Failure], Write | None],
         *,
         loop: asyncio.AbstractEventLoop,
-        calmed: Callable[[], None],
+        congestion: Callable[[bool], None],
     ) -> None:
         """`refused` is asked for every message that the log certainly doesn't hold: what to write instead, or None
         when nobody waits for it. It calls `tick.receipt.doubt` itself where that is called for."""
         self._make = make
         self._refused = refused
         self._loop = loop
-        self._calmed = calmed
+        self._congestion = congestion
         self._producer = make()
         self._producer.attach(loop)
         self._tick: Tick | None = None
@@ -157,13 +157,18 @@ class Ticks:
         if tick is None:
             return
         if not self.congested and len(self._producer) > BUSY:
-            self.congested = True
+            self._congest()
         tick.sealed = True
         if not tick.held:
             tick.batch.seal()
 
+    def _congest(self) -> None:
+        if not self.congested:
+            self.congested = True
+            self._congestion(True)
+
     def _hold(self, tick: Tick, write: Write) -> None:
-        self.congested = True
+        self._congest()
         tick.held += 1
         self._overflow.append((tick, write))
         if self._retry is None:
@@ -259,7 +264,7 @@ class Ticks:
     def _calm(self) -> None:
         if self.congested and not self._overflow and len(self._producer) < CALM:
             self.congested = False
-            self._calmed()
+            self._congestion(False)
 
     def _rebuild(self) -> None:
         log.error("the producer can't go on (%s); it is built anew", self._producer.fatal)

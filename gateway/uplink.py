@@ -19,8 +19,9 @@ from typing import Any
 from broker.client import Failure
 from broker.client.records import ERROR_DETAIL, ERROR_REASON, MESSAGE_ID, ORIGIN_TOPIC
 from gateway import contract, routes
-from gateway.contract import GATEWAY_DEAD_LETTERS, RETAINED, RetainedMessage
+from gateway.contract import GATEWAY_DEAD_LETTERS, MARK, RETAINED, SESSIONS, RetainedMessage, mark_key
 from gateway.counters import Counters
+from gateway.exactly import Both, Gathering, Lanes
 from gateway.ports import PublishItem, PublishProperties, Receipt, Session, Will
 from gateway.registry import Registry
 from gateway.routes import Incoming, Placed, Refusal, Uplink
@@ -52,6 +53,7 @@ class Uplinks:
     def __init__(
         self,
         ticks: Callable[[], Ticks],
+        lanes: Callable[[], Lanes],
         registry: Registry,
         counters: Counters,
         *,
@@ -61,6 +63,7 @@ class Uplinks:
     ) -> None:
         """`wrote` hears of every broker topic that a target names, when it is made."""
         self._ticks = ticks
+        self._lanes = lanes
         self._registry = registry
         self._counters = counters
         self._clock = clock
@@ -92,10 +95,15 @@ class Uplinks:
 
     def publish(self, session: Session, items: Sequence[PublishItem]) -> Receipt[Any]:
         """Take a run in order."""
+        self._counters.received += len(items)
+        if session.state.mailbox is not None and any(item[2] & 4 for item in items):
+            return self._publish_exactly(session, items)
+        return self._publish(session, items)
+
+    def _publish(self, session: Session, items: Sequence[PublishItem]) -> Receipt[Any]:
         ticks = self._ticks()
         tick = ticks.current()
         tick.runs.append((session, items))
-        self._counters.received += len(items)
         away = ticks.away
         send = ticks.send
         for target, payload, flags, _, properties in items:
@@ -103,7 +111,7 @@ class Uplinks:
                 self._counters.dropped_away += 1
                 continue
             if target.route is not None:
-                self._render(tick, target, payload, flags, properties)
+                self._render(ticks, target, payload, flags, properties, tick)
             else:
                 headers = target.headers[flags & 7]
                 if headers is None:
@@ -113,18 +121,37 @@ class Uplinks:
                     headers = headers + _from_properties(properties)
                 send(tick, target.topic, payload, target.key, headers)
             if flags & 1:
-                self._retain(tick, target, payload, flags, properties)
+                self._retain(ticks, target, payload, flags, properties, tick)
         return tick.receipt
+
+    def _publish_exactly(self, session: Session, items: Sequence[PublishItem]) -> Receipt[Any]:
+        """A run with QoS 2 messages of a persistent session: each goes into a transaction with its packet id's mark."""
+        gathered = Gathering()
+        others = []
+        for item in items:
+            target, payload, flags, packet_id, properties = item
+            if not flags & 4:
+                others.append(item)
+                continue
+            self._render(gathered, target, payload, flags, properties)
+            if flags & 1:
+                self._retain(gathered, target, payload, flags, properties)
+            gathered.send(None, SESSIONS, MARK, mark_key(session.client_id, packet_id), None)
+        committed = self._lanes().of(session.client_id).add(gathered.writes)
+        if not others:
+            return committed
+        return Both(session, [committed, self._publish(session, others)]).receipt
 
     def publish_will(self, will: Will, client_id: str, username: str) -> Receipt[Any]:
         """Publish a will; the caller has asked whether it may be."""
         target = Target(will.topic, client_id, username)
         target.route = self._registry.table.find(will.topic)
-        tick = self._ticks().current()
+        ticks = self._ticks()
+        tick = ticks.current()
         flags = will.qos << 1 | will.retain
-        self._render(tick, target, will.payload, flags, will.properties)
+        self._render(ticks, target, will.payload, flags, will.properties, tick)
         if will.retain:
-            self._retain(tick, target, will.payload, flags, will.properties)
+            self._retain(ticks, target, will.payload, flags, will.properties, tick)
         self._counters.received += 1
         tick.runs.append((None, ()))
         return tick.receipt
@@ -143,10 +170,23 @@ class Uplinks:
         return place
 
     def _render(
-        self, tick: Tick, target: Target, payload: bytes, flags: int, properties: PublishProperties | None
+        self,
+        sink: Ticks | Gathering,
+        target: Target,
+        payload: bytes,
+        flags: int,
+        properties: PublishProperties | None,
+        tick: Tick | None = None,
     ) -> None:
+        """Write one message into the tick, or among what a transaction gathers."""
+        send: Callable[..., None] = sink.send
         route = target.route
-        assert route is not None
+        if route is None:
+            headers = _headers(target, flags & 7, None)
+            if properties is not None:
+                headers += _from_properties(properties)
+            send(tick, target.topic, payload, target.key, headers)
+            return
         if route.sample < 1.0 and self._dice() >= route.sample:
             self._counters.sampled_out += 1
             return
@@ -158,23 +198,22 @@ class Uplinks:
             qos=flags >> 1 & 3,
         )
         place = self._place(route, message)
-        ticks = self._ticks()
         if isinstance(place, Refusal):
             self._counters.dead_lettered += 1
             headers = _headers(target, flags & 7, None)
             if properties is not None:
                 headers += _from_properties(properties)
             headers += [(ERROR_REASON, _slug(place.reason)), (ERROR_DETAIL, f"{place.route}: {place.detail}")]
-            ticks.send(tick, GATEWAY_DEAD_LETTERS, payload, target.client_id.encode(), headers)
+            send(tick, GATEWAY_DEAD_LETTERS, payload, target.client_id.encode(), headers)
             return
-        if place.message_id and route.deduplicate and self._repeated(tick, route, place.message_id):
+        if place.message_id and route.deduplicate and tick and self._repeated(tick, route, place.message_id):
             self._counters.duplicates += 1
             return
         self._wrote(place.topic)
         headers = _headers(target, flags & 7, place)
         if properties is not None:
             headers += _from_properties(properties)
-        ticks.send(tick, place.topic, payload, place.key, headers)
+        send(tick, place.topic, payload, place.key, headers)
 
     def _repeated(self, tick: Tick, route: Uplink, message_id: str) -> bool:
         """Whether this id was stored lately. A repetition is acknowledged only once the first is durable."""
@@ -192,8 +231,15 @@ class Uplinks:
         return False
 
     def _retain(
-        self, tick: Tick, target: Target, payload: bytes, flags: int, properties: PublishProperties | None
+        self,
+        sink: Ticks | Gathering,
+        target: Target,
+        payload: bytes,
+        flags: int,
+        properties: PublishProperties | None,
+        tick: Tick | None = None,
     ) -> None:
+        send: Callable[..., None] = sink.send
         value = None
         if payload:
             expires = None
@@ -209,7 +255,7 @@ class Uplinks:
                     properties=properties_object(properties),
                 )
             )
-        self._ticks().send(tick, RETAINED, value, target.mqtt_topic.encode(), None)
+        send(tick, RETAINED, value, target.mqtt_topic.encode(), None)
 
     def refused(self, tick: Tick, failure: Failure) -> Write | None:
         """The log refused this record for good: a device's message becomes a dead letter."""

@@ -12,22 +12,21 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from broker.api.fetch_followed import Followed, Key, Wanted
 from broker.cluster.acls import Operation, ResourceType
 from broker.wire.errors import ErrorCode
 
 if TYPE_CHECKING:
-    from broker.api.fetch import Wanted
     from broker.api.registry import Context
     from broker.log.partition import Partition
-    from broker.server.waiting import Poll, Waiting
+    from broker.server.waiting import Waiting
     from broker.wire.framing import RequestHeader
 
 SLOTS = 1000
 FINAL, INITIAL = -1, 0
-Key = tuple[bytes | str, int]
 
 
 class SessionError(Exception):
@@ -38,56 +37,31 @@ class SessionError(Exception):
         self.code = code
 
 
-class FetchSession:
+class FetchSession(Followed):
     """One client's set of followed partitions."""
 
     def __init__(self, session_id: int, principal: str, waiting: Waiting, by_id: bool) -> None:
+        super().__init__(waiting)
         self.id = session_id
         self.principal = principal
         self.by_id = by_id
         self.epoch = 1
         self.full = True
         """Whether the request under way is the one that opened the session: it names and gets everything."""
-        self.poll: Poll | None = None
-        self._waiting = waiting
-        self._wanted: OrderedDict[Key, Wanted] = OrderedDict()
-        self._keys: dict[Partition, Key] = {}
         self._moved: OrderedDict[Key, None] = OrderedDict()
 
-    def __len__(self) -> int:
-        return len(self._wanted)
-
-    def follow(self, one: Wanted) -> None:
-        """Follow a partition, or follow it from another offset."""
-        key = self._key(one)
-        before = self._wanted.get(key)
-        if before is not None:
-            one.sent_high_watermark, one.sent_start = before.sent_high_watermark, before.sent_start
-            self._unwatch(before)
-        self._wanted[key] = one
-        if one.partition is not None:
-            self._keys[one.partition] = key
-            self._waiting.watch(one.partition, self._touched)
-        self._moved[key] = None
-
-    def refuse(self, one: Wanted, code: ErrorCode) -> None:
-        """The partition can't be read (any more): answer with the code until the client asks anew."""
-        self._unwatch(one)
-        one.partition = None
-        one.slice = None
-        one.error = code
+    def asked(self, wanted: Iterable[Wanted]) -> None:
+        """The request under way named these."""
+        for one in wanted:
+            self._moved[one.key] = None
 
     def forget(self, key: Key) -> None:
-        gone = self._wanted.pop(key, None)
         self._moved.pop(key, None)
-        if gone is not None:
-            self._unwatch(gone)
+        super().forget(key)
 
     def close(self) -> None:
-        for one in self._wanted.values():
-            self._unwatch(one)
-        self._wanted.clear()
         self._moved.clear()
+        super().close()
 
     def candidates(self) -> list[Wanted]:
         """What has to be looked at: everything at first, then what moved or was asked anew."""
@@ -98,51 +72,39 @@ class FetchSession:
         answer = []
         for one in looked_at:
             partition = one.partition
-            owed = bool(one.error) or one.diverging is not None
+            owed = one.urgent
             has = owed or (one.slice is not None and one.slice.size > 0)
             if partition is not None and not owed:
-                moved = (
-                    partition.high_watermark != one.sent_high_watermark or partition.log_start_offset != one.sent_start
-                )
-                one.sent_high_watermark, one.sent_start = partition.high_watermark, partition.log_start_offset
-                has = has or moved
+                marks = partition.high_watermark, partition.log_start_offset
+                has = has or marks != (one.sent_high_watermark, one.sent_start)
+                one.sent_high_watermark, one.sent_start = marks
                 # Served or nothing there: what the client reads next it will ask for.
                 owed = one.offset < partition.high_watermark
             if has or self.full:
                 answer.append(one)
-            key = self._key(one)
             if owed:
-                self._moved.move_to_end(key)
+                self._moved.move_to_end(one.key)
             else:
-                self._moved.pop(key, None)
+                self._moved.pop(one.key, None)
         self.full = False
         return answer
 
-    def _key(self, one: Wanted) -> Key:
-        return (one.topic_id if self.by_id else one.topic), one.index
-
     def _touched(self, partition: Partition) -> None:
-        key = self._keys.get(partition)
-        if key is None:
-            return
-        self._moved[key] = None
-        if self.poll is not None:
-            self.poll.touched(partition)
+        one = self._by_partition.get(partition)
+        if one is not None:
+            self._moved[one.key] = None
+            super()._touched(partition)
 
-    def _unwatch(self, one: Wanted) -> None:
-        if one.partition is not None:
-            self._keys.pop(one.partition, None)
-            self._waiting.unwatch(one.partition, self._touched)
+
+FollowAsked = Callable[["Context", "RequestHeader", Any, Followed], list[Wanted]]
 
 
 class FetchSessions:
     """Every session of the broker: a bounded number, the one unused longest goes first."""
 
-    def __init__(
-        self, waiting: Waiting, wanted_of: Callable[[Context, RequestHeader, Any], Any], slots: int = SLOTS
-    ) -> None:
+    def __init__(self, waiting: Waiting, follow_asked: FollowAsked, slots: int = SLOTS) -> None:
         self._waiting = waiting
-        self._wanted_of = wanted_of
+        self._follow_asked = follow_asked
         self._slots = slots
         self._sessions: OrderedDict[int, FetchSession] = OrderedDict()
 
@@ -172,9 +134,8 @@ class FetchSessions:
         for topic in request.forgotten_topics_data:
             for index in topic.partitions:
                 session.forget((topic.topic_id if session.by_id else topic.topic, index))
-        for one in self._wanted_of(ctx, header, request):
-            session.follow(one)
-        self._check(ctx, session)
+        session.asked(self._follow_asked(ctx, header, request, session))
+        self.check(ctx, session)
         return session
 
     def _opened(self, ctx: Context, header: RequestHeader, request: Any) -> FetchSession | None:
@@ -186,12 +147,12 @@ class FetchSessions:
         while session_id in self._sessions:
             session_id = random.randrange(1, 2**31)
         session = FetchSession(session_id, ctx.principal, self._waiting, header.api_version >= 13)
-        for one in self._wanted_of(ctx, header, request):
-            session.follow(one)
+        session.asked(self._follow_asked(ctx, header, request, session))
         self._sessions[session_id] = session
         return session
 
-    def _check(self, ctx: Context, session: FetchSession) -> None:
+    @staticmethod
+    def check(ctx: Context, session: FetchSession) -> None:
         """Rights and topics may have changed since a candidate was followed."""
         from_topics = ctx.broker.topics
         for one in session.candidates():

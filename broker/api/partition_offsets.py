@@ -129,36 +129,42 @@ def offset_for_leader_epoch(ctx: Context, header: RequestHeader, request: Any) -
 @handles(21, min=0, max=2)
 async def delete_records(ctx: Context, header: RequestHeader, request: Any) -> Any:
     topics = []
+    moved: list[tuple[Any, Partition]] = []
     position = 0
     for topic in request.topics:
         answers = []
         for wanted in topic.partitions:
-            answer, at = _delete_records(ctx, topic.name, wanted)
-            position = max(position, at)
+            answer = DeletedPartition(partition_index=wanted.partition_index, low_watermark=-1)
+            partition = ctx.broker.topics.partition(topic.name, wanted.partition_index)
+            answer.error_code = _not_deletable(ctx, topic.name, partition, wanted.offset)
+            if not answer.error_code:
+                assert partition is not None
+                try:
+                    position = max(position, partition.delete_records_before(wanted.offset))
+                    moved.append((answer, partition))
+                except KNOWN as error:
+                    answer.error_code = error_of(error)
             answers.append(answer)
         topics.append(DeletedTopic(name=topic.name, partitions=answers))
-    if position:
-        await ctx.broker.commit.durable(position)
+    try:
+        if position:
+            await ctx.broker.commit.durable(position)
+    except KNOWN as error:
+        for answer, _ in moved:
+            answer.error_code = error_of(error)
+    else:
+        for answer, partition in moved:
+            answer.low_watermark = partition.log_start_offset
     return DeleteRecordsResponse(topics=topics)
 
 
-def _delete_records(ctx: Context, topic: str, wanted: Any) -> tuple[Any, int]:
-    def refused(code: ErrorCode) -> tuple[Any, int]:
-        return DeletedPartition(partition_index=wanted.partition_index, low_watermark=-1, error_code=code), 0
-
+def _not_deletable(ctx: Context, topic: str, partition: Partition | None, offset: int) -> ErrorCode:
     if not ctx.allows(Operation.DELETE, ResourceType.TOPIC, topic):
-        return refused(ErrorCode.TOPIC_AUTHORIZATION_FAILED)
-    partition = ctx.broker.topics.partition(topic, wanted.partition_index)
+        return ErrorCode.TOPIC_AUTHORIZATION_FAILED
     if partition is None:
-        return refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+        return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
     if topic in WRITE_PROTECTED:
-        return refused(ErrorCode.INVALID_TOPIC_EXCEPTION)
+        return ErrorCode.INVALID_TOPIC_EXCEPTION
     if not partition.config.delete:
-        return refused(ErrorCode.POLICY_VIOLATION)
-    if wanted.offset < -1:
-        return refused(ErrorCode.OFFSET_OUT_OF_RANGE)
-    try:
-        at = partition.delete_records_before(wanted.offset)
-    except KNOWN as error:
-        return refused(error_of(error))
-    return DeletedPartition(partition_index=wanted.partition_index, low_watermark=partition.log_start_offset), at
+        return ErrorCode.POLICY_VIOLATION
+    return ErrorCode.NONE if offset >= -1 else ErrorCode.OFFSET_OUT_OF_RANGE

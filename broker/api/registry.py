@@ -118,6 +118,8 @@ class Api:
     handle: Handle
     pipelined: bool = False
     before_authentication: bool = False
+    decode: Callable[[RequestHeader, memoryview], Any] | None = None
+    """Decodes the request's body in place of the general decoder; raises Malformed."""
     advertised_min: int | None = None
     """What ApiVersions says instead of `min` (Produce: 0, though 0 to 2 are refused)."""
 
@@ -130,6 +132,7 @@ def handles(
     pipelined: bool = False,
     before_authentication: bool = False,
     advertised_min: int | None = None,
+    decode: Callable[[RequestHeader, memoryview], Any] | None = None,
 ) -> Callable[[Handle], Api]:
     """Turn a function into the `Api` that answers `key` for versions `min` to `max`."""
 
@@ -142,6 +145,7 @@ def handles(
             pipelined=pipelined,
             before_authentication=before_authentication,
             advertised_min=advertised_min,
+            decode=decode,
         )
 
     return registered
@@ -212,6 +216,8 @@ class Context:
     software_name: str = ""
     software_version: str = ""
     connection: Any = None
+    followed: Any = None
+    """The partitions a client without fetch sessions follows."""
     local_address: tuple[str, int] = ("127.0.0.1", 0)
     """The address of ours that the peer reached."""
 

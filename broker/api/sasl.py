@@ -72,8 +72,7 @@ async def sasl_authenticate(ctx: Context, header: RequestHeader, request: Any) -
         ctx.sasl = None
         ctx.broker.meter.failed_authentications += 1
         await asyncio.sleep(FAILURE_PAUSE)
-        loop = asyncio.get_running_loop()
-        loop.call_soon(ctx.connection.abort, f"authentication failed: {exchange.mechanism}")
+        ctx.connection.dismiss(f"authentication failed: {exchange.mechanism}")
         return SaslAuthenticateResponse(
             error_code=ErrorCode.SASL_AUTHENTICATION_FAILED, error_message=str(failure), auth_bytes=b""
         )

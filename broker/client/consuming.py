@@ -64,7 +64,7 @@ class Consumer:
             config["group.protocol"] = "consumer"
         else:
             config["session.timeout.ms"] = int(session_timeout * 1000)
-            config["heartbeat.interval.ms"] = int(min(session_timeout / 3, 3.0) * 1000)
+            config["heartbeat.interval.ms"] = int(min(session_timeout / 3, 1.0) * 1000)
             config["partition.assignment.strategy"] = "cooperative-sticky"
         if instance is not None:
             config["group.instance.id"] = instance
@@ -112,6 +112,9 @@ class Consumer:
 
     def add(self, positions: Mapping[TopicPartition, int]) -> None:
         """Read these partitions too."""
+        for topic in {key.topic for key in positions}:
+            # fills the metadata cache: librdkafka looks for unknown topics only once a second
+            self._call(self._raw.list_topics, topic, 10.0)
         self._call(self._raw.incremental_assign, _positions(positions))
 
     def remove(self, partitions: Iterable[TopicPartition]) -> None:

@@ -210,7 +210,9 @@ class Producer:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise TimedOut(f"no acknowledgement from {topic} within {timeout:g} s")
-            self._raw.poll(min(left, 0.1))
+            self.poll(min(left, 0.1))
+            if self.fatal is not None and place.error is None:
+                raise self.fatal
         if place.delivered is None:
             raise place.error or TimedOut("no outcome")
         return place.delivered
@@ -265,14 +267,14 @@ class Producer:
                     batch.send(topic, value, key, headers)
                     break
                 except QueueFull:
-                    self._raw.poll(0.05)
+                    self.poll(0.05)
                     if time.monotonic() > deadline:
                         raise TimedOut(f"the producer's queue stayed full for {timeout:g} s") from None
         batch.seal()
         while not finished:
             if time.monotonic() > deadline:
                 raise TimedOut(f"{batch.pending} of {batch.sent} records without an outcome after {timeout:g} s")
-            self._raw.poll(0.05)
+            self.poll(0.05)
         return batch.failures
 
     def _enqueue(
@@ -298,11 +300,22 @@ class Producer:
 
     def poll(self, timeout: float = 0.0) -> int:
         """Serve outcomes; returns how many callbacks ran."""
-        return int(self._raw.poll(timeout))
+        try:
+            return int(self._raw.poll(timeout))
+        except KafkaException as error:
+            # a fatal error is raised from here as well as reported
+            cause = error.args[0]
+            if isinstance(cause, KafkaError):
+                self._on_error(cause)
+            return 0
 
     def flush(self, timeout: float) -> int:
         """Wait until everything sent has its outcome; returns how many are left when the time is up."""
-        return int(self._raw.flush(timeout))
+        try:
+            return int(self._raw.flush(timeout))
+        except KafkaException:
+            # a transactional producer that was fenced reports it from here as well; `fatal` has it
+            return len(self._raw)
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Serve outcomes on this loop's thread from now on."""
@@ -318,7 +331,7 @@ class Producer:
 
     def _serve(self) -> None:
         self._timer = None
-        self._raw.poll(0)
+        self.poll()
         busy = len(self._raw) > 0
         self._schedule(POLL_INTERVAL if busy else IDLE_INTERVAL, busy=busy)
 
@@ -370,5 +383,5 @@ class Producer:
         left = self.flush(timeout)
         if left:
             self._raw.purge()
-            self._raw.poll(0)
+            self.poll()
         return left

@@ -277,11 +277,11 @@ class Metadata:
         self._last_position = position = self._log.append(encoded)
         for key, value in encoded:
             self.image.apply(*decode(key, value))
-        if any(key[0] == "acl" for key, _ in changes):
+        if any(changed[0] == "acl" for changed, _ in changes):
             self.authorizer.changed()
-        for key, _ in changes:
+        for changed, _ in changes:
             for watcher in self.watchers:
-                watcher(key)
+                watcher(changed)
         return position
 
     async def durable(self, position: int | None) -> None:

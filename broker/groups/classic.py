@@ -36,7 +36,7 @@ class ClassicGroup:
         self,
         group_id: str,
         *,
-        settings: ClassicSettings,
+        settings: Callable[[], ClassicSettings],
         deadlines: Deadlines[tuple[str, ...]],
         write: Callable[[Snapshot, int], None],
         new_id: Callable[[], str],
@@ -66,6 +66,16 @@ class ClassicGroup:
     def is_empty(self) -> bool:
         """Whether nobody is in it, nor about to be."""
         return not self.members and not self._pending
+
+    @property
+    def state_name(self) -> str:
+        """State as ListGroups spells it."""
+        return self.state.value
+
+    @property
+    def settled(self) -> bool:
+        """Whether everybody has an assignment."""
+        return self.state is State.STABLE
 
     def member_of(self, member_id: str, instance_id: str | None) -> Member | ErrorCode:
         """The member, or why the caller is not it."""
@@ -150,7 +160,7 @@ class ClassicGroup:
         return self._admit(call, member_id, now)
 
     def _full(self) -> bool:
-        return len(self.members) >= self._settings.max_size
+        return len(self.members) >= self._settings().max_size
 
     def _agrees(self, call: Join) -> bool:
         if not call.protocol_type or not call.protocols:
@@ -183,7 +193,7 @@ class ClassicGroup:
         self._newcomers = True
         reply = self._park_join(member, now)
         # KIP-394's sibling: a client that dies in mid-join is not waited for until the end of days.
-        self._deadlines.set((self.id, "new", member_id), now + self._settings.new_member_join_timeout_ms)
+        self._deadlines.set((self.id, "new", member_id), now + self._settings().new_member_join_timeout_ms)
         self._prepare(now)
         return reply
 
@@ -279,8 +289,8 @@ class ClassicGroup:
         self._unsynced.clear()
         self._enter(State.PREPARING, now)
         timeout = self._rebalance_timeout()
-        if was_empty and self._settings.initial_rebalance_delay_ms > 0:
-            delay = min(self._settings.initial_rebalance_delay_ms, timeout)
+        if was_empty and self._settings().initial_rebalance_delay_ms > 0:
+            delay = min(self._settings().initial_rebalance_delay_ms, timeout)
             self._delay_left = max(timeout - delay, 0)
             self._newcomers = False
             self._deadlines.set((self.id, "delay"), now + delay)
@@ -364,6 +374,11 @@ class ClassicGroup:
                 for m in members
             ),
         )
+
+    def rebalance(self, now: int) -> None:
+        """Make everybody join again."""
+        if self.state is State.STABLE:
+            self._prepare(now)
 
     # -- sync, heartbeat, leave ---------------------------------------------------------------------------------
 
@@ -486,7 +501,7 @@ class ClassicGroup:
         """A deadline set by this group has come."""
         if kind == "delay":
             if self._newcomers and self._delay_left > 0:
-                delay = min(self._settings.initial_rebalance_delay_ms, self._delay_left)
+                delay = min(self._settings().initial_rebalance_delay_ms, self._delay_left)
                 self._delay_left -= delay
                 self._newcomers = False
                 self._deadlines.set((self.id, "delay"), now + delay)
@@ -511,12 +526,12 @@ class ClassicGroup:
             elif kind == "new" or member.join is None:
                 self._leave(member, now)
 
-    def die(self) -> None:
-        """The group is deleted: nothing may be parked in it any more."""
+    def die(self, error: ErrorCode = ErrorCode.COORDINATOR_NOT_AVAILABLE) -> None:
+        """The group is deleted or given up: nothing may be parked in it any more."""
         self.state = State.DEAD
         for member in list(self.members.values()):
-            _answer(member.join, Joined(error=ErrorCode.COORDINATOR_NOT_AVAILABLE, member_id=member.id))
-            _answer(member.sync, Synced(error=ErrorCode.COORDINATOR_NOT_AVAILABLE))
+            _answer(member.join, Joined(error=error, member_id=member.id))
+            _answer(member.sync, Synced(error=error))
             self._forget_deadlines(member.id)
         for pending in self._pending:
             self._deadlines.clear((self.id, "pending", pending))

@@ -7,6 +7,11 @@ from __future__ import annotations
 
 from broker.wire import codec
 
+SUBSCRIPTION = "ConsumerProtocolSubscription"
+ASSIGNMENT = "ConsumerProtocolAssignment"
+ConsumerProtocolAssignment = codec.struct(ASSIGNMENT)
+ConsumerProtocolTopic = codec.struct(f"{ASSIGNMENT}.TopicPartition")
+
 _HIGHEST = 3
 
 
@@ -17,12 +22,10 @@ def decode_embedded(name: str, data: bytes) -> codec.Struct | None:
     version = int.from_bytes(data[:2], "big", signed=True)
     if version < 0:
         return None
-    if version <= _HIGHEST:
-        try:
-            return codec.decode(name, version, memoryview(data)[2:])
-        except codec.Malformed:
-            return None
-    return None
+    try:
+        return codec.decode(name, min(version, _HIGHEST), memoryview(data)[2:])
+    except codec.Malformed:
+        return None
 
 
 def encode_embedded(message: codec.Struct, version: int) -> bytes:
@@ -30,7 +33,12 @@ def encode_embedded(message: codec.Struct, version: int) -> bytes:
     return version.to_bytes(2, "big") + codec.encode(message, version)
 
 
+def embedded_version(data: bytes) -> int:
+    """The version the bytes are in, as far as it is known here."""
+    return max(0, min(int.from_bytes(data[:2], "big", signed=True), _HIGHEST)) if len(data) >= 2 else 0
+
+
 def subscribed_topics(metadata: bytes) -> frozenset[str]:
     """Topics a member of the consumer protocol has subscribed to."""
-    parsed = decode_embedded("ConsumerProtocolSubscription", metadata)
+    parsed = decode_embedded(SUBSCRIPTION, metadata)
     return frozenset() if parsed is None else frozenset(parsed.topics)

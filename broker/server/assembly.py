@@ -23,8 +23,10 @@ from broker.cluster.metadata import Key, Metadata, Topic, topic_change
 from broker.cluster.topics import Topics
 from broker.config import Config
 from broker.groups import service as groups
+from broker.groups import share_service as shares
 from broker.internal import InternalCredential
 from broker.log.store import Store
+from broker.server import reporter
 from broker.server.clock import SystemClock
 from broker.server.commit import Commit
 from broker.server.listener import Server
@@ -87,7 +89,7 @@ class Assembly:
             waiting=waiting,
             quotas=quotas,
             meter=Meter(),
-            fetch_sessions=FetchSessions(waiting, fetch.wanted_of),
+            fetch_sessions=FetchSessions(waiting, fetch.follow_asked),
             credentials=Credentials(lambda: metadata.image, self._internal, config.oauth),
             metadata_partition=partition,
             apis=apis,
@@ -99,14 +101,18 @@ class Assembly:
         metadata.watchers.append(self._changed)
         topics.on_deleted.append(self._topic_deleted)
         certificates = Certificates(config.tls) if config.tls is not None else None
+        await topics.ensure_internal(reporter.TOPIC, 1, reporter.CONFIGS)
         self.server = Server(config, broker, certificates)
         await self.server.start()
+        self.reporter = reporter.Reporter(broker, self.server)
+        self.reporter.start(loop)
 
     def _start_coordinators(self, loop: asyncio.AbstractEventLoop) -> None:
         broker = self.broker
         broker.groups = groups.make(broker)
         broker.transactions = transactions.make(broker)
-        self._coordinators = [broker.groups, broker.transactions]
+        broker.shares = shares.make(broker)
+        self._coordinators = [broker.groups, broker.transactions, broker.shares]
         for coordinator in self._coordinators:
             coordinator.replay()
         for coordinator in self._coordinators:
@@ -140,6 +146,7 @@ class Assembly:
 
     async def stop(self) -> None:
         """Stop in order; everything acknowledged is durable already, everything staged will be."""
+        self.reporter.stop()
         await self.server.stop()
         for coordinator in reversed(self._coordinators):
             await coordinator.stop()

@@ -62,6 +62,7 @@ class Connection(asyncio.Protocol):
         self._muted: asyncio.TimerHandle | None = None
         self._mute_after = 0
         self._closing = False
+        self._dismissed = ""
         self.last_heard = 0.0
         self.on_close: list[Any] = []
         """Called once when the connection is gone: parked requests give up their place."""
@@ -128,7 +129,7 @@ class Connection(asyncio.Protocol):
             return
         self._pumping = True
         try:
-            while self._queue and not (self._muted or self._mute_after or self._write_paused or self._closing):
+            while self._queue and not self._held:
                 if not self._start_next():
                     break
         finally:
@@ -141,6 +142,11 @@ class Connection(asyncio.Protocol):
                 self._transport.pause_reading()
             else:
                 self._transport.resume_reading()
+
+    @property
+    def _held(self) -> bool:
+        """Whether no request may start now."""
+        return bool(self._muted or self._mute_after or self._dismissed or self._write_paused or self._closing)
 
     def _start_next(self) -> bool:
         """Start the oldest queued request; False when it has to wait for those under way."""
@@ -171,7 +177,7 @@ class Connection(asyncio.Protocol):
             self.abort("the session's token has expired and was not renewed")
             return False
         try:
-            request = framing.parse_body(header, body)
+            request = framing.parse_body(header, body) if api.decode is None else api.decode(header, body)
         except Malformed as error:
             self.abort(f"malformed request {header.api_key} version {header.api_version}: {error}")
             return False
@@ -260,7 +266,9 @@ class Connection(asyncio.Protocol):
             self._write(out)
         if not slots:
             self._plain_under_way = False
-            if self._mute_after:
+            if self._dismissed:
+                self.abort(self._dismissed)
+            elif self._mute_after:
                 self._mute(self._mute_after)
         if not self._closing:
             self._pump()
@@ -284,6 +292,10 @@ class Connection(asyncio.Protocol):
     def _unmute(self) -> None:
         self._muted = None
         self._pump()
+
+    def dismiss(self, reason: str) -> None:
+        """Answer what is under way, then close and say why in the log."""
+        self._dismissed = reason
 
     def authenticated(self) -> None:
         """The peer proved who it is: it may send full-sized requests from now on."""

@@ -42,7 +42,7 @@ class Server:
         self.listeners: tuple[Listener, ...] = ()
         self.requests = 0
         self.refused = 0
-        self._certificates = certificates
+        self.certificates = certificates
         self._servers: list[asyncio.Server] = []
         self._connections: set[Connection] = set()
         self._awaiting_authentication: dict[Connection, float] = {}
@@ -68,8 +68,8 @@ class Server:
     async def _listen(self, listener: Listener) -> asyncio.Server:
         context: ssl.SSLContext | None = None
         if listener.tls:
-            assert self._certificates is not None
-            context = self._certificates.context(listener)
+            assert self.certificates is not None
+            context = self.certificates.context(listener)
         try:
             server = await self._loop.create_server(
                 lambda: Connection(self, listener),
@@ -118,7 +118,7 @@ class Server:
             connection=connection,
             local_address=(_plain_address(own[0]), own[1]),
         )
-        if listener.tls and self._certificates is not None:
+        if listener.tls and self.certificates is not None:
             principal = principal_of(transport.get_extra_info("peercert"))
             if principal and not listener.sasl:
                 ctx.principal = principal
@@ -191,8 +191,8 @@ class Server:
         for connection in tuple(self._connections):
             if now - connection.last_heard > self.limits.idle_seconds and connection.idle:
                 connection.close_after_answers()
-        if self._certificates is not None:
-            self._certificates.reload_if_changed()
+        if self.certificates is not None:
+            self.certificates.reload_if_changed()
         interval = min(SWEEP_SECONDS, self.limits.authentication_seconds / 4)
         self._sweeper = self._loop.call_later(interval, self._sweep)
 

@@ -59,16 +59,17 @@ class TransactionService(Shell[TransactionCoordinator]):
         producer_id: int,
         epoch: int,
         places: Collection[tuple[str, int]],
-        version: int,
+        *,
+        implicit: bool = False,
     ) -> ErrorCode | Awaitable[ErrorCode]:
-        """Whether a transactional batch may be appended now; from Produce 12 on it adds the partitions (KIP-890).
+        """Whether a transactional batch may be appended now; `implicit` (Produce 12 on, KIP-890) adds them.
 
         What this writes lies before the batch in the journal, so the batch need not wait for it.
         """
         try:
             return self.step(
                 lambda coordinator, now: coordinator.check_produce(
-                    transactional_id, producer_id, epoch, places, implicit=version >= 12, now=now
+                    transactional_id, producer_id, epoch, places, implicit=implicit, now=now
                 )
             )
         except StateUnwritable:

@@ -58,6 +58,7 @@ class _Writer:
         self.namespace: dict[str, Any] = {
             "pack": pack,
             "uvarint": varint.encode_unsigned,
+            "short": varint.SHORT,
             "append_records": append_records,
             "records_size": records_size,
             "null_refused": null_refused,
@@ -120,7 +121,10 @@ class _Writer:
         """Code that appends a length or count, `size` being an expression, -1 for null."""
         if flexible:
             self.flush()
-            self.write(f"w(uvarint({size} + 1))")
+            if not size.isidentifier():
+                self.write(f"s = {size}")
+                size = "s"
+            self.write(f"w(short[{size} + 1] if {size} < {len(varint.SHORT) - 1} else uvarint({size} + 1))")
         else:
             self.pack("h" if narrow else "i", size)
             self.flush()
@@ -224,7 +228,7 @@ class _Writer:
             self.write(f"out = {outer}")
             self.write("w = out.append")
             self.indent -= 1
-        self.write(f"w(uvarint(len({found})))")
+        self.write(f"w(uvarint(len({found})) if {found} else {bytes(1)!r})")
         tag, content = self.variable("t"), self.variable("c")
         self.write(f"for {tag}, {content} in {found}:")
         self.write(f"    w(uvarint({tag}))")

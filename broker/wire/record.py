@@ -65,16 +65,36 @@ def read(
     append_time replaces every record's own timestamp.
     """
     position, end = 0, len(body)
+    make = tuple.__new__  # what Record() does, without its argument handling: half of the time of small records
+    body = bytes(body)
     try:
         for _ in range(count):
+            start = position
             length, position = signed(body, position)
             stop = position + length
             if not position < stop <= end:
-                raise MalformedRecord(f"record of {length} bytes where {end - position} are left")
-            timestamp, position = signed(body, position + 1)
+                raise MalformedRecord(f"record of {length} bytes where {end - start} are left")
+            timestamp = body[position + 1]
+            if timestamp < 0x80:  # one byte is the usual case, here and below
+                timestamp = (timestamp >> 1) ^ -(timestamp & 1)
+                position += 2
+            else:
+                timestamp, position = signed(body, position + 1)
             offset, position = signed(body, position)
-            key, position = _read_sized(body, position, stop)
-            value, position = _read_sized(body, position, stop)
+            size = body[position]
+            if size < 0x80:
+                size = (size >> 1) ^ -(size & 1)
+                position += 1
+            else:
+                size, position = signed(body, position)
+            key, position = _cut(body, position, size, stop)
+            size = body[position]
+            if size < 0x80:
+                size = (size >> 1) ^ -(size & 1)
+                position += 1
+            else:
+                size, position = signed(body, position)
+            value, position = _cut(body, position, size, stop)
             if body[position] == 0:
                 headers = _EMPTY
                 position += 1
@@ -82,13 +102,8 @@ def read(
                 headers, position = _read_headers(body, position, stop)
             if position != stop:
                 raise MalformedRecord(f"record whose length is off by {stop - position}")
-            yield Record(
-                base_offset + offset,
-                base_timestamp + timestamp if append_time is None else append_time,
-                key,
-                value,
-                headers,
-            )
+            timestamp = base_timestamp + timestamp if append_time is None else append_time
+            yield make(Record, (base_offset + offset, timestamp, key, value, headers))
     except IndexError:
         raise MalformedRecord("the records end early") from None
     if position != end:
@@ -106,22 +121,23 @@ def _headers(headers: Headers) -> bytes:
     return b"".join(parts)
 
 
-def _read_sized(body: bytes | bytearray, position: int, stop: int) -> tuple[bytes | None, int]:
-    length = body[position]
-    if length < 0x80:  # one byte is the usual case
-        length = (length >> 1) ^ -(length & 1)
-        position += 1
-    else:
-        length, position = signed(body, position)
-    if length == -1:
-        return None, position
-    after = position + length
-    if length < 0 or after > stop:
-        raise MalformedRecord(f"field of {length} bytes where {stop - position} are left")
-    return bytes(body[position:after]), after
+def _cut(body: bytes, position: int, size: int, stop: int) -> tuple[bytes | None, int]:
+    """The field of `size` bytes at a position, and the position after it."""
+    after = position + size
+    if size < 0:
+        if size == -1:
+            return None, position
+    elif after <= stop:
+        return body[position:after], after
+    raise MalformedRecord(f"field of {size} bytes where {stop - position} are left")
 
 
-def _read_headers(body: bytes | bytearray, position: int, stop: int) -> tuple[Headers, int]:
+def _read_sized(body: bytes, position: int, stop: int) -> tuple[bytes | None, int]:
+    size, position = signed(body, position)
+    return _cut(body, position, size, stop)
+
+
+def _read_headers(body: bytes, position: int, stop: int) -> tuple[Headers, int]:
     count, position = signed(body, position)
     if count < 0 or count * 2 > stop - position:
         raise MalformedRecord(f"{count} headers where {stop - position} bytes are left")

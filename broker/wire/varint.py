@@ -54,18 +54,18 @@ def _bytes(value: int) -> bytes:
     return bytes(out)
 
 
-_SHORT = tuple(_bytes(value) for value in range(1 << 14))
+SHORT = tuple(_bytes(value) for value in range(1 << 14))
 
 
 def encode_unsigned(value: int) -> bytes:
     """The bytes of a non-negative integer; two bytes' worth of values come from a table."""
-    return _SHORT[value] if 0 <= value < 16384 else _long(value)
+    return SHORT[value] if 0 <= value < 16384 else _long(value)
 
 
 def encode_signed(value: int) -> bytes:
     """The zigzag bytes of an integer of at most 64 bits."""
     value = (value << 1) ^ (value >> 63)
-    return _SHORT[value] if value < 16384 else _bytes(value)
+    return SHORT[value] if value < 16384 else _bytes(value)
 
 
 def _long(value: int) -> bytes:

@@ -32,7 +32,7 @@ def sign_in(request: HttpRequest) -> HttpResponse:
         return redirect("console:overview")
     form = SignInForm(request, data=request.POST or None)
     if request.method == "POST" and form.is_valid():
-        user = cast(User, form.get_user())
+        user: Any = form.get_user()
         login(request, user)
         response: HttpResponse = HttpResponseRedirect(_next(request))
         _set_cookies(response, user)
@@ -109,7 +109,7 @@ def _next(request: HttpRequest, fallback: str = "console:overview") -> str:
     hosts = {request.get_host()}
     if target and url_has_allowed_host_and_scheme(target, hosts, require_https=request.is_secure()):
         return target
-    return cast(str, redirect(fallback)["Location"])
+    return redirect(fallback)["Location"]
 
 
 def _set_cookies(response: HttpResponse, user: User) -> None:

@@ -25,7 +25,7 @@ def overview(request: HttpRequest) -> HttpResponse:
 @requires(Permission.VIEW)
 @require_safe
 def history(request: HttpRequest) -> HttpResponse:
-    """`?series=cluster/in&series=cluster/out&window=3600` → {"at": [s…], "values": [[…]…]}; null where nothing is known."""
+    """`?series=cluster/in&series=cluster/out&window=3600` → {"at": [s…], "values": [[…]…]}; null: not known."""
     series = [name for name in request.GET.getlist("series")[:8] if len(name) <= 600]
     try:
         window = min(max(int(request.GET.get("window", "3600")), 60), 31 * 86400)

@@ -44,7 +44,7 @@ def topic_rows(names: Sequence[str]) -> list[TopicRow]:
     """A row for each dead-letter topic, those of `names` that are empty included."""
     still_open = Q(state=Letter.State.OPEN)
     totals: dict[str, dict[str, Any]] = {
-        row["topic"]: row
+        row["topic"]: dict(row)
         for row in Letter.objects.order_by()
         .values("topic")
         .annotate(
@@ -60,14 +60,14 @@ def topic_rows(names: Sequence[str]) -> list[TopicRow]:
         causes.setdefault(row["topic"], []).append(Cause(reason=row["reason"], count=row["count"]))
     rows = []
     for name in sorted({*names, *totals}):
-        row = totals.get(name, {})
+        total = totals.get(name, {})
         rows.append(
             TopicRow(
                 name=name,
-                open=row.get("open", 0),
-                resolved=row.get("resolved", 0),
-                oldest=row.get("oldest"),
-                newest=row.get("newest"),
+                open=total.get("open", 0),
+                resolved=total.get("resolved", 0),
+                oldest=total.get("oldest"),
+                newest=total.get("newest"),
                 causes=causes.get(name, []),
             )
         )

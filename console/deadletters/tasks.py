@@ -71,8 +71,8 @@ def catch_up(lease: jobs.Lease, source: kafka.Consumer) -> None:
     places = [kafka.TopicPartition(lease.params["topic"], partition) for partition in partitions]
     if not places:
         return
-    for place, committed in source.committed(places).items():
-        done = selection(lease).filter(partition=place.partition, offset__lt=max(0, committed.offset))
+    for place, reached in source.committed(places).items():
+        done = selection(lease).filter(partition=place.partition, offset__lt=reached)
         settle(lease, list(done), gone=(), kept=())
 
 

@@ -1,8 +1,8 @@
 """The history store: three tiers of points in one SQLite file of its own, so that sampling never waits for people.
 
 | tier | a point every | kept for | which series |
-| fine | 1 s | 20 min | the cluster's, and up to `FINE_SERIES` others that move |
-| middle | 10 s | 26 h | every series that moved in the last hour, up to `MIDDLE_SERIES` |
+| fine | 1 s | 20 min | the cluster's, and up to `FINE_SERIES` others: those that moved latest first |
+| middle | 10 s | 26 h | likewise, up to `MIDDLE_SERIES` |
 | coarse | 5 min | 32 d | as middle |
 
 Middle and coarse points are the mean of what was seen in their span. What was not seen is absent and drawn as a gap.
@@ -54,7 +54,7 @@ def read(series: Sequence[str], *, now: float, window: int, path: Path | None = 
     since = int(now) - window
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=2)) as connection:
         found = [_points(connection, table, name, since) for name in series]
-        if table == "fine" and any(not points for points in found):  # not watched closely: the next tier has it
+        if table == "fine" and not any(found):  # not watched closely: the next tier has it
             table, step = "middle", 10
             found = [_points(connection, table, name, since) for name in series]
     thin = max(1, -(-window // (step * MAX_POINTS)))
@@ -63,17 +63,16 @@ def read(series: Sequence[str], *, now: float, window: int, path: Path | None = 
     for index, points in enumerate(found):
         for at, value in points:
             merged.setdefault(at - at % step, [None] * len(series))[index] = value
-    times = sorted(merged)
-    # A hole longer than two steps is drawn as a hole: a null of its own breaks the line.
-    at: list[int] = []
+    # A hole longer than three steps is drawn as a hole: a null of its own breaks the line.
+    times: list[int] = []
     rows: list[list[float | None]] = []
-    for time in times:
-        if at and time - at[-1] > 3 * step:
-            at.append(at[-1] + step)
+    for time in sorted(merged):
+        if times and time - times[-1] > 3 * step:
+            times.append(times[-1] + step)
             rows.append([None] * len(series))
-        at.append(time)
+        times.append(time)
         rows.append(merged[time])
-    return Columns(at=at, values=[[row[index] for row in rows] for index in range(len(series))], step=step)
+    return Columns(at=times, values=[[row[index] for row in rows] for index in range(len(series))], step=step)
 
 
 def _points(connection: sqlite3.Connection, table: str, name: str, since: int) -> list[tuple[int, float]]:
@@ -144,8 +143,7 @@ class Writer:
                 self._moved[name] = (value, second if before or value else 0)
             elif value:  # a lag that stands still is still news
                 self._moved[name] = (value, max(before[1], second - 600))
-            if self._moved[name][1] > second - 3600:
-                moving.append(name)
+            moving.append(name)
         for name in self._moved.keys() - values.keys():
             del self._moved[name]
         moving.sort(key=lambda name: -self._moved[name][1])

@@ -11,11 +11,14 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+from celery import current_app
 from django.apps import apps
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Q
 from django.utils import timezone
+from kombu.exceptions import OperationalError
 
+from console import audit
 from console.accounts.permissions import Permission, demand
 
 log = logging.getLogger("sluice.jobs")
@@ -105,8 +108,6 @@ def start(*, actor: Any, kind: str, title: str, params: dict[str, Any], total: i
 
 def cancel(*, actor: Any, job: Any) -> None:
     """Asks a job to stop; one that no worker holds stops at once."""
-    from console import audit  # noqa: PLC0415 - audit's models need the app registry, which imports this module
-
     demand(actor, Permission.JOB_CONTROL)
     with audit.change(actor, "job.cancel", kind="job", name=str(job.pk), before={"state": job.state}):
         _jobs().filter(pk=job.pk).exclude(state__in=("done", "failed", "cancelled")).update(cancel_requested=True)
@@ -115,11 +116,9 @@ def cancel(*, actor: Any, job: Any) -> None:
 
 def wake(job_id: Any) -> None:
     """Sends the wake-up. One that can't be sent is only late: the reaper sends it again."""
-    from console.jobs.tasks import run  # noqa: PLC0415 - the task module imports this one
-
     try:
-        run.delay(str(job_id))
-    except OSError as error:
+        current_app.send_task("console.jobs.run", args=[str(job_id)])
+    except (OSError, OperationalError) as error:
         log.warning("job %s waits for the reaper: %s", job_id, error)
 
 
@@ -170,8 +169,6 @@ def execute(job_id: Any) -> None:
 
 def _keep(lease: Lease, stop: threading.Event) -> None:
     """Renews the lease while a runner is inside one long call."""
-    from django.db import connection  # noqa: PLC0415 - this thread's own connection, closed with it
-
     try:
         while not stop.wait(LEASE.total_seconds() / 3):
             if not lease.renew():

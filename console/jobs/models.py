@@ -53,6 +53,10 @@ class Job(models.Model):
         return f"{self.kind} {self.title}"
 
     @property
+    def handled(self) -> int:
+        return self.done + self.failed
+
+    @property
     def percent(self) -> int | None:
         return min(100, 100 * (self.done + self.failed) // self.total) if self.total else None
 

@@ -17,6 +17,7 @@ from typing import Any, cast
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.contrib.auth import SESSION_KEY, get_user_model
+from django.contrib.sessions.backends.db import SessionStore
 
 from console import snapshot
 from console.accounts.permissions import Permission, holds
@@ -30,7 +31,7 @@ UNAUTHORISED, MALFORMED = 4401, 4400
 PERMISSIONS = {"watch": Permission.VIEW}  # what each kind of message needs; the test that walks the sockets reads it
 
 
-class LiveConsumer(AsyncWebsocketConsumer):
+class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels has no types
     async def connect(self) -> None:
         self._sender: asyncio.Task[None] | None = None
         self._watched: tuple[str, ...] = ()
@@ -71,7 +72,8 @@ class LiveConsumer(AsyncWebsocketConsumer):
     async def _allowed(self, permission: Permission) -> bool:
         self._checked = time.monotonic()
         session = self.scope.get("session")
-        return await database_sync_to_async(_session_holds)(session.session_key if session else None, permission)
+        key = session.session_key if session else None
+        return bool(await database_sync_to_async(_session_holds)(key, permission))
 
     async def _send_frames(self) -> None:
         with contextlib.suppress(asyncio.CancelledError):
@@ -109,11 +111,9 @@ def _session_holds(session_key: str | None, permission: Permission) -> bool:
     """Whether the session is still there and its account, as it is now, holds the permission."""
     if not session_key:
         return False
-    from django.contrib.sessions.backends.db import SessionStore
-
     session = SessionStore(session_key)
     data = session.load()
-    user = get_user_model().objects.filter(pk=data.get(SESSION_KEY)).first() if data.get(SESSION_KEY) else None
+    user = get_user_model().objects.filter(pk=str(data[SESSION_KEY])).first() if data.get(SESSION_KEY) else None
     if user is None or not holds(cast(Any, user), permission):
         return False
     return bool(data.get("_auth_user_hash") == user.get_session_auth_hash())

@@ -53,4 +53,5 @@ hub = Hub()
 
 def frame(picture: snapshot.Picture, cluster: str, rows: dict[str, Any]) -> str:
     trouble = json.dumps(picture.trouble)
-    return f'{{"at":{picture.at},"trouble":{trouble},"cluster":{cluster},"rows":{json.dumps(rows, separators=(",", ":"))}}}'
+    changed = json.dumps(rows, separators=(",", ":"))
+    return f'{{"at":{picture.at},"trouble":{trouble},"cluster":{cluster},"rows":{changed}}}'

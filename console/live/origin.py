@@ -1,4 +1,4 @@
-"""Refuses a WebSocket whose Origin is foreign, missing or `null`: cookies are sent with it all the same (RFC 6455 10.2)."""
+"""Refuses a WebSocket whose Origin is foreign, missing or `null`: it carries cookies all the same (RFC 6455 10.2)."""
 
 from console.proxies import Application, Receive, Scope, Send
 

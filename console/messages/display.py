@@ -32,7 +32,9 @@ def shown(data: bytes | None, limit: int = SHOWN_BYTES) -> Shown:
         return Shown(kind="binary", text="\n".join(lines), size=len(data), cut=len(data) > len(head))
     if not cut and text[:1] in "{[":
         try:
-            return Shown(kind="json", text=json.dumps(json.loads(text), indent=2, ensure_ascii=False), size=len(data), cut=False)
+            return Shown(
+                kind="json", text=json.dumps(json.loads(text), indent=2, ensure_ascii=False), size=len(data), cut=False
+            )
         except (ValueError, RecursionError):
             pass
     return Shown(kind="text", text=text[:limit], size=len(data), cut=cut)

@@ -1,6 +1,6 @@
 """The in-memory picture that every list and page is served from: `snapshot.current()`."""
 
-from console.snapshot.current import (
+from console.snapshot.held import (
     age_ms,
     current,
     forget_group,

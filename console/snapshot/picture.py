@@ -112,7 +112,7 @@ class Picture:
         return [topic for topic in self.topics.values() if topic.dead_letters]
 
     def live(self, key: str) -> dict[str, Any] | None:
-        """The numbers that move under a live key: `cluster`, `topic/<name>` or `group/<name>`; None if there is none."""
+        """The numbers that move under a live key: `cluster`, `topic/<name>` or `group/<name>`; None if gone."""
         kind, _, name = key.partition("/")
         if kind == "cluster":
             return cluster_numbers(self)

@@ -9,7 +9,7 @@ import threading
 import time
 
 from console import kafka
-from console.snapshot import current
+from console.snapshot import held
 from console.snapshot.frames import Assembler, Notice, UnknownVersion
 from console.snapshot.picture import Topic
 
@@ -45,7 +45,7 @@ class Tail:
             except Exception:
                 log.exception("the metrics tail failed and starts again")
             self._stop.wait(wait)
-            wait = min(wait * 1.5, 5.0)
+            wait = min(wait * 1.2, 4.0)
 
     def _follow(self) -> None:
         start = self._position()
@@ -82,14 +82,14 @@ class Tail:
         if isinstance(news, Notice):
             follow(news)
         elif news is not None:
-            current.replace_with(news)
+            held.replace_with(news)
 
 
 def follow(notice: Notice) -> None:
     """Lays another console's change over the picture."""
     if notice.what == "topic" and notice.verb == "deleted":
-        current.forget_topic(notice.name)
+        held.forget_topic(notice.name)
     elif notice.what == "topic" and notice.verb == "created":
-        current.put_topic(Topic(name=notice.name))
+        held.put_topic(Topic(name=notice.name))
     elif notice.what == "group" and notice.verb == "deleted":
-        current.forget_group(notice.name)
+        held.forget_group(notice.name)

@@ -1,5 +1,6 @@
 """How values look: icons, grouped numbers, rates, bytes, spans of time, moments, live values. Unknown is a dash."""
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +12,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from console.access.rules import token as acl_word
 from console.messages.display import Shown, preview, shown
 
 register = template.Library()
@@ -143,3 +145,17 @@ def bytes_preview(data: bytes | None, limit: int = 240) -> str:
 @register.filter
 def bytes_shown(data: bytes | None) -> Shown:
     return shown(data)
+
+
+@register.filter
+def json_text(value: Any) -> str:
+    """A recorded value as a person reads it: text as it is, everything else as JSON; a dash for None."""
+    if value is None:
+        return DASH
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+@register.filter
+def acl_token(acl: Any) -> str:
+    """An ACL as one word of an address."""
+    return acl_word(acl)

@@ -18,12 +18,24 @@ from gateway.mqtt.errors import ConnectRejected, Malformed, PeerError, Reason
 from gateway.mqtt.properties import Properties
 from gateway.mqtt.receiver import HANDSHAKE
 from gateway.mqtt.topics import valid_name
-from gateway.ports import OFFLINE_FOR_EVER, Challenge, ConnectRequest, Identity, Opened, Receipt, Refused, Will
+from gateway.ports import (
+    OFFLINE_FOR_EVER,
+    Challenge,
+    ConnectRequest,
+    Ending,
+    Identity,
+    Opened,
+    Receipt,
+    Refused,
+    SessionState,
+    Will,
+)
 
 if TYPE_CHECKING:
     from gateway.mqtt.session import Session
 
 _MAX_ROUNDS = 8  # of challenge and answer
+_LARGEST_PACKET = 268_435_455  # the protocol itself has none larger
 
 
 class Handshake:
@@ -42,8 +54,11 @@ class Handshake:
         self.silent = False
 
     def packet(self, first: int, body: bytes) -> None:
-        if first == 0x10 and self._packet is None:
-            self._connect(packets.decode_connect(body))
+        if first & 0xF0 == 0x10 and self._packet is None:
+            packet = packets.decode_connect(body)
+            if first != 0x10 and packet.protocol != 3:  # 3.1 leaves the flags open
+                raise Malformed("reserved header flags")
+            self._connect(packet)
         elif first == 0xF0 and self.challenged:
             self._answered(packets.decode_auth(body))
         else:
@@ -108,10 +123,11 @@ class Handshake:
 
     def receipt_settled(self, receipt: Receipt[Any]) -> None:
         session = self._session
-        if session.closed:
-            return
         failure = receipt.failure
-        if isinstance(failure, Refused):
+        if session.closed:
+            if failure is None and isinstance(receipt.value, Opened):
+                self._abandoned(receipt.value)
+        elif isinstance(failure, Refused):
             session.close(failure.code, failure.reason, server_reference=failure.server_reference)
         elif failure is not None:
             session.close(Reason.SERVER_UNAVAILABLE, str(failure))
@@ -120,6 +136,13 @@ class Handshake:
                 self._step(receipt.value)
             except PeerError as error:
                 session._failed(error)
+
+    def _abandoned(self, opened: Opened) -> None:
+        """The connection ended while its session was being opened: give the state back as it came."""
+        session = self._session
+        state = opened.state or SessionState()
+        ending = Ending(will=False, reason=session.ended, session_expiry=session._expiry, state=state)
+        session._engine.closed(session, ending)
 
     def _authenticated(self, outcome: Identity | Challenge) -> None:
         session = self._session
@@ -200,7 +223,8 @@ class Handshake:
             found[p.MAXIMUM_QOS] = limits.qos
         if not limits.retain:
             found[p.RETAIN_AVAILABLE] = 0
-        found[p.MAXIMUM_PACKET_SIZE] = limits.packet_size
+        if limits.packet_size < _LARGEST_PACKET:
+            found[p.MAXIMUM_PACKET_SIZE] = limits.packet_size
         if keep_alive != request.keep_alive:
             found[p.SERVER_KEEP_ALIVE] = keep_alive
         if packet.properties.get(p.REQUEST_RESPONSE) and session._settings.response_information:

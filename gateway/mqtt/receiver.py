@@ -9,7 +9,7 @@ A run of PUBLISH frames becomes one list of items for one `Engine.publish` and o
 of the FIFO. Only the FIFO's head is ever written, so acknowledgements keep PUBLISH order (MQTT-4.6.0-2, -3) and leave
 in one write per receipt. Everything that isn't a PUBLISH ends the run first: packets take effect in their order.
 
-Reading is held, for any of the reasons `HANDSHAKE` ... `WRITING`, by not asking the link for more; what had already
+Reading is held, for any of the reasons `HANDSHAKE` ... `SUBSCRIBING`, by not asking the link for more; what had already
 been read waits in `_rest`.
 
 Invariant: `_in_flight` is the number of QoS 1 messages whose PUBACK is in the FIFO; with `inbound` (QoS 2 messages
@@ -45,6 +45,7 @@ IN_FLIGHT: Final = 2  # too many unacknowledged messages
 RATE: Final = 4  # over the device's rate
 CONGESTED: Final = 8  # commits fall behind
 WRITING: Final = 16  # the peer doesn't take what we send
+SUBSCRIBING: Final = 32  # a subscription takes effect before what is behind it
 
 _CACHED_TOPICS: Final = 512
 _CACHED_TOPIC_BYTES: Final = 256
@@ -155,7 +156,7 @@ class Receiver:
         if self._epoch != engine.epoch:
             self._epoch = engine.epoch
             self._targets = None
-        if not self.connected and data[0] != 0x10:
+        if not self.connected and data[0] & 0xF0 != 0x10:
             self._check_first(data[0])
         targets = self._targets
         if targets is None:
@@ -167,92 +168,99 @@ class Receiver:
         ones = 0  # how many of the acks are PUBACKs that count as in flight
         twos: list[int] = []
         position, end, need = 0, len(data), 0
-        while position + 2 <= end:
-            first = data[position]
-            length = data[position + 1]
-            body = position + 2
-            if length > 127:
-                length, body = _long_length(data, position, end)
-                if length < 0:
+        try:
+            while position + 2 <= end:
+                first = data[position]
+                length = data[position + 1]
+                body = position + 2
+                if length > 127:
+                    length, body = _long_length(data, position, end)
+                    if length < 0:
+                        break
+                if length > largest:
+                    raise TooLarge(f"a packet of {length} bytes, {largest} are allowed")
+                stop = body + length
+                if stop > end:
+                    need = stop - position
                     break
-            if length > largest:
-                raise TooLarge(f"a packet of {length} bytes, {largest} are allowed")
-            stop = body + length
-            if stop > end:
-                need = stop - position
-                break
-            if first & 0xF0 != 0x30 or not self.connected:
-                if items or acks:
-                    self._submit(items, acks, ones, twos)
-                    items, acks, ones, twos = [], [], 0, []
+                if first & 0xF0 != 0x30 or not self.connected:
+                    if items or acks:
+                        run = items, acks, ones, twos
+                        items, acks, ones, twos = [], [], 0, []
+                        self._submit(*run)
+                        if self.closed:
+                            return
+                    self._packet(first, data[body:stop])
+                    position = stop
                     if self.closed:
                         return
-                self._packet(first, data[body:stop])
+                    if self._held:
+                        break
+                    if largest != self._max_packet:  # the CONNECT was answered at once
+                        largest = self._max_packet
+                        v5 = self.connected and self.request.protocol == 5
+                    continue
+                # PUBLISH: the hot path. Anything odd leaves it by an exception or a helper.
+                start = body + 2
+                here = start + (data[body] << 8 | data[body + 1]) if length > 1 else end + 1
+                topic = data[start:here]
+                packet_id = 0
+                behind = here
+                qos = first & 0x06
+                if qos:
+                    behind = here + 2
+                    if behind > stop:
+                        raise Malformed("PUBLISH is cut short")
+                    packet_id = data[here] << 8 | data[here + 1]
+                    if packet_id == 0:
+                        raise PeerError("packet identifier 0")
+                elif here > stop:
+                    raise Malformed("PUBLISH is cut short")
+                properties: PublishProperties | None = None
+                if v5:
+                    if behind < stop and data[behind] == 0 and topic:
+                        behind += 1
+                    else:
+                        topic, properties, behind = self._publish_extras(data, topic, behind, stop)
+                target = targets.get(topic)
+                if target is None:
+                    target = self._resolve(topic, targets)
                 position = stop
+                if qos == 0:
+                    if first & 0x08:
+                        raise Malformed("DUP with QoS 0")
+                    if not target.refused:
+                        items.append((target, data[behind:stop], first & 0x0F, 0, properties))
+                    else:
+                        self._refuse(target, 0, 0)
+                elif qos == 0x02:
+                    if not target.refused:
+                        items.append((target, data[behind:stop], first & 0x0F, packet_id, properties))
+                        acks.append(b"\x40\x02" + data[here : here + 2])
+                        ones += 1
+                    else:
+                        acks.append(self._refuse(target, packet_id, 1))
+                elif qos == 0x04:
+                    if packet_id in twos or (self.inbound is not None and packet_id in self.inbound):
+                        run = items, acks, ones, twos
+                        items, acks, ones, twos = [], [], 0, []
+                        self._submit(*run)
+                        if not self.closed:
+                            self._answer_again(packet_id)
+                    elif not target.refused:
+                        items.append((target, data[behind:stop], first & 0x0F, packet_id, properties))
+                        acks.append(b"\x50\x02" + data[here : here + 2])
+                        twos.append(packet_id)
+                    else:
+                        acks.append(self._refuse(target, packet_id, 2))
+                else:
+                    raise Malformed("QoS 3")
                 if self.closed:
                     return
-                if self._held:
-                    break
-                if largest != self._max_packet:  # the CONNECT was answered at once
-                    largest = self._max_packet
-                    v5 = self.connected and self.request.protocol == 5
-                continue
-            # PUBLISH: the hot path. Anything odd leaves it by an exception or a helper.
-            start = body + 2
-            here = start + (data[body] << 8 | data[body + 1]) if length > 1 else end + 1
-            topic = data[start:here]
-            packet_id = 0
-            behind = here
-            qos = first & 0x06
-            if qos:
-                behind = here + 2
-                if behind > stop:
-                    raise Malformed("PUBLISH is cut short")
-                packet_id = data[here] << 8 | data[here + 1]
-                if packet_id == 0:
-                    raise PeerError("packet identifier 0")
-            elif here > stop:
-                raise Malformed("PUBLISH is cut short")
-            properties: PublishProperties | None = None
-            if v5:
-                if behind < stop and data[behind] == 0 and topic:
-                    behind += 1
-                else:
-                    topic, properties, behind = self._publish_extras(data, topic, behind, stop)
-            target = targets.get(topic)
-            if target is None:
-                target = self._resolve(topic, targets)
-            position = stop
-            if qos == 0:
-                if first & 0x08:
-                    raise Malformed("DUP with QoS 0")
-                if not target.refused:
-                    items.append((target, data[behind:stop], first & 0x0F, 0, properties))
-                else:
-                    self._refuse(target, 0, 0)
-            elif qos == 0x02:
-                if not target.refused:
-                    items.append((target, data[behind:stop], first & 0x0F, packet_id, properties))
-                    acks.append(b"\x40\x02" + data[here : here + 2])
-                    ones += 1
-                else:
-                    acks.append(self._refuse(target, packet_id, 1))
-            elif qos == 0x04:
-                if packet_id in twos or (self.inbound is not None and packet_id in self.inbound):
-                    self._submit(items, acks, ones, twos)
-                    items, acks, ones, twos = [], [], 0, []
-                    if not self.closed:
-                        self._answer_again(packet_id)
-                elif not target.refused:
-                    items.append((target, data[behind:stop], first & 0x0F, packet_id, properties))
-                    acks.append(b"\x50\x02" + data[here : here + 2])
-                    twos.append(packet_id)
-                else:
-                    acks.append(self._refuse(target, packet_id, 2))
-            else:
-                raise Malformed("QoS 3")
-            if self.closed:
-                return
+        except PeerError:
+            if items or acks:  # what came before the error counts
+                self._submit(items, acks, ones, twos)
+            raise
         if items or acks:
             self._submit(items, acks, ones, twos)
         if self.closed:
@@ -262,7 +270,7 @@ class Receiver:
         self._keep(data, position, need)
 
     def _check_first(self, byte: int) -> None:
-        if not self.connected and byte & 0xF0 != 0x10 and not self._may_authenticate(byte):
+        if not self._may_authenticate(byte):
             raise Malformed("the first packet is not CONNECT")
 
     def _may_authenticate(self, byte: int) -> bool:

@@ -143,12 +143,12 @@ class Sender:
             if entry.packet_id:  # of an earlier connection: it is in flight already
                 again = len(queue) - sum(1 for waiting in queue if waiting.packet_id == 0)
                 if len(self._in_flight) - again >= self._window:
-                    return
+                    break
                 queue.popleft()
                 self._send_again(entry)
                 continue
             if len(self._in_flight) >= self._window:
-                return
+                break
             queue.popleft()
             assert entry.message is not None
             self._queue_bytes -= len(entry.message.payload)
@@ -187,10 +187,11 @@ class Sender:
             self._engine.finished(self._session, packet_id, entry.message, code)
             self.pump()
             return
+        receipt: Receipt[Any] | None = None
         if not entry.released:
             entry.released = True
-            self._engine.received(self._session, packet_id, entry.message)
-        self._link.write(packets.encode_acknowledgement(p.PUBREL, packet_id, 0, protocol))
+            receipt = self._engine.received(self._session, packet_id, entry.message)
+        self._write(receipt, packets.encode_acknowledgement(p.PUBREL, packet_id, 0, protocol))
 
     def completed(self, packet_id: int, code: int) -> None:
         """PUBCOMP."""

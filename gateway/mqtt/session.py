@@ -17,7 +17,7 @@ from gateway.mqtt import properties as p
 from gateway.mqtt.errors import ConnectRejected, Malformed, PeerError, Reason
 from gateway.mqtt.handshake import Handshake, Reauthentication
 from gateway.mqtt.properties import Properties
-from gateway.mqtt.receiver import CONGESTED, IN_FLIGHT, RATE, WRITING, Receiver
+from gateway.mqtt.receiver import CONGESTED, IN_FLIGHT, RATE, SUBSCRIBING, WRITING, Receiver
 from gateway.mqtt.sender import Sender
 from gateway.mqtt.surroundings import Link, Moment, Settings
 from gateway.mqtt.topics import split_share, valid_filter
@@ -35,6 +35,7 @@ class Session(Receiver):
         "_opened",
         "_reauthentication",
         "_sender",
+        "_stalled",
         "_started",
         "blamed",
         "client_id",
@@ -52,7 +53,7 @@ class Session(Receiver):
         self.ended = ""  # why, once it has
         self.blamed = ""  # a slug, when the peer's misbehaviour ended it
         self.subscriptions: dict[str, Subscription] | None = None
-        self._started = moment.monotonic
+        self._started = self._stalled = moment.monotonic
         self._keep_alive = 0.0
         self._expiry = 0
         self._opened = False
@@ -84,7 +85,7 @@ class Session(Receiver):
         return self._sender.sent_messages if self._sender is not None else 0
 
     def deliver(self, message: Message, qos: int, retain: bool, identifiers: tuple[int, ...] = ()) -> bool:
-        if self.closed:
+        if not self.connected or self.closed:
             return False
         return (self._sender or self.sender()).deliver(message, qos, retain, identifiers)
 
@@ -130,12 +131,16 @@ class Session(Receiver):
             else:
                 self.close(Reason.KEEP_ALIVE_TIMEOUT, "keep alive")
                 return
+        if self._held & WRITING and moment.monotonic - self._stalled > self._settings.stalled:
+            self.close(Reason.QUOTA_EXCEEDED, "the peer does not read")
+            return
         expires = self.identity.expires_at
         if expires is not None and moment.wall >= expires:
             self.close(Reason.NOT_AUTHORIZED, "credential expired")
 
     def writing_paused(self) -> None:
         """The peer doesn't take what we send: take nothing from it either."""
+        self._stalled = self._moment.monotonic
         self.hold(WRITING)
 
     def writing_resumed(self) -> None:
@@ -222,7 +227,10 @@ class Session(Receiver):
             codes.append(-1)
             wanted.append(subscription)
         reply = _SubscribeReply(self, packet.packet_id, codes, wanted)
-        _wait(self._engine.subscribe(self, wanted), reply)
+        receipt = self._engine.subscribe(self, wanted)
+        if not receipt.settled:
+            self.hold(SUBSCRIBING)
+        _wait(receipt, reply)
 
     def _unsubscribe(self, packet: packets.Unsubscribe) -> None:
         for name in packet.filters:
@@ -349,6 +357,7 @@ class _SubscribeReply:
             codes = [Reason.UNSPECIFIED if code == Reason.NOT_AUTHORIZED else code for code in codes]
         session._link.write(packets.encode_suback(self._packet_id, codes, session.request.protocol))
         session._engine.subscribed(session, granted)
+        session.let_go(SUBSCRIBING)
 
 
 class _UnsubscribeReply:

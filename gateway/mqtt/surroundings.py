@@ -21,7 +21,8 @@ class Link(Protocol):
         with unread bytes in it takes back what was sent).
         """
 
-    def pause_reading(self) -> None: ...
+    def pause_reading(self) -> None:
+        """Ask the peer for nothing more; may be said twice."""
 
     def resume_reading(self) -> None: ...
 
@@ -44,6 +45,7 @@ class Settings:
     """What holds for every connection of a server."""
 
     connect_timeout: float = 5.0  # seconds until CONNECT must be complete
+    stalled: float = 60.0  # seconds a peer may leave what we sent unread
     first_packet: int = 65_536  # largest CONNECT, bytes
     receive_maximum: int = 65_535  # upper bound of Limits.in_flight that MQTT 5 clients are told
     outbound_aliases: int = 16  # most topic aliases we use towards one client

@@ -31,6 +31,7 @@ class Connection(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_dirty",
+        "_early",
         "_exact",
         "_listener",
         "_out",
@@ -58,6 +59,7 @@ class Connection(asyncio.BufferedProtocol):
         self._out: list[bytes] | None = None
         self._out_size = 0
         self._dirty = False
+        self._early = b""
         self._reading = True
         self.writable = True
         self.session: Session | None = None
@@ -75,6 +77,9 @@ class Connection(asyncio.BufferedProtocol):
             return
         if self._stage != _PROXY:
             self._begin()
+        elif not self._server.trusts(str((transport.get_extra_info("peername") or ("",))[0])):
+            self._server.refusals.report("proxy-untrusted", "not a trusted proxy", self.address)
+            self.abort()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         if self._exact is not None:
@@ -88,6 +93,9 @@ class Connection(asyncio.BufferedProtocol):
             return
         data = bytes(server.view[:nbytes])
         server.read_clock()
+        self._taken(data)
+
+    def _taken(self, data: bytes) -> None:
         if self._stage == _MQTT:
             assert self.session is not None
             self.session.receive(data)
@@ -255,7 +263,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def _proxy_bytes(self, data: bytes) -> None:
         exact = self._exact
-        if exact is None or self._transport is None:
+        if self._transport is None:
+            return
+        if exact is None:  # TLS is through, and data was quicker than the word of it
+            self._early += data
             return
         exact += data
         try:
@@ -280,6 +291,9 @@ class Connection(asyncio.BufferedProtocol):
         transport.set_write_buffer_limits(high=self._server.settings.write_buffer)
         self._reading = True
         self._begin()
+        if self._early:
+            early, self._early = self._early, b""
+            self._taken(early)
 
     def _web_bytes(self, data: bytes) -> None:
         if self._transport is None or self._stage == _CLOSED:

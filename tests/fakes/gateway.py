@@ -13,6 +13,7 @@ import signal
 import uvloop
 
 from gateway.ports import Limits
+from gateway.server.descriptors import raise_limit
 from gateway.server.listeners import parse_listeners
 from gateway.server.server import Server, ServerSettings
 from tests.fakes.gateway_engine import MemoryEngine, Rules
@@ -49,6 +50,7 @@ def main() -> None:
             in_flight=options.in_flight, keep_alive=options.keep_alive, conceal_denied=options.conceal_denied
         ),
     )
+    raise_limit()
     uvloop.run(serve(options.listen, rules, forget=True))
 
 

@@ -310,8 +310,8 @@ class MemoryEngine:
     def sending(self, session: Session, packet_id: int, message: Message, qos: int) -> Receipt[Any] | None:
         return None
 
-    def received(self, session: Session, packet_id: int, message: Message | None) -> None:
-        pass
+    def received(self, session: Session, packet_id: int, message: Message | None) -> Receipt[Any] | None:
+        return None
 
     def dropped(self, session: Session, message: Message, why: str) -> None:
         self.drops.append((session.client_id, why))

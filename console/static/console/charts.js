@@ -104,12 +104,12 @@ const Charts = (() => {
         cursor: { y: false, points: { size: 7 }, drag: { x: false, y: false }, sync: { key: "charts" } },
         hooks: { setCursor: [(plot) => this.hover(plot)] },
         scales: {
-          x: { time: true, range: (_plot, _low, high) => [high - span, high] },
+          x: { time: true, range: (_plot, low, high) => [Math.max(high - span, Math.min(low, high - 300)), high] },
           y: { range: (_plot, _low, high) => [0, high > 0 ? high * 1.15 : 1] },
         },
         axes: [
           { stroke: axis, font, grid: { show: false }, ticks: { show: false }, gap: 6, size: 28, space: (plot) => (plot?.width < 480 ? 56 : 84), values: times },
-          { stroke: axis, font, grid: { stroke: grid, width: 1 }, ticks: { show: false }, gap: 6, size: 56, space: 44, values: (_plot, ticks) => ticks.map((tick) => form(tick)) },
+          { stroke: axis, font, grid: { stroke: grid, width: 1 }, ticks: { show: false }, gap: 6, size: 56, space: 44, values: (_plot, ticks) => ticks.map((tick) => (form === Format.rate ? Format.num : form)(tick)) },
         ],
         series: [
           {},

@@ -37,6 +37,14 @@ const Live = (() => {
       const form = Format[element.dataset.as] || Format.text;
       put(element, form(fields?.[fieldOf(path)] ?? null));
     }
+    for (const dot of $$("[data-state-of]")) {
+      const group = known.get(dot.dataset.stateOf);
+      if (!group) continue;
+      const name = group.lag == null ? "none" : group.lag === 0 ? "ok" : group.eta != null ? "warn" : "bad";
+      if (dot.classList.contains(name)) continue;
+      dot.className = `state ${name}`;
+      dot.setAttribute("aria-label", dot.dataset[name]);
+    }
     for (const mark of $$("[data-alarm]")) mark.classList.toggle("on", /[1-9]/.test(mark.textContent));
     bars();
   }
@@ -46,6 +54,20 @@ const Live = (() => {
       const cells = $$("tbody tr", table).map((row) => [$(".bar .fill", row), numberOf($("td [data-live]", row)?.dataset.live ?? "/")]);
       const most = Math.max(0, ...cells.map(([, value]) => value ?? 0));
       for (const [fill, value] of cells) fill?.setAttribute("width", most && value ? Math.max(1.5, (100 * value) / most) : 0);
+    }
+  }
+  // Lists that follow a value: their body is fetched again when it moved, at most once a second
+  const seen = new WeakMap();
+  let refreshed = 0;
+  function refresh() {
+    if (document.hidden || $("dialog[open]") || Date.now() - refreshed < 1000) return;
+    for (const body of $$("[data-refresh-on]")) {
+      const value = numberOf(body.dataset.refreshOn);
+      if (seen.has(body) && seen.get(body) !== value) {
+        refreshed = Date.now();
+        body.dispatchEvent(new CustomEvent("refresh"));
+      }
+      if (!seen.has(body)) seen.set(body, value);
     }
   }
   function take(message) {
@@ -62,6 +84,7 @@ const Live = (() => {
     if (!message.trouble && !old && $("#stale-note")) $("#stale-note").remove();
     if (paused) return;
     paint();
+    refresh();
     Charts.push(Math.round(at / 1000), numberOf);
   }
   function connect() {

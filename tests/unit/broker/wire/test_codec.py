@@ -207,3 +207,10 @@ def test_varints_out_of_range_are_refused() -> None:
         varint.unsigned(b"\xff\xff\xff\xff\x1f", 0)
     with pytest.raises(varint.VarintTooLong):
         varint.signed(b"\xff" * 9 + b"\x7f", 0)
+
+
+def test_a_text_longer_than_the_bytes_that_are_left_is_named() -> None:
+    with pytest.raises(codec.Malformed, match="group_id of 5 bytes where 3 are left"):
+        codec.decode("HeartbeatRequest", 0, b"\x00\x05abc")
+    with pytest.raises(codec.Malformed, match="group_id of 1000 bytes where 3 are left"):
+        codec.decode("HeartbeatRequest", 4, b"\xe9\x07abc")

@@ -1,0 +1,71 @@
+"""The monitor's loop: one round about every second, until told to stop."""
+
+import logging
+import threading
+import time
+
+from django.conf import settings
+from django.db import DatabaseError
+
+from console import history, kafka
+from console.deadletters import queries as deadletters
+from console.deadletters.indexer import Indexer
+from console.monitor.ages import Ages
+from console.monitor.compose import Composer, series
+from console.monitor.presence import Presence
+from console.monitor.publish import Publisher
+from console.monitor.sampling import Sampler
+
+log = logging.getLogger("sluice.monitor")
+
+ROUND_SECONDS = 1.0
+
+
+def run(stop: threading.Event) -> None:
+    sampler, composer = Sampler(kafka.admin), Composer(embedded=not settings.SLUICE.kafka)
+    publisher, ages, presence = Publisher(), Ages(), Presence()
+    past = history.Writer(settings.SLUICE.history_database)
+    ages.start()
+    presence.start()
+    indexer = threading.Thread(target=Indexer().run, args=(stop,), name="dead-letters", daemon=True)
+    indexer.start()
+    said = ""
+    try:
+        while not stop.is_set():
+            began = time.monotonic()
+            trouble = sampler.round()
+            facts, now = sampler.facts, time.time()
+            picture = composer.compose(
+                facts,
+                now,
+                ages=ages.of(facts.committed, facts.ends, facts.starts, now),
+                devices=presence.online,
+                letters=_open_letters(),
+                broker={},
+                trouble=trouble,
+            )
+            try:
+                publisher.publish(picture)
+            except (kafka.ClientError, kafka.SettingsError) as error:
+                trouble = trouble or str(error)
+            if trouble != said:
+                log.warning("%s", trouble) if trouble else log.info("the cluster answers again")
+                said = trouble
+            if not trouble:
+                past.add(series(picture), now)
+            stop.wait(max(0.05, ROUND_SECONDS - (time.monotonic() - began)))
+    finally:
+        stop.set()
+        indexer.join(5)
+        ages.stop()
+        presence.stop()
+        past.close()
+
+
+def _open_letters() -> int | None:
+    """Dead letters nobody has dealt with; None while the index can't be read."""
+    try:
+        return deadletters.open_count()
+    except DatabaseError as error:
+        log.info("dead letters can't be counted: %s", error)
+        return None

@@ -1,0 +1,147 @@
+"""A device in few lines of MQTT 3.1.1, independent of the gateway's own codec; it knows what was acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+
+
+def text(value: str | bytes) -> bytes:
+    raw = value.encode() if isinstance(value, str) else value
+    return len(raw).to_bytes(2, "big") + raw
+
+
+def packet(first: int, body: bytes) -> bytes:
+    length, head = len(body), bytearray([first])
+    while True:
+        length, low = divmod(length, 128)
+        head.append(low | (128 if length else 0))
+        if not length:
+            return bytes(head) + body
+
+
+def connect(client_id: str, *, clean: bool = True, user: str = "", password: str = "", will: bytes = b"") -> bytes:
+    """`will`: (topic, payload) as already encoded strings."""
+    flags = (2 if clean else 0) | (0xC0 if user else 0) | (4 if will else 0)
+    body = text("MQTT") + bytes([4, flags]) + (60).to_bytes(2, "big") + text(client_id) + will
+    if user:
+        body += text(user) + text(password)
+    return packet(0x10, body)
+
+
+class Lost(Exception):
+    """The connection is gone."""
+
+
+class Wire:
+    """Packets over one connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    @classmethod
+    async def open(cls, port: int) -> Wire:
+        try:
+            return cls(*await asyncio.open_connection("127.0.0.1", port))
+        except OSError as error:
+            raise Lost(str(error)) from error
+
+    async def read(self) -> tuple[int, bytes]:
+        try:
+            first = (await self.reader.readexactly(1))[0]
+            length = shift = 0
+            while True:
+                byte = (await self.reader.readexactly(1))[0]
+                length |= (byte & 127) << shift
+                shift += 7
+                if byte < 128:
+                    return first, await self.reader.readexactly(length)
+        except (OSError, asyncio.IncompleteReadError) as error:
+            raise Lost(str(error)) from error
+
+    def write(self, data: bytes) -> None:
+        self.writer.write(data)
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+class Publisher:
+    """Publishes numbered messages with a window until told to stop, reconnecting whenever the connection is lost, and
+    sends again what had no acknowledgement. `acknowledged` are payloads; `disorder` counts acknowledgements that
+    didn't come in PUBLISH order."""
+
+    def __init__(self, port: int, client_id: str, *, qos: int = 1, window: int = 16, clean: bool = True) -> None:
+        self.port = port
+        self.client_id = client_id
+        self.qos = qos
+        self.window = window
+        self.clean = clean
+        self.acknowledged: list[bytes] = []
+        self.disorder = 0
+        self.connections = 0
+        self.stopping = False
+        self._number = 0
+        self._unfinished: deque[tuple[int, bytes]] = deque()
+        self._released: deque[int] = deque()
+        self._packet_id = 0
+
+    async def run(self, limit: int | None = None) -> None:
+        """Until `stopping` or `limit` messages are acknowledged."""
+        while not self._enough(limit):
+            try:
+                await self._connection(limit)
+            except Lost:
+                await asyncio.sleep(0.05)
+
+    def _enough(self, limit: int | None) -> bool:
+        if self.stopping and not self._unfinished and not self._released:
+            return True
+        return limit is not None and len(self.acknowledged) >= limit
+
+    async def _connection(self, limit: int | None) -> None:
+        wire = await Wire.open(self.port)
+        try:
+            wire.write(connect(self.client_id, clean=self.clean))
+            first, body = await wire.read()
+            if first != 0x20 or body[1]:
+                raise Lost(f"refused: {body!r}")
+            self.connections += 1
+            for packet_id in self._released:
+                wire.write(packet(0x62, packet_id.to_bytes(2, "big")))
+            for packet_id, payload in self._unfinished:
+                self._send(wire, packet_id, payload, dup=8)
+            while not self._enough(limit):
+                while not self.stopping and len(self._unfinished) + len(self._released) < self.window:
+                    self._packet_id = self._packet_id % 65535 + 1
+                    payload = b"%s/%d" % (self.client_id.encode(), self._number)
+                    self._number += 1
+                    self._unfinished.append((self._packet_id, payload))
+                    self._send(wire, self._packet_id, payload)
+                if self.stopping and not self._unfinished and not self._released:
+                    return
+                self._answer(wire, *await asyncio.wait_for(wire.read(), 60))
+        finally:
+            with contextlib.suppress(OSError):
+                wire.close()
+
+    def _send(self, wire: Wire, packet_id: int, payload: bytes, dup: int = 0) -> None:
+        body = text(f"t/{self.client_id}") + packet_id.to_bytes(2, "big") + payload
+        wire.write(packet(0x30 | dup | self.qos << 1, body))
+
+    def _answer(self, wire: Wire, first: int, body: bytes) -> None:
+        packet_id = int.from_bytes(body[:2], "big")
+        if first in (0x40, 0x50):
+            if not self._unfinished or self._unfinished[0][0] != packet_id:
+                self.disorder += 1
+                return
+            _, payload = self._unfinished.popleft()
+            self.acknowledged.append(payload)
+            if first == 0x50:
+                self._released.append(packet_id)
+                wire.write(packet(0x62, packet_id.to_bytes(2, "big")))
+        elif first == 0x70:
+            with contextlib.suppress(ValueError):
+                self._released.remove(packet_id)

@@ -1,0 +1,121 @@
+"""Broker and gateway as processes of their own, to be killed and started again on the same folder and ports."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from broker.client import Admin, Settings
+from broker.client.errors import ClientError
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Process:
+    """One `python -m …` with its log in the folder."""
+
+    def __init__(self, module: str, folder: Path, environ: dict[str, str]) -> None:
+        self.module = module
+        self.log = folder / f"{module}.log"
+        self._environ = environ
+        self._process: subprocess.Popen[bytes] | None = None
+        self._began = 0
+
+    def start(self, *, ready: bool = True, timeout: float = 30.0) -> None:
+        self._began = self.log.stat().st_size if self.log.exists() else 0
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-u", "-m", self.module], cwd=ROOT, env=self._environ, stdout=log, stderr=log
+            )
+        if ready:
+            self.wait_ready(timeout)
+
+    def wait_ready(self, timeout: float = 30.0) -> None:
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            assert self._process is not None
+            if b"ready" in self.since_start():
+                return
+            if self._process.poll() is not None:
+                break
+            time.sleep(0.02)
+        raise AssertionError(f"{self.module} did not get ready:\n{self.since_start().decode()}")
+
+    def since_start(self) -> bytes:
+        return self.log.read_bytes()[self._began :]
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def stop(self, timeout: float = 15.0) -> int:
+        """SIGTERM; the exit status."""
+        if self._process is None:
+            return 0
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            status = self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"{self.module} did not stop") from None
+        self._process = None
+        return status
+
+
+class Stack:
+    """A broker and a gateway on one data folder. The gateway's port stays the same over restarts."""
+
+    def __init__(self, folder: Path, **environ: str) -> None:
+        self.folder = folder
+        self.port = free_port()
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
+        self.environ = inherited | {
+            "SLUICE_DATA": str(folder / "data"),
+            "SLUICE_BROKER_LISTENERS": f"PLAINTEXT://127.0.0.1:{free_port()}",
+            "SLUICE_MQTT_LISTENERS": f"mqtt://127.0.0.1:{self.port}",
+            "SLUICE_GATEWAY_NAME": "gateway-under-test",
+            **environ,
+        }
+        self.broker = Process("broker", folder, self.environ)
+        self.gateway = Process("gateway", folder, self.environ)
+
+    def start(self) -> Stack:
+        self.broker.start()
+        self.gateway.start()
+        return self
+
+    def stop(self) -> None:
+        self.gateway.kill()
+        self.broker.kill()
+
+    @property
+    def cluster(self) -> Settings:
+        """How the tests themselves reach the broker: as the internal super-user."""
+        return Settings.from_env(self.environ)
+
+    def admin(self) -> Admin:
+        deadline = time.monotonic() + 20
+        while True:
+            admin = Admin(self.cluster)
+            try:
+                admin.cluster()
+                return admin
+            except ClientError:
+                admin.close()
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)

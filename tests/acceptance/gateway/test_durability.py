@@ -1,0 +1,130 @@
+"""What was acknowledged is in the log, whatever is killed meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from broker.client import Consumer, TopicPartition
+from broker.client.administration.types import At
+from tests.acceptance.gateway.device import Publisher
+from tests.acceptance.gateway.stack import Stack
+
+PARTITIONS = 64
+TOPIC = "mqtt.messages"
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[Stack]:
+    made = Stack(tmp_path)
+    made.broker.start()
+    with made.admin() as admin:
+        admin.create_topic(TOPIC, PARTITIONS)
+    made.gateway.start()
+    yield made
+    made.stop()
+
+
+def read_all(stack: Stack) -> dict[tuple[int, int], bytes]:
+    """(partition, offset) → value of everything in the topic, read committed."""
+    partitions = [TopicPartition(TOPIC, index) for index in range(PARTITIONS)]
+    with stack.admin() as admin:
+        ends = {key: found.offset for key, found in admin.offsets(partitions, At.LATEST, committed_only=True).items()}
+    consumer = Consumer(stack.cluster, overrides={"enable.partition.eof": True})
+    consumer.assign(dict.fromkeys(partitions, 0))
+    found: dict[tuple[int, int], bytes] = {}
+    reached = {key: 0 for key, end in ends.items() if end}
+    deadline = time.monotonic() + 60
+    while any(reached[key] < ends[key] for key in reached):
+        assert time.monotonic() < deadline, "the log could not be read to its end"
+        for record in consumer.poll(2000, 0.2):
+            found[record.partition, record.offset] = record.value or b""
+            reached[record.origin] = record.offset + 1
+        for key, end in consumer.ends.items():
+            if key in reached:
+                reached[key] = max(reached[key], end)
+    consumer.close()
+    return found
+
+
+async def publish_while(stack: Stack, publishers: list[Publisher], disturb: list[str], seconds: float) -> None:
+    """Let the devices publish, and kill and restart these processes meanwhile, evenly spread."""
+    tasks = [asyncio.create_task(each.run()) for each in publishers]
+    for name in disturb:
+        await asyncio.sleep(seconds / (len(disturb) + 1))
+        process = stack.broker if name == "broker" else stack.gateway
+        await asyncio.to_thread(process.kill)
+        await asyncio.to_thread(process.start)
+    await asyncio.sleep(seconds / (len(disturb) + 1))
+    for each in publishers:
+        each.stopping = True
+    await asyncio.wait_for(asyncio.gather(*tasks), 90)
+
+
+def check(stack: Stack, publishers: list[Publisher]) -> dict[tuple[int, int], bytes]:
+    first, second = read_all(stack), read_all(stack)
+    assert first == second
+    stored = set(first.values())
+    missing = [payload for each in publishers for payload in each.acknowledged if payload not in stored]
+    assert missing == []
+    assert [each.disorder for each in publishers] == [0] * len(publishers)
+    return first
+
+
+async def test_every_acknowledged_message_survives_kill_9_of_broker_and_gateway(stack: Stack) -> None:
+    publishers = [Publisher(stack.port, f"device-{number}") for number in range(24)]
+    await publish_while(stack, publishers, ["broker", "gateway"], 6.0)
+    assert all(each.connections >= 2 for each in publishers), "the gateway's end was not noticed"
+    assert sum(len(each.acknowledged) for each in publishers) > 1000
+    check(stack, publishers)
+
+
+async def test_while_the_broker_is_away_nothing_is_acknowledged_and_afterwards_everything_is(stack: Stack) -> None:
+    publishers = [Publisher(stack.port, f"device-{number}") for number in range(8)]
+    tasks = [asyncio.create_task(each.run()) for each in publishers]
+    await asyncio.sleep(1)
+    await asyncio.to_thread(stack.broker.kill)
+    await asyncio.sleep(0.5)
+    before = sum(len(each.acknowledged) for each in publishers)
+    await asyncio.sleep(4)
+    assert sum(len(each.acknowledged) for each in publishers) == before
+    connections = [each.connections for each in publishers]
+    await asyncio.to_thread(stack.broker.start)
+    async with asyncio.timeout(30):
+        while sum(len(each.acknowledged) for each in publishers) < before + 1000:  # noqa: ASYNC110  # polled
+            await asyncio.sleep(0.05)
+    for each in publishers:
+        each.stopping = True
+    await asyncio.wait_for(asyncio.gather(*tasks), 60)
+    assert sum(len(each.acknowledged) for each in publishers) >= before + 1000
+    assert [each.connections for each in publishers] == connections, "devices were disconnected"
+    found = check(stack, publishers)
+    payloads = list(found.values())
+    assert len(payloads) == len(set(payloads)), "a message was stored twice though no device sent it twice"
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("qos", [1, 2])
+async def test_of_100_000_acknowledged_messages_none_is_absent_however_often_processes_die(
+    stack: Stack, qos: int
+) -> None:
+    publishers = [Publisher(stack.port, f"device-{number}", qos=qos, clean=qos == 1) for number in range(24)]
+    total = int(os.environ.get("TORTURE_MESSAGES", "100000"))
+    tasks = [asyncio.create_task(each.run(total // 24 + 1)) for each in publishers]
+    dice = random.Random(7)
+    while not all(task.done() for task in tasks):
+        await asyncio.sleep(dice.uniform(0.5, 2.0))
+        process = dice.choice([stack.broker, stack.gateway])
+        await asyncio.to_thread(process.kill)
+        await asyncio.to_thread(process.start)
+    await asyncio.gather(*tasks)
+    found = check(stack, publishers)
+    if qos == 2:
+        payloads = list(found.values())
+        assert len(payloads) == len(set(payloads))

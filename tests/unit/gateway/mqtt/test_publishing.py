@@ -1,0 +1,416 @@
+"""Devices publish: items to the engine, acknowledgements in order, limits."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from gateway.ports import Limits, NotAcknowledged, PublishItem, Receipt, Refused, Session
+from tests.fakes.gateway_engine import MemoryEngine, Rules
+from tests.fakes.mqtt_device import DISCONNECT, PINGREQ, Device, ack, connect, packet, publish, text
+
+
+class ByTheBatch(MemoryEngine):
+    """Every publish gets a receipt of its own; the test settles them in any order."""
+
+    def __init__(self, rules: Rules | None = None) -> None:
+        super().__init__(rules)
+        self.receipts: list[Receipt[Any]] = []
+        self.batches: list[int] = []
+
+    def publish(self, session: Session, items: Sequence[PublishItem]) -> Receipt[Any]:
+        super().publish(session, items)
+        self.batches.append(len(items))
+        self.receipts.append(Receipt())
+        return self.receipts[-1]
+
+
+@pytest.mark.parametrize("version", [3, 4, 5])
+def test_nothing_is_acknowledged_before_it_is_durable(version: int) -> None:
+    device = Device(manual=True).connected(version=version)
+    properties = b"" if version == 5 else None
+    device.send(publish("a", b"x", qos=1, packet_id=7, properties=properties))
+    assert device.received() == []
+    device.engine.settle_all()
+    assert device.received() == [(0x40, b"\x00\x07")]
+
+
+def test_a_read_full_of_messages_is_one_call_and_one_write() -> None:
+    engine = ByTheBatch()
+    device = Device(engine).connected()
+    device.send(b"".join(publish("a", b"x", qos=1, packet_id=n) for n in range(1, 101)))
+    assert engine.batches == [100]
+    device.link.writes.clear()
+    engine.receipts[0].settle()
+    assert len(device.link.writes) == 1
+    assert [int.from_bytes(body, "big") for _, body in device.received()] == list(range(1, 101))
+
+
+def test_acknowledgements_keep_publish_order_however_the_receipts_settle() -> None:
+    engine = ByTheBatch()
+    device = Device(engine).connected()
+    chance = random.Random(4)
+    sent = []
+    for number in range(1, 301):
+        qos = chance.choice([1, 1, 2])
+        sent.append((0x40 if qos == 1 else 0x50, number))
+        device.send(publish(f"t/{number % 5}", b"x", qos=qos, packet_id=number))
+    order = list(engine.receipts)
+    chance.shuffle(order)
+    for receipt in order:
+        receipt.settle()
+    assert [(first, int.from_bytes(body, "big")) for first, body in device.received()] == sent
+
+
+def test_a_refused_message_waits_its_turn_among_the_acknowledgements() -> None:
+    engine = ByTheBatch(Rules(deny_publish=["secret/#"]))
+    device = Device(engine).connected(version=5)
+    device.send(publish("a", b"x", qos=1, packet_id=1, properties=b""))
+    device.send(publish("secret/a", b"x", qos=1, packet_id=2, properties=b""))
+    device.send(publish("a", b"x", qos=1, packet_id=3, properties=b""))
+    assert device.received() == []
+    engine.receipts[1].settle()
+    engine.receipts[0].settle()
+    assert device.received() == [(0x40, b"\x00\x01"), (0x40, b"\x00\x02\x87"), (0x40, b"\x00\x03")]
+    assert [topic for _, topic, _, _ in engine.published] == ["a", "a"]
+
+
+@pytest.mark.parametrize(("qos", "answer"), [(1, b"\x40\x02\x00\x05"), (2, b"\x50\x02\x00\x05")])
+def test_mqtt_3_acknowledges_what_it_refuses_or_closes(qos: int, answer: bytes) -> None:
+    denying = Rules(deny_publish=["secret"])
+    device = Device(rules=denying).connected().send(publish("secret", b"x", qos=qos, packet_id=5))
+    assert bytes(device.link.out) == answer
+    assert device.session.refused_messages == 1
+    strict = Rules(deny_publish=["secret"], limits=Limits(close_when_denied=True))
+    closing = Device(rules=strict).connected().send(publish("secret", b"x", qos=qos, packet_id=5))
+    assert closing.link.closed and not closing.link.out
+    assert not device.engine.published and not closing.engine.published
+
+
+def test_an_unknown_outcome_closes_without_an_acknowledgement_after_those_that_are_known() -> None:
+    engine = ByTheBatch()
+    device = Device(engine).connected()
+    other = Device(engine).connected("d2")
+    for number in (1, 2, 3):
+        device.send(publish("a", b"x", qos=1, packet_id=number))
+    engine.receipts[0].settle()
+    engine.receipts[1].fail(NotAcknowledged("the log is gone"))
+    engine.receipts[2].settle()
+    assert device.received() == [(0x40, b"\x00\x01")]
+    assert device.link.closed
+    assert not other.link.closed
+
+
+def test_one_doubtful_session_does_not_spoil_a_shared_receipt() -> None:
+    class Shared(MemoryEngine):
+        shared: Receipt[Any] = Receipt()
+
+        def publish(self, session: Session, items: Sequence[PublishItem]) -> Receipt[Any]:
+            return self.shared
+
+    engine = Shared()
+    devices = [Device(engine).connected(f"d{number}") for number in range(3)]
+    for device in devices:
+        device.send(publish("a", b"x", qos=1, packet_id=1))
+        device.send(publish("a", b"y", qos=1, packet_id=2))
+    engine.shared.doubt(devices[1].session)
+    engine.shared.settle()
+    assert [len(device.received()) for device in devices] == [2, 0, 2]
+    assert [device.link.closed for device in devices] == [False, True, False]
+
+
+def test_a_refused_batch_says_why_to_mqtt_5() -> None:
+    engine = ByTheBatch()
+    device = Device(engine).connected(version=5).send(publish("a", b"x", qos=1, properties=b""))
+    engine.receipts[0].fail(Refused(0x97, "disk full"))
+    [(first, body)] = device.received()
+    assert (first, body[0]) == (0xE0, 0x97)
+
+
+# -- QoS 2 -------------------------------------------------------------------------------------------------------
+
+
+def test_qos_2_is_published_once_however_often_it_is_sent() -> None:
+    device = Device(manual=True).connected()
+    device.send(publish("a", b"x", qos=2, packet_id=9))
+    device.send(publish("a", b"x", qos=2, packet_id=9, dup=True))
+    assert device.received() == []
+    device.engine.settle_all()
+    assert device.received() == [(0x50, b"\x00\x09"), (0x50, b"\x00\x09")]
+    assert len(device.engine.published) == 1
+    device.send(ack(0x62, 9))
+    assert device.received() == [], "PUBCOMP waits for the removal to be durable"
+    device.engine.settle_all()
+    assert device.received() == [(0x70, b"\x00\x09")]
+    assert device.engine.released == [("d1", 9)]
+    device.send(publish("a", b"y", qos=2, packet_id=9))
+    device.engine.settle_all()
+    assert len(device.engine.published) == 2
+
+
+def test_qos_2_twice_in_one_read_is_still_one_message() -> None:
+    device = Device().connected()
+    device.send(publish("a", b"x", qos=2, packet_id=9) + publish("a", b"x", qos=2, packet_id=9, dup=True))
+    assert [first for first, _ in device.received()] == [0x50, 0x50]
+    assert len(device.engine.published) == 1
+
+
+def test_a_qos_2_packet_id_outlives_the_connection() -> None:
+    engine = MemoryEngine()
+    Device(engine).connected(clean=False).send(publish("a", b"x", qos=2, packet_id=9)).session.lost("gone")
+    again = Device(engine).connected(clean=False)
+    again.send(publish("a", b"x", qos=2, packet_id=9, dup=True))
+    assert again.received() == [(0x50, b"\x00\x09")]
+    assert len(engine.published) == 1
+    again.send(ack(0x62, 9))
+    assert again.received() == [(0x70, b"\x00\x09")]
+
+
+def test_a_pubrel_for_nothing_is_completed_and_mqtt_5_hears_that_nothing_was_there() -> None:
+    assert Device().connected().send(ack(0x62, 4)).received() == [(0x70, b"\x00\x04")]
+    assert Device().connected(version=5).send(ack(0x62, 4)).received() == [(0x70, b"\x00\x04\x92")]
+
+
+def test_a_refused_qos_2_message_in_mqtt_3_runs_through_its_exchange() -> None:
+    device = Device(rules=Rules(deny_publish=["#"])).connected()
+    device.send(publish("a", b"x", qos=2, packet_id=3), ack(0x62, 3))
+    assert device.received() == [(0x50, b"\x00\x03"), (0x70, b"\x00\x03")]
+
+
+# -- limits ------------------------------------------------------------------------------------------------------
+
+
+def test_mqtt_5_may_not_exceed_the_receive_maximum_it_was_told() -> None:
+    engine = ByTheBatch(Rules(limits=Limits(in_flight=3)))
+    device = Device(engine).connected(version=5)
+    for number in (1, 2, 3):
+        device.send(publish("a", b"", qos=1, packet_id=number, properties=b""))
+    assert not device.link.closed and device.link.reading
+    device.send(publish("a", b"", qos=2, packet_id=4, properties=b""))
+    assert device.link.closed
+    assert device.received()[-1][1][0] == 0x93
+    assert len(engine.published) == 3
+
+
+def test_an_acknowledged_message_makes_room_under_the_receive_maximum() -> None:
+    device = Device(rules=Rules(limits=Limits(in_flight=2))).connected(version=5)
+    for number in range(1, 20):
+        device.send(publish("a", b"", qos=1, packet_id=number, properties=b""))
+    assert not device.link.closed
+    device.send(publish("a", b"", qos=2, packet_id=30, properties=b""))
+    device.send(publish("a", b"", qos=2, packet_id=31, properties=b""))
+    assert not device.link.closed
+    device.send(publish("a", b"", qos=2, packet_id=32, properties=b""))
+    assert device.link.closed
+
+
+def test_mqtt_3_is_not_read_from_while_over_its_limit() -> None:
+    engine = ByTheBatch(Rules(limits=Limits(in_flight=4)))
+    device = Device(engine).connected()
+    for number in range(1, 5):
+        device.send(publish("a", b"", qos=1, packet_id=number))
+    assert not device.link.reading
+    device.send(publish("a", b"late", qos=1, packet_id=5) + PINGREQ)
+    assert len(engine.published) == 4, "what was read meanwhile waits"
+    for receipt in engine.receipts[:2]:
+        receipt.settle()
+    assert len(engine.published) == 5
+    assert device.link.reading or len(engine.published) == 5
+    for receipt in engine.receipts[2:]:
+        receipt.settle()
+    assert device.link.reading
+    assert [first for first, _ in device.received()].count(0x40) == 5
+
+
+def test_a_device_over_its_rate_is_held_until_it_has_made_up_for_it() -> None:
+    device = Device(rules=Rules(limits=Limits(messages_rate=10))).connected()
+    device.send(b"".join(publish("a", b"x") for _ in range(30)))
+    assert not device.link.reading
+    assert device.link.wakes == [pytest.approx(2.0)]
+    device.send(publish("a", b"later"))
+    assert len(device.engine.published) == 30
+    device.moment.monotonic += 2.0
+    device.session.rate_recovered()
+    assert len(device.engine.published) == 31
+
+
+def test_bytes_have_a_rate_too() -> None:
+    device = Device(rules=Rules(limits=Limits(bytes_rate=1000))).connected()
+    device.send(publish("a", b"x" * 900))
+    assert device.link.reading
+    device.send(publish("a", b"x" * 900))
+    assert device.link.wakes == [pytest.approx(0.8)]
+
+
+def test_nobody_is_read_from_while_commits_fall_behind() -> None:
+    device = Device().connected()
+    device.engine.congested = True
+    device.send(publish("a", b"x"))
+    assert not device.link.reading
+    device.engine.congested = False
+    device.session.decongest()
+    assert device.link.reading
+
+
+def test_a_peer_held_by_us_is_not_closed_for_its_silence() -> None:
+    device = Device(manual=True, rules=Rules(limits=Limits(in_flight=1))).connected(keep_alive=1)
+    device.send(publish("a", b"", qos=1))
+    device.pass_time(60)
+    assert not device.link.closed
+    device.engine.settle_all()
+    device.pass_time(2)
+    assert device.link.closed
+
+
+def test_a_packet_larger_than_allowed_is_refused_by_its_header() -> None:
+    limits = Rules(limits=Limits(packet_size=100))
+    device = Device(rules=limits).connected(version=5).send(b"\x30\x65\x00")
+    assert device.received()[-1][1][0] == 0x95
+    fits = Device(rules=limits).connected().send(publish("a", b"x" * 97))
+    assert len(fits.engine.published) == 1
+
+
+def test_a_large_packet_that_drips_in_is_copied_a_few_times_only() -> None:
+    device = Device().connected()
+    data = publish("a", b"x" * 500_000)
+    for start in range(0, len(data), 100):
+        device.send(data[start : start + 100])
+    assert len(device.engine.published[0][2]) == 500_000
+
+
+# -- form --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        packet(0x30),
+        packet(0x30, b"\x00"),
+        packet(0x30, b"\x00\x05abc"),
+        packet(0x32, text("a")),
+        packet(0x32, text("a") + b"\x01"),
+        packet(0x32, text("a") + b"\x00\x00"),
+        packet(0x36, text("a") + b"\x00\x01"),
+        packet(0x38, text("a")),
+        publish(b"a\x00b"),
+        publish(b"a\xffb"),
+        publish(b"\xed\xa0\x80"),  # a surrogate
+        publish("a/+/b"),
+        publish("#"),
+        publish(""),
+        publish("/".join("x" * 300)),
+    ],
+)
+def test_a_malformed_publish_closes_and_nothing_of_it_is_stored(sent: bytes) -> None:
+    device = Device().connected().send(sent)
+    assert device.link.closed
+    assert not device.engine.published
+    assert device.session.blamed
+
+
+def test_what_came_before_a_malformed_frame_counts_in_its_order() -> None:
+    device = Device().connected()
+    device.send(publish("a", b"1") + PINGREQ + publish("a", b"2") + b"\x36\x05\x00\x01a\x00\x01" + publish("a", b"3"))
+    assert [payload for _, _, payload, _ in device.engine.published] == [b"1", b"2"]
+    assert device.link.closed
+
+
+@pytest.mark.parametrize(
+    ("properties", "code"),
+    [
+        (b"\x23\x00\x00", 0x82),  # alias 0
+        (b"\x23\x00\x0b", 0x94),  # beyond the maximum
+        (b"\x0b\x01", 0x82),  # subscription identifier from a client
+        (b"\x01\x02", 0x82),  # payload format 2
+        (b"\x01\x00\x01\x00", 0x82),  # twice
+        (b"\x7f\x00", 0x81),  # no such property
+        (b"\x11\x00\x00\x00\x01", 0x82),  # not of this packet
+        (b"\x08" + text("a/+"), 0x82),  # response topic with a wildcard
+        (b"\x03\x00\x05ab", 0x81),  # cut short
+    ],
+)
+def test_properties_out_of_place_end_the_connection_with_their_code(properties: bytes, code: int) -> None:
+    device = Device().connected(version=5).send(publish("a", b"x", properties=properties))
+    assert device.received()[-1][1][0] == code
+    assert not device.engine.published
+
+
+def test_a_payload_that_is_not_the_utf_8_it_claims_is_refused() -> None:
+    device = Device().connected(version=5).send(publish("a", b"\xff", properties=b"\x01\x01"))
+    assert device.received()[-1][1][0] == 0x99
+
+
+def test_a_topic_alias_stands_for_its_topic_until_it_gets_another() -> None:
+    device = Device().connected(version=5)
+    alias = b"\x23\x00\x01"
+    device.send(
+        publish("first", b"1", properties=alias),
+        publish("", b"2", properties=alias),
+        publish("second", b"3", properties=alias) + publish("", b"4", properties=alias),
+    )
+    assert [topic for _, topic, _, _ in device.engine.published] == ["first", "first", "second", "second"]
+
+
+def test_a_topic_alias_never_set_is_a_protocol_error() -> None:
+    device = Device().connected(version=5).send(publish("", b"x", properties=b"\x23\x00\x01"))
+    assert device.received()[-1][1][0] == 0x82
+
+
+def test_aliases_end_with_the_connection() -> None:
+    engine = MemoryEngine()
+    Device(engine).connected(version=5, properties=b"\x11\xff\xff\xff\xff").send(
+        publish("a", b"1", properties=b"\x23\x00\x01")
+    ).session.lost("gone")
+    again = Device(engine).connected(version=5, clean=False)
+    again.send(publish("", b"2", properties=b"\x23\x00\x01"))
+    assert again.link.closed
+
+
+def test_a_topic_is_authorised_once_until_the_rules_change() -> None:
+    class Counting(MemoryEngine):
+        asked = 0
+
+        def target(self, session: Session, topic: str) -> Any:
+            self.asked += 1
+            return super().target(session, topic)
+
+    engine = Counting()
+    device = Device(engine).connected()
+    for _ in range(5):
+        device.send(publish("a", b"x"))
+    assert engine.asked == 1
+    engine.rules.deny_publish.append("a")
+    engine.epoch += 1
+    device.send(publish("a", b"x"))
+    assert engine.asked == 2
+    assert len(engine.published) == 5
+
+
+def test_many_topics_do_not_grow_the_cache_without_bound() -> None:
+    device = Device().connected()
+    for number in range(2000):
+        device.send(publish(f"t/{number}", b""))
+    assert len(device.session._targets or {}) <= 512
+
+
+def test_the_run_before_a_disconnect_is_published_and_nothing_after_it() -> None:
+    device = Device().connected()
+    device.send(publish("a", b"1") + DISCONNECT + publish("a", b"2"))
+    assert [payload for _, _, payload, _ in device.engine.published] == [b"1"]
+    assert device.link.closed
+
+
+def test_a_dead_session_hears_of_no_receipt() -> None:
+    engine = ByTheBatch()
+    device = Device(engine).connected().send(publish("a", b"x", qos=1))
+    device.session.lost("gone")
+    engine.receipts[0].settle()
+    assert device.received() == []
+
+
+def test_connects_first_bytes_and_publish_in_one_read_work() -> None:
+    device = Device().send(connect(version=5) + publish("a", b"x", qos=1, properties=b""))
+    assert [first for first, _ in device.received()] == [0x20, 0x40]

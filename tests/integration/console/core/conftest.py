@@ -20,7 +20,7 @@ from console.accounts.models import User
 from console.accounts.permissions import Role
 from console.snapshot import Picture, held
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 TRIGGERS = {
     f"audit_entry_no_{verb.lower()}": f"BEFORE {verb} ON audit_entry "
     "BEGIN SELECT RAISE(ABORT, 'audit entries are append-only'); END"

@@ -24,6 +24,7 @@ from enum import IntEnum
 
 CLUSTER_NAME = "kafka-cluster"
 WILDCARD = "*"
+ANY_NAME = "hardcode"
 ANY_USER = "User:*"
 INTERNAL_PREFIX = "__"
 
@@ -196,15 +197,27 @@ def authorize_by_resource_type(
 ) -> bool:
     """Whether there is at least one resource of the type on which the peer may do the operation (KIP-679).
 
-    An ALLOW counts unless a DENY covers everything it allows: the same literal, a prefix of it, or `*`.
+    An ALLOW counts unless a DENY covers everything it allows: the same literal, a prefix of it, or `*`. As in Kafka,
+    what a resource of the name "hardcode" would be granted is granted first: that is how super-users, rules for `*`
+    with what they imply, and `allow_if_no_acl` come in.
     """
-    if principal in super_users:
+    rules = list(acls)
+    if authorize(
+        rules,
+        principal=principal,
+        host=host,
+        operation=operation,
+        resource_type=resource_type,
+        name=ANY_NAME,
+        super_users=super_users,
+        allow_if_no_acl=allow_if_no_acl,
+    ).allowed:
         return True
     deny_literals: set[str] = set()
     deny_prefixes: set[str] = set()
     allow_literals: set[str] = set()
     allow_prefixes: set[str] = set()
-    for acl in acls:
+    for acl in rules:
         if acl.resource_type != resource_type or not acl.speaks_of(principal, host):
             continue
         if acl.operation not in (operation, Operation.ALL):
@@ -220,9 +233,7 @@ def authorize_by_resource_type(
         return True
     if any(not _has_prefix_in(name, deny_prefixes) for name in allow_prefixes):
         return True
-    if any(name not in deny_literals and not _has_prefix_in(name, deny_prefixes) for name in allow_literals):
-        return True
-    return allow_if_no_acl and not (deny_literals or deny_prefixes)
+    return any(name not in deny_literals and not _has_prefix_in(name, deny_prefixes) for name in allow_literals)
 
 
 def _has_prefix_in(name: str, prefixes: set[str]) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from broker.api.cluster import advertised_address
 from broker.api.failures import error_of
 from broker.api.produce import WRITE_PROTECTED
 from broker.api.registry import Broker, Context, handles
@@ -94,7 +95,9 @@ def _static_values(ctx: Context) -> dict[str, str]:
     """Broker configs as the environment set them."""
     config = ctx.broker.config
     shown = [listener for listener in config.listeners if not listener.internal]
+    host, port = advertised_address(ctx)
     return {
+        "advertised.listeners": f"{ctx.listener.name}://{host}:{port}",
         "auto.create.topics.enable": str(config.auto_create_topics).lower(),
         "broker.id": str(ctx.broker.node_id),
         "node.id": str(ctx.broker.node_id),

@@ -13,6 +13,7 @@ from typing import Any
 
 from broker.api.registry import Context, handles
 from broker.cluster.acls import OPERATIONS_OF, Operation, ResourceType
+from broker.groups.coordinator import GroupCoordinator
 from broker.groups.directory import Described
 from broker.wire import codec
 from broker.wire.errors import ErrorCode
@@ -100,11 +101,15 @@ def delete_groups(ctx: Context, header: RequestHeader, request: Any) -> Any:
     def refused(error: ErrorCode) -> Any:
         return shape([error] * len(names))
 
+    def delete(coordinator: GroupCoordinator, now: int) -> list[ErrorCode]:
+        errors = []
+        for name in names:
+            shared = coordinator.share_group(name) is not None
+            error = coordinator.delete_group(name, now) if name in allowed else ErrorCode.GROUP_AUTHORIZATION_FAILED
+            if shared and error is ErrorCode.NONE:
+                ctx.broker.shares.step(lambda shares, at, n=name: shares.forget(shares.places(n), at))
+            errors.append(error)
+        return errors
+
     allowed = {n for n in names if ctx.allows(Operation.DELETE, ResourceType.GROUP, n)}
-    return ctx.broker.groups.ask(
-        lambda coordinator, now: [
-            coordinator.delete_group(n, now) if n in allowed else ErrorCode.GROUP_AUTHORIZATION_FAILED for n in names
-        ],
-        shape,
-        refused,
-    )
+    return ctx.broker.groups.ask(delete, shape, refused)

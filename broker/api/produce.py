@@ -31,6 +31,15 @@ WRITE_PROTECTED = frozenset(("__sluice_metadata", "__consumer_offsets", "__trans
 """Logs the broker itself keeps its state in: nobody else writes there."""
 
 
+COMPRESSIONS = {
+    "uncompressed": batch.Compression.NONE,
+    "gzip": batch.Compression.GZIP,
+    "snappy": batch.Compression.SNAPPY,
+    "lz4": batch.Compression.LZ4,
+    "zstd": batch.Compression.ZSTD,
+}
+
+
 class Refused(Exception):
     """A partition's batches can't be taken; carries the code and the words for the client."""
 
@@ -195,6 +204,9 @@ class _Produce:
             raise Refused(ErrorCode.INVALID_RECORD, "Transactional records need a transactional id")
         if one.compression == batch.Compression.ZSTD and self._header.api_version < 7:
             raise Refused(ErrorCode.UNSUPPORTED_COMPRESSION_TYPE)
+        wanted = partition.config.compression_type
+        if wanted != "producer" and one.compression != COMPRESSIONS[wanted]:
+            return batch.split(_recompressed(one, COMPRESSIONS[wanted]))
         return batches
 
     def _answer(self, answers: list[Any], position: int, size: int) -> Any:
@@ -239,6 +251,19 @@ class _Produce:
 
 def _failure(index: int, code: ErrorCode, message: str | None) -> Any:
     return PartitionAnswer(index=index, error_code=code, base_offset=-1, error_message=message)
+
+
+def _recompressed(one: batch.Batch, compression: batch.Compression) -> bytes:
+    """The batch in the topic's codec (`compression.type`)."""
+    return batch.build(
+        batch.records(one),
+        base_offset=one.base_offset,
+        compression=compression,
+        producer_id=one.producer_id,
+        producer_epoch=one.producer_epoch,
+        base_sequence=one.base_sequence,
+        transactional=one.transactional,
+    )
 
 
 def _producer(records: memoryview) -> tuple[int, int]:

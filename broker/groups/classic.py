@@ -36,7 +36,7 @@ class ClassicGroup:
         self,
         group_id: str,
         *,
-        settings: ClassicSettings,
+        settings: Callable[[], ClassicSettings],
         deadlines: Deadlines[tuple[str, ...]],
         write: Callable[[Snapshot, int], None],
         new_id: Callable[[], str],
@@ -160,7 +160,7 @@ class ClassicGroup:
         return self._admit(call, member_id, now)
 
     def _full(self) -> bool:
-        return len(self.members) >= self._settings.max_size
+        return len(self.members) >= self._settings().max_size
 
     def _agrees(self, call: Join) -> bool:
         if not call.protocol_type or not call.protocols:
@@ -193,7 +193,7 @@ class ClassicGroup:
         self._newcomers = True
         reply = self._park_join(member, now)
         # KIP-394's sibling: a client that dies in mid-join is not waited for until the end of days.
-        self._deadlines.set((self.id, "new", member_id), now + self._settings.new_member_join_timeout_ms)
+        self._deadlines.set((self.id, "new", member_id), now + self._settings().new_member_join_timeout_ms)
         self._prepare(now)
         return reply
 
@@ -289,8 +289,8 @@ class ClassicGroup:
         self._unsynced.clear()
         self._enter(State.PREPARING, now)
         timeout = self._rebalance_timeout()
-        if was_empty and self._settings.initial_rebalance_delay_ms > 0:
-            delay = min(self._settings.initial_rebalance_delay_ms, timeout)
+        if was_empty and self._settings().initial_rebalance_delay_ms > 0:
+            delay = min(self._settings().initial_rebalance_delay_ms, timeout)
             self._delay_left = max(timeout - delay, 0)
             self._newcomers = False
             self._deadlines.set((self.id, "delay"), now + delay)
@@ -501,7 +501,7 @@ class ClassicGroup:
         """A deadline set by this group has come."""
         if kind == "delay":
             if self._newcomers and self._delay_left > 0:
-                delay = min(self._settings.initial_rebalance_delay_ms, self._delay_left)
+                delay = min(self._settings().initial_rebalance_delay_ms, self._delay_left)
                 self._delay_left -= delay
                 self._newcomers = False
                 self._deadlines.set((self.id, "delay"), now + delay)

@@ -10,6 +10,7 @@ from broker.groups.classic_calls import Join, Joined, Leaver, Sync, Synced
 from broker.groups.consumer import ConsumerGroup
 from broker.groups.ports import Reply
 from broker.groups.records import classic_record
+from broker.groups.share import ShareGroup
 from broker.groups.table import GroupTable
 from broker.wire.errors import ErrorCode
 
@@ -19,12 +20,10 @@ class ClassicDoor(GroupTable):
 
     def join(self, call: Join, now: int) -> Reply[Joined]:
         """JoinGroup."""
-        error = ErrorCode.NONE
+        error, limits = ErrorCode.NONE, self.settings.classic()
         if not call.group_id:
             error = ErrorCode.INVALID_GROUP_ID
-        elif not (
-            self._classic.min_session_timeout_ms <= call.session_timeout_ms <= self._classic.max_session_timeout_ms
-        ):
+        elif not limits.min_session_timeout_ms <= call.session_timeout_ms <= limits.max_session_timeout_ms:
             error = ErrorCode.INVALID_SESSION_TIMEOUT
         elif call.group_id not in self._groups and call.member_id:
             error = ErrorCode.UNKNOWN_MEMBER_ID
@@ -35,6 +34,8 @@ class ClassicDoor(GroupTable):
             if not group.is_empty:
                 return Reply(classic_face.join(group, call, self._new_id, now))
             group = self._made_classic(group, now)
+        if isinstance(group, ShareGroup):
+            return Reply(Joined(error=ErrorCode.INCONSISTENT_GROUP_PROTOCOL, member_id=call.member_id))
         return group.join(call, now)
 
     def _made_classic(self, empty: ConsumerGroup, now: int) -> ClassicGroup:
@@ -52,7 +53,7 @@ class ClassicDoor(GroupTable):
         if not call.group_id:
             return Reply(Synced(error=ErrorCode.INVALID_GROUP_ID))
         group = self._groups.get(call.group_id)
-        if group is None:
+        if group is None or isinstance(group, ShareGroup):
             return Reply(Synced(error=ErrorCode.UNKNOWN_MEMBER_ID))
         if isinstance(group, ConsumerGroup):
             return Reply(classic_face.sync(group, call, now))
@@ -63,7 +64,7 @@ class ClassicDoor(GroupTable):
         if not group_id:
             return ErrorCode.INVALID_GROUP_ID
         group = self._groups.get(group_id)
-        if group is None:
+        if group is None or isinstance(group, ShareGroup):
             return ErrorCode.UNKNOWN_MEMBER_ID
         if isinstance(group, ConsumerGroup):
             return classic_face.heartbeat(group, member_id, instance_id, generation, now)
@@ -76,7 +77,7 @@ class ClassicDoor(GroupTable):
         if not group_id:
             return ErrorCode.INVALID_GROUP_ID, ()
         group = self._groups.get(group_id)
-        if group is None:
+        if group is None or isinstance(group, ShareGroup):
             return ErrorCode.NONE, tuple((leaver, ErrorCode.UNKNOWN_MEMBER_ID) for leaver in leavers)
         if isinstance(group, ConsumerGroup):
             results = tuple((leaver, classic_face.leave(group, leaver, now)) for leaver in leavers)

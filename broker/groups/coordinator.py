@@ -12,7 +12,8 @@ from broker.groups.admin_door import AdminDoor
 from broker.groups.classic_door import ClassicDoor
 from broker.groups.consumer_door import ConsumerDoor
 from broker.groups.offset_door import OffsetDoor
+from broker.groups.share_door import ShareDoor
 
 
-class GroupCoordinator(ClassicDoor, ConsumerDoor, OffsetDoor, AdminDoor):
+class GroupCoordinator(ClassicDoor, ConsumerDoor, ShareDoor, OffsetDoor, AdminDoor):
     """All groups of this broker, and all calls on them."""

@@ -9,6 +9,7 @@ from broker.groups.classic_state import State
 from broker.groups.consumer import ConsumerGroup
 from broker.groups.directory import FetchedOffset, FetchedOffsets, OffsetCommitCall, OffsetFetchCall
 from broker.groups.ports import StateUnwritable
+from broker.groups.share import ShareGroup
 from broker.groups.subscription import subscribed_topics
 from broker.groups.table import Group, GroupTable
 from broker.wire.errors import ErrorCode
@@ -51,7 +52,7 @@ class OffsetDoor(GroupTable):
         self.offsets.settle(group_id, producer_id, commit=commit, now=now)
 
     def _refuse_metadata(self, call: OffsetCommitCall) -> tuple[ErrorCode, ...]:
-        limit = self._settings.metadata_max_bytes
+        limit = self.settings.groups().metadata_max_bytes
         return tuple(
             ErrorCode.OFFSET_METADATA_TOO_LARGE if len(c.metadata.encode()) > limit else ErrorCode.NONE
             for c in call.commits
@@ -63,6 +64,8 @@ class OffsetDoor(GroupTable):
         group = self._groups.get(call.group_id)
         if group is None:
             return ErrorCode.NONE if call.generation_or_epoch < 0 else ErrorCode.ILLEGAL_GENERATION
+        if isinstance(group, ShareGroup):
+            return ErrorCode.GROUP_ID_NOT_FOUND
         if call.generation_or_epoch < 0 and not call.member_id and group.is_empty:
             return ErrorCode.NONE
         if isinstance(group, ConsumerGroup):
@@ -137,22 +140,22 @@ class OffsetDoor(GroupTable):
     def resume(self, now: int) -> None:
         """Replay is over; retention begins to be looked after."""
         super().resume(now)
-        self._deadlines.set(_RETENTION, now + self._settings.retention_check_ms)
+        self._deadlines.set(_RETENTION, now + self.settings.groups().retention_check_ms)
 
     def tick(self, now: int) -> None:
         """Do what has become due."""
         at = self._deadlines.get(_RETENTION)
         if at is not None and at <= now:
-            self._deadlines.set(_RETENTION, now + self._settings.retention_check_ms)
+            self._deadlines.set(_RETENTION, now + self.settings.groups().retention_check_ms)
             with contextlib.suppress(StateUnwritable):
                 self._expire_offsets(now)
         super().tick(now)
 
     def _expire_offsets(self, now: int) -> None:
         """KIP-211: offsets go once their group has been empty that long, or lost interest in the topic."""
-        before = now - self._settings.retention_ms
+        before = now - self.settings.groups().retention_ms
         for group in list(self._groups.values()):
-            if self.offsets.has_pending(group.id):
+            if self.offsets.has_pending(group.id) or isinstance(group, ShareGroup):
                 continue
             if group.is_empty and (group.protocol_type is None or group.changed_at < before):
                 self.offsets.delete(group.id, self.offsets.expired(group.id, before), now)
@@ -167,6 +170,6 @@ class OffsetDoor(GroupTable):
 
 def subscribed_by(group: Group) -> frozenset[str]:
     """Topics the members of a group of the consumer protocol want."""
-    if isinstance(group, ConsumerGroup):
+    if isinstance(group, ConsumerGroup | ShareGroup):
         return group.subscribed()
     return frozenset(topic for m in group.members.values() for topic in subscribed_topics(m.metadata(group.protocol)))

@@ -48,6 +48,12 @@ class ConfigView:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
 
+    def broker(self) -> Mapping[str, str]:
+        """What is set for the broker; what is set for this node wins over what is set for all."""
+        image = self._broker.metadata.image
+        mine, everybodys = image.configs_of("broker", str(self._broker.node_id)), image.configs_of("broker", "")
+        return {**everybodys, **mine} if mine and everybodys else mine or everybodys
+
     def overrides(self, group_id: str) -> Mapping[str, str]:
         """What is set for the group."""
         return self._broker.metadata.image.configs_of("group", group_id)
@@ -65,9 +71,17 @@ class GroupService(Shell[GroupCoordinator]):
             "groups",
             log,
             lambda: GroupCoordinator(
-                log=log, topics=self.topics, configs=self.configs, new_id=lambda: secrets.token_hex(16)
+                log=log,
+                topics=self.topics,
+                configs=self.configs,
+                new_id=lambda: secrets.token_hex(16),
+                share_member_gone=self._share_member_gone,
             ),
         )
+
+    def _share_member_gone(self, group_id: str, member_id: str) -> None:
+        if self._broker.shares is not None:
+            self._broker.shares.member_gone(group_id, member_id)
 
     def topic_deleted(self, name: str, topic_id: bytes) -> None:
         """A topic is gone, and the offsets in it."""

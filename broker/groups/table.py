@@ -6,7 +6,6 @@ A group id belongs to one kind of group at a time. A group nobody is in changes 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from broker.groups.classic import ClassicGroup
 from broker.groups.classic_calls import ClassicSettings
@@ -15,6 +14,7 @@ from broker.groups.consumer import ConsumerGroup
 from broker.groups.consumer_state import ConsumerSettings, epochs_record, member_record, read_epochs, read_member
 from broker.groups.deadlines import Deadlines
 from broker.groups.directory import GroupSettings
+from broker.groups.live_settings import LiveSettings
 from broker.groups.migration import classic_from_consumer
 from broker.groups.offsets import OffsetBook
 from broker.groups.ports import GroupConfigs, StateLog, StateRecord, StateUnwritable, Topics
@@ -24,16 +24,21 @@ from broker.groups.records import (
     CONSUMER_MEMBER,
     OFFSET,
     PENDING_OFFSET,
+    SHARE_GROUP,
     classic_record,
     read_classic,
     read_key,
     read_offset,
     read_offset_key,
 )
+from broker.groups.share import ShareGroup, ShareSettings, read_share, share_record
 
-Group = ClassicGroup | ConsumerGroup
+Group = ClassicGroup | ConsumerGroup | ShareGroup
 
 RETRY_MS = 1_000
+
+Gone = Callable[[str, str], None]
+"""Told of a share group (by id) whose member (by id) has left or fallen silent."""
 
 
 class GroupTable:
@@ -48,15 +53,15 @@ class GroupTable:
         new_id: Callable[[], str],
         classic: ClassicSettings | None = None,
         consumer: ConsumerSettings | None = None,
+        share: ShareSettings | None = None,
         settings: GroupSettings | None = None,
+        share_member_gone: Gone = lambda group_id, member_id: None,
     ) -> None:
         self._log = log
         self._topics = topics
-        self._configs = configs
         self._new_id = new_id
-        self._classic = classic or ClassicSettings()
-        self._consumer = consumer or ConsumerSettings()
-        self._settings = settings or GroupSettings()
+        self.settings = LiveSettings(configs, classic=classic, consumer=consumer, share=share, groups=settings)
+        self._share_member_gone = share_member_gone
         self._deadlines: Deadlines[tuple[str, ...]] = Deadlines()
         self._groups: dict[str, Group] = {}
         self.offsets = OffsetBook(log)
@@ -76,6 +81,11 @@ class GroupTable:
             self._replay_classic(parts[0], value)
         elif kind == CONSUMER_GROUP:
             self._replay_consumer(parts[0], value)
+        elif kind == SHARE_GROUP:
+            if value is not None:
+                self._new_share(parts[0], 0).epoch = read_share(value)
+            elif isinstance(self._groups.get(parts[0]), ShareGroup):
+                del self._groups[parts[0]]
         elif kind == CONSUMER_MEMBER:
             group_id, member_id = parts
             member = None if value is None else read_member(member_id, value)
@@ -139,7 +149,7 @@ class GroupTable:
     def _new_classic(self, group_id: str, now: int) -> ClassicGroup:
         group = self._groups[group_id] = ClassicGroup(
             group_id,
-            settings=self._classic,
+            settings=self.settings.classic,
             deadlines=self._deadlines,
             write=self._write_classic,
             new_id=self._new_id,
@@ -151,9 +161,21 @@ class GroupTable:
         group = self._groups[group_id] = ConsumerGroup(
             group_id,
             topics=self._topics,
-            settings=lambda: self._consumer_settings(group_id),
+            settings=lambda: self.settings.consumer(group_id),
             deadlines=self._deadlines,
             write=self._log.append,
+            now=now,
+        )
+        return group
+
+    def _new_share(self, group_id: str, now: int) -> ShareGroup:
+        group = self._groups[group_id] = ShareGroup(
+            group_id,
+            topics=self._topics,
+            settings=lambda: self.settings.share(group_id),
+            deadlines=self._deadlines,
+            write=self._log.append,
+            gone=self._share_member_gone,
             now=now,
         )
         return group
@@ -161,22 +183,12 @@ class GroupTable:
     def _write_classic(self, snapshot: Snapshot, now: int) -> None:
         self._log.append([classic_record(snapshot.group_id, snapshot)], now)
 
-    def _consumer_settings(self, group_id: str) -> ConsumerSettings:
-        overrides = self._configs.overrides(group_id)
-        if not overrides:
-            return self._consumer
-        return replace(
-            self._consumer,
-            session_timeout_ms=int(overrides.get("consumer.session.timeout.ms", self._consumer.session_timeout_ms)),
-            heartbeat_interval_ms=int(
-                overrides.get("consumer.heartbeat.interval.ms", self._consumer.heartbeat_interval_ms)
-            ),
-        )
-
     def _tombstones(self, group: Group) -> list[StateRecord]:
         """What makes the log forget the group itself; its offsets are another matter."""
         if isinstance(group, ClassicGroup):
             return [classic_record(group.id, None)]
+        if isinstance(group, ShareGroup):
+            return [share_record(group.id, None)]
         return [epochs_record(group.id, None), *(member_record(group.id, m, None) for m in group.members)]
 
     def _drop(self, group: Group) -> None:

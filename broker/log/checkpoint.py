@@ -4,7 +4,7 @@ File `checkpoint`, format 1: a line `SLUICE-CHECKPOINT 1 <CRC-32C of the rest, 8
 `clean` (nothing needs replay), `journal` {sequence, position}, `partitions`: per partition its topic, id, index,
 folder, `start`, `end` (offsets), `segment` (base of the last segment), `size` (its valid bytes),
 `saved` (entries of its three index files), `epochs`, `gaps`, `cleaned` (compacted up to that
-offset), `producers` (offset of its snapshot file or null).
+offset), `loose` (allowed up to that one), `producers` (offset of its snapshot file or null).
 
 Taking one: capture each dirty partition (between appends, a few at a time: replay passes over what a capture already
 holds), then, in another thread, sync what was captured, replace the file, and drop the journal before it.
@@ -113,6 +113,7 @@ def capture(partition: Partition, standing: Record | None) -> tuple[Record, Capt
         "epochs": partition.epochs,
         "gaps": partition.gaps,
         "cleaned": partition.cleaned_offset,
+        "loose": partition.loose_offset,
         "producers": partition.high_watermark if states else None,
     }
     if states and (standing is None or standing["producers"] != partition.high_watermark):

@@ -6,10 +6,11 @@ transactions go. A tombstone (null value), and a marker whose transaction has no
 a delete horizon (`delete.retention.ms` from now, KIP-534) and goes in a later round once that has passed. An
 empty batch stays if it is the last thing known of a producer, so that its sequence is.
 
-Crash safety. Each segment is rewritten into `<base>.log.cleaned`, synced, and renamed over the old file; before that
-its indexes are removed, so that a segment never stands beside indexes of other bytes (missing ones are rebuilt). Small
-neighbours are merged: `<base>.merge`, durable before the rename, names the segments the new file swallows and its
-size, so that recovery knows whether to remove them.
+Crash safety. A LOOSE entry in the journal says first that offsets may be missing. Each segment is rewritten into
+`<base>.log.cleaned`, synced, and renamed over the old file; before that its indexes are removed, so that a segment
+never stands beside indexes of other bytes (missing ones are rebuilt). Small neighbours are merged: `<base>.merge`,
+durable before the rename, names the segments the new file swallows, its size and its CRC, so that recovery
+knows whether to remove them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from crc32c import crc32c
 
 from broker.log.batches import CONTROL, DELETE_HORIZON, TRANSACTIONAL, Info
 from broker.log.checkpoint import HOLD
-from broker.log.failures import CorruptLog
 from broker.log.files import Files
 from broker.log.partition import Partition
 from broker.log.segment import LOG, RELATIVE_MAX, SUFFIXES, Segment, stem
@@ -43,6 +43,14 @@ def compact(store: Store, partition: Partition, now: int) -> Iterator[None]:
     """One round over a partition, if enough of it is dirty."""
     segments = _cleanable(store, partition, now)
     if not segments or not _due(partition, segments, now):
+        return
+    if partition.loose_offset <= partition.cleaned_offset:
+        # first the word that offsets may be missing below, durable by the next round; then the deed
+        partition.stage_loose(partition.segments[len(segments)].base)
+        return
+    segments = [segment for segment in segments if segment.base < partition.loose_offset]
+    if not segments or segments[-1].base < partition.cleaned_offset:  # retention was quicker
+        partition.cleaned_offset = partition.loose_offset
         return
     newest: dict[bytes, int] = {}
     end = yield from _newest(partition, segments, newest)
@@ -87,7 +95,7 @@ def _newest(partition: Partition, segments: Sequence[Segment], newest: dict[byte
     """Fill the map from key to newest offset over the dirty segments; gives the offset up to which it is whole."""
     held = read = 0
     aborted = _AbortedReader(partition)
-    for slot, segment in enumerate(segments):
+    for segment in segments:
         if segment.base < partition.cleaned_offset:
             continue
         if len(newest) > _KEYS or held > _KEY_BYTES:
@@ -103,8 +111,7 @@ def _newest(partition: Partition, segments: Sequence[Segment], newest: dict[byte
                 if record.key is not None:
                     held += 0 if record.key in newest else len(record.key)
                     newest[record.key] = record.offset
-        last = slot
-    return partition.segments[last + 1].base
+    return partition.segments[len(segments)].base
 
 
 def _batch(data: bytes, info: Info) -> wire.Batch:
@@ -284,7 +291,8 @@ def finish_merges(files: Files, folder: str, names: Sequence[str]) -> None:
         if not name.endswith(MERGE):
             continue
         path = f"{folder}/{name}"
-        with contextlib.suppress(ValueError, KeyError, CorruptLog):  # a torn note: its rename never happened
+        # a torn note: its rename never happened; no log: retention took it since
+        with contextlib.suppress(ValueError, KeyError, FileNotFoundError):
             about = json.loads(files.open(path).read(0, files.size_of(path)))
             log = f"{folder}/{name.removesuffix(MERGE)}{LOG}"
             size = files.size_of(log)

@@ -57,6 +57,7 @@ class Kind(IntEnum):
     CREATE = 4  # the partition was made; data: JSON
     DELETE = 5  # the partition was deleted
     ROLL = 6  # a new segment begins at base offset
+    LOOSE = 7  # compaction may take records out below base offset: offsets need not follow each other there
 
 
 class Entry(NamedTuple):

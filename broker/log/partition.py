@@ -176,6 +176,7 @@ class Partition:
         self.last_stable_offset = 0  # first offset of the oldest open transaction, or the high watermark (KIP-98)
         self.leader_epoch = 0  # rises with each unclean restart
         self.cleaned_offset = 0  # compaction has been up to here
+        self.loose_offset = 0  # compaction may go up to here: below, offsets need not follow each other
         self.epochs: list[tuple[int, int]] = []  # (leader epoch, its first offset)
         self.gaps: list[Gap] = []
         self.segments: list[Segment] = []
@@ -382,6 +383,10 @@ class Partition:
             self._staged_base, self._staged_size, self._staged_first_time = self.log_end_offset, 0, _NO_TIME
             self._last_position = self._store.stage(Staged(self, Kind.ROLL, self.log_end_offset))
 
+    def stage_loose(self, offset: int) -> None:
+        """Allow compaction up to that offset: durable before the first record goes."""
+        self._last_position = self._store.stage(Staged(self, Kind.LOOSE, offset))
+
     def stage_epoch(self, epoch: int) -> None:
         """Begin a leader epoch at the end of the log."""
         self._last_position = self._store.stage(Staged(self, Kind.EPOCH, self.log_end_offset, epoch.to_bytes(4, "big")))
@@ -411,6 +416,8 @@ class Partition:
             self.log_start_offset = max(self.log_start_offset, staged.base)
         elif kind == Kind.ROLL:
             self._roll(staged.base)
+        elif kind == Kind.LOOSE:
+            self.loose_offset = max(self.loose_offset, staged.base)
         elif kind == Kind.EPOCH:
             self._begin_epoch(int.from_bytes(staged.data, "big"), staged.base)
 
@@ -597,13 +604,16 @@ class Partition:
             if gap.start <= offset < gap.end:
                 raise CorruptLog(gap.why)
         slot = self._slot(offset)
-        for segment in self.segments[slot:]:
+        for place, segment in enumerate(self.segments[slot:], slot + 1):
             if segment is not self.segments[-1] and segment is not self._warm:
                 if self._warm is not None and self._warm is not self.segments[-1]:
                     self._warm.release()
                 self._warm = segment
             try:
-                buffers, size, following = segment.read(offset, max_bytes, limit, at_least_one)
+                dense = segment.base >= self.loose_offset and not self.gaps
+                begin = max(offset, segment.base)
+                ceiling = self.segments[place].base if place < len(self.segments) else self.high_watermark
+                buffers, size, following = segment.read(begin, max_bytes, limit, at_least_one, dense, ceiling)
             except CorruptLog as error:
                 self._store.damaged(str(error))
                 raise

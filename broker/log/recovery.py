@@ -117,6 +117,8 @@ class _Recovery:
         if state is not None:
             for record in state["partitions"]:
                 self._restore(record)
+            if self._broken:
+                self._adopt(names)
         for found in scans:
             self._replay(found)
         for topic_id, index in self._unknown:
@@ -193,7 +195,14 @@ class _Recovery:
         self._damage.append(f"{why}; everything was read and checked instead")
         names = self._files.list(self._root)
         self._sequence = min((number for name in names if (number := sequence_of(name)) is not None), default=1)
+        self._adopt(names)
+
+    def _adopt(self, names: list[str]) -> None:
+        """Partitions of which only their folders tell: what their segments hold is read and checked."""
+        known = {partition.folder for partition in self._parts.values()}
         for name in self._folders(names):
+            if name in known:
+                continue
             path = f"{self._root}/{name}/{METADATA}"
             text = self._files.open(path).read(0, 4096).decode(errors="replace")
             encoded = text.rpartition("topic_id: ")[2].strip()
@@ -207,10 +216,12 @@ class _Recovery:
                 continue
             partition = self._make(topic, topic_id, int(index), name)
             bases = self._bases(partition)
-            partition.begin(start=bases[0] if bases else 0)
-            partition.dirty = True
+            if not bases:
+                partition.begin()
             for base in bases:
-                self._take_in(partition, base, 0)
+                self._take_in(partition, base)
+            partition.dirty = True
+            partition.resume(partition.rebuild_producers(partition.high_watermark))
 
     # -- partitions
 
@@ -258,7 +269,7 @@ class _Recovery:
         bases = self._bases(partition)
         for base in [base for base in bases if base > active]:
             if self._broken:
-                tails.append((base, self._all(partition, base, 0)))
+                tails.append((base, self._saved(partition, base, 0)))
             for suffix in reversed(SUFFIXES):
                 self._files.remove(f"{partition.path}/{stem(base)}{suffix}")
         for base in [base for base in bases if base < active]:
@@ -280,6 +291,7 @@ class _Recovery:
         partition.epochs = [(int(epoch), int(start)) for epoch, start in record["epochs"]]
         partition.leader_epoch = partition.epochs[-1][0]
         partition.cleaned_offset = int(record["cleaned"])
+        partition.loose_offset = int(record["loose"])
         partition.gaps = [Gap(*gap) for gap in record["gaps"]]
         partition.resume(self._states(partition, record))
         for base, data in tails:
@@ -301,7 +313,7 @@ class _Recovery:
         length = self._files.size_of(path)
         if length > size:
             if self._broken:
-                tails.insert(0, (base, self._all(partition, base, size)))
+                tails.insert(0, (base, self._saved(partition, base, size)))
             self._files.open(path).truncate(size)
         elif length < size:
             self._complain(partition, f"{path} has {length} bytes where the checkpoint says {size}")
@@ -311,6 +323,12 @@ class _Recovery:
     def _all(self, partition: Partition, base: int, start: int) -> bytes:
         path = f"{partition.path}/{stem(base)}{LOG}"
         return self._files.open(path).read(start, self._files.size_of(path) - start)
+
+    def _saved(self, partition: Partition, base: int, start: int) -> bytes:
+        """What a segment holds beyond its checkpoint, put aside before it is cut."""
+        data = self._all(partition, base, start)
+        self._keep(f"{partition.path}/{stem(base)}{LOG}.salvaged", data)
+        return data
 
     def _states(self, partition: Partition, record: Record) -> dict[int, Producer]:
         """The producers at the checkpoint: from the snapshot, or from the batches when that is not to be had."""
@@ -348,26 +366,39 @@ class _Recovery:
                 f"{partition.path}: offsets {first} to {partition.high_watermark - 1} taken from the segment"
             )
 
-    def _take_in(self, partition: Partition, base: int, start: int) -> None:
+    def _take_in(self, partition: Partition, base: int) -> None:
         """A segment about which nothing is known: read, checked, kept up to the first bad batch."""
+        if not partition.segments:
+            partition.begin(start=base)
+            partition.segments.clear()
+            partition.epochs.clear()
         path = f"{partition.path}/{stem(base)}{LOG}"
-        data = self._all(partition, base, start)
-        end = 0
+        data = self._all(partition, base, 0)
+        end, following = 0, base
         with contextlib.suppress(CorruptLog):
             for info in batches.walk(data):
-                if info.base_offset < partition.high_watermark or not batches.intact(data, info):
+                if info.base_offset < following or not batches.intact(data, info):
                     break
-                end = info.position + info.size
-        if base > partition.high_watermark and partition.segments[-1].size:
-            self._gap(partition, base)
+                end, following = info.position + info.size, info.last_offset + 1
+                if info.leader_epoch > (partition.epochs[-1][0] if partition.epochs else -1):
+                    partition.epochs.append((info.leader_epoch, info.base_offset))
         if end < len(data):
             self._damage.append(f"{path}: bytes {end} to {len(data)} are no batches; kept as {path}.damaged")
-            copy = self._files.open(f"{path}.damaged", create=True)
-            copy.write(0, [data[end:]])
-        self._files.open(path).truncate(0)
-        if end:
-            first = next(batches.walk(data))
-            partition.replay(Staged(partition, Kind.RECORDS, first.base_offset, data[:end], roll=True))
+            self._keep(f"{path}.damaged", data[end:])
+            self._files.open(path).truncate(end)
+        if base > partition.high_watermark:
+            self._gap(partition, base)
+        partition.segments.append(Segment(self._files, partition.path, base, size=end, born=False))
+        partition.segments[-1].dirty = True
+        partition.high_watermark = following
+        partition.epochs = partition.epochs or [(0, base)]
+        partition.leader_epoch = partition.epochs[-1][0]
+
+    def _keep(self, path: str, data: bytes) -> None:
+        """Put bytes that are about to be cut where they can be found."""
+        copy = self._files.open(path, create=True)
+        copy.write(0, [data])
+        copy.datasync()
 
     def _gap(self, partition: Partition, until: int) -> None:
         """Records up to `until` are lost: reads there are refused, the log goes on after them."""

@@ -195,8 +195,12 @@ class Segment:
 
     # -- reading
 
-    def read(self, offset: int, max_bytes: int, below: int, at_least_one: bool) -> tuple[list[Buffer], int, int]:
+    def read(
+        self, offset: int, max_bytes: int, below: int, at_least_one: bool, dense: bool, ceiling: int
+    ) -> tuple[list[Buffer], int, int]:
         """Whole batches from the one that ends at or after `offset`, with base offsets under `below`.
+
+        `dense`: nothing was compacted here, so offsets follow each other; `ceiling`: all are below it.
 
         Gives (buffers, bytes, next offset); the next offset is -1 when nothing was found. Raises CorruptLog.
         """
@@ -208,12 +212,16 @@ class Segment:
             skip = batches.find(data, offset)
             if skip + 61 <= len(data):
                 break
-            if start + skip >= self.size:
+            if start + skip == self.size:
                 return [], 0, -1
+            if start + skip > self.size:
+                raise CorruptLog(f"{self.path(LOG)}: a batch near byte {start} reaches beyond the end")
             if not skip:
                 raise CorruptLog(f"{self.path(LOG)} ends inside a batch at byte {start}")
             start += skip
         first = batches.size_at(data, skip)
+        if start + skip + first > self.size:
+            raise CorruptLog(f"{self.path(LOG)}: the batch at byte {start + skip} reaches beyond the end")
         if first > max_bytes:
             if not at_least_one:
                 return [], 0, -1
@@ -222,8 +230,12 @@ class Segment:
             start, skip, data = start + skip, 0, self._bytes(start + skip, max_bytes)
         end, following = batches.whole(data, skip, max_bytes, below, self._near_end(start, skip, max_bytes, below))
         if end == skip:
+            base = int.from_bytes(data[skip : skip + 8], "big")
+            if dense or base >= ceiling:
+                raise CorruptLog(f"{self.path(LOG)}: the batch at byte {start + skip} says offset {base}")
             return [], 0, -1
-        self._check(data, skip, end, start + skip)
+        if start + skip < self.trusted_from:
+            self._check(data, skip, end, start + skip, offset if dense else -1)
         return [memoryview(data)[skip:end]], end - skip, following
 
     def _near_end(self, start: int, skip: int, max_bytes: int, below: int) -> int:
@@ -283,16 +295,15 @@ class Segment:
             missing -= len(part)
         return b"".join(parts)
 
-    def _check(self, data: bytes, start: int, end: int, position: int) -> None:
-        """Bytes of an earlier process: the CRC of each batch must fit. `position` is that of data[start]."""
-        if position >= self.trusted_from:
-            return
+    def _check(self, data: bytes, start: int, end: int, position: int, offset: int) -> None:
+        """Bytes of an earlier process: CRCs must fit, and offsets follow each other (from `offset`, if not -1)."""
         for info in batches.walk(data, start, end):
+            where = f"{self.path(LOG)}: the batch at byte {position + info.position - start}"
+            if offset >= 0 and not info.base_offset <= offset <= info.last_offset:
+                raise CorruptLog(f"{where} says offset {info.base_offset}, {offset} was next")
             if not batches.intact(data, info):
-                raise CorruptLog(
-                    f"{self.path(LOG)}: the batch at byte {position + info.position - start} "
-                    f"(offsets {info.base_offset} to {info.last_offset}) fails its CRC"
-                )
+                raise CorruptLog(f"{where} (offsets {info.base_offset} to {info.last_offset}) fails its CRC")
+            offset = info.last_offset + 1 if offset >= 0 else -1
 
     def infos(self, start: int = 0, end: int | None = None) -> Iterable[tuple[Info, bytes]]:
         """Every batch from position `start` on with the bytes it lies in (its `position` is within those)."""

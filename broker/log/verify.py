@@ -97,7 +97,7 @@ def _partition(files: Files, root: str, record: dict[str, Any]) -> Iterator[str]
         except (CorruptLog, UnknownFormat, FileNotFoundError) as error:
             yield f"{path}: {error}"
     partition.epochs = [(epoch, start) for epoch, start in record["epochs"]]
-    partition.cleaned_offset = record["cleaned"]
+    partition.loose_offset = record["loose"]
     names = files.list(partition.path)
     bases = [int(name.removesuffix(LOG)) for name in names if name.endswith(LOG) and name[:20].isdigit()]
     offset = -1
@@ -107,14 +107,14 @@ def _partition(files: Files, root: str, record: dict[str, Any]) -> Iterator[str]
         size = record["size"] if base == record["segment"] else files.size_of(f"{partition.path}/{stem(base)}{LOG}")
         segment = Segment(files, partition.path, base, size=size, born=False)
         partition.segments.append(segment)
-        compacted = base < partition.cleaned_offset
+        compacted = base < partition.loose_offset
         if not compacted and offset >= 0 and base != offset:
             yield f"{segment.path(LOG)} begins where {offset} was next"
         offset, wrongs = _segment(partition, segment, max(offset, base), compacted)
         yield from wrongs
         if wrongs:
             return
-    if offset >= 0 and offset != record["end"] and partition.cleaned_offset < record["end"]:
+    if offset >= 0 and offset != record["end"] and partition.loose_offset < record["end"]:
         yield f"{partition.path} ends at {offset}, not at {record['end']}"
     yield from _transactions(files, partition)
 
@@ -134,8 +134,9 @@ def _segment(partition: Partition, segment: Segment, offset: int, compacted: boo
             if info.leader_epoch != partition.epoch_of(info.base_offset):
                 return offset, [f"{path}: leader epoch {info.leader_epoch} at byte {position}"]
             ends[position] = info.last_offset
-            newest = max(newest, info.max_timestamp)
-            times[info.last_offset] = newest
+            if info.max_timestamp > newest:
+                newest = info.max_timestamp
+                times[newest] = info.last_offset
             position += info.size
             offset = info.last_offset + 1
     except CorruptLog as error:
@@ -156,7 +157,7 @@ def _indexes(segment: Segment, ends: dict[int, int], times: dict[int, int]) -> I
         index = TimeIndex(segment.base)
         index.load(_content(files, segment.path(TIMES)))
         for timestamp, relative in zip(index.timestamps, index.offsets, strict=True):
-            if times.get(relative + segment.base) != timestamp:
+            if times.get(timestamp) != relative + segment.base:
                 yield f"{segment.path(TIMES)}: {timestamp} at offset {relative + segment.base} is not so"
     except (MalformedIndex, FileNotFoundError) as error:
         yield f"{segment.path('')}: {error}"
@@ -181,8 +182,7 @@ def _transactions(files: Files, partition: Partition) -> Iterator[str]:
         known = {entry.last_offset: entry for entry in right.get(segment.base, [])}
         for entry in index.entries:
             expected = known.pop(entry.last_offset, None)
-            first = expected is not None and (expected.producer_id, expected.first_offset) == entry[:2]
-            if not first and partition.segments[0].base == 0 and segment.base >= partition.cleaned_offset:
+            if expected != entry and partition.segments[0].base == 0 and segment.base >= partition.loose_offset:
                 yield f"{path}: {entry} is not so"
-        if known and segment.base >= partition.cleaned_offset:
+        if known and segment.base >= partition.loose_offset:
             yield f"{path}: {len(known)} aborted transactions are missing"

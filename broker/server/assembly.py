@@ -23,6 +23,7 @@ from broker.cluster.metadata import Key, Metadata, Topic, topic_change
 from broker.cluster.topics import Topics
 from broker.config import Config
 from broker.groups import service as groups
+from broker.groups import share_service as shares
 from broker.internal import InternalCredential
 from broker.log.store import Store
 from broker.server import reporter
@@ -110,7 +111,8 @@ class Assembly:
         broker = self.broker
         broker.groups = groups.make(broker)
         broker.transactions = transactions.make(broker)
-        self._coordinators = [broker.groups, broker.transactions]
+        broker.shares = shares.make(broker)
+        self._coordinators = [broker.groups, broker.transactions, broker.shares]
         for coordinator in self._coordinators:
             coordinator.replay()
         for coordinator in self._coordinators:

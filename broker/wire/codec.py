@@ -70,8 +70,10 @@ def encode_vectored(message: Struct, version: int) -> list[Buffer]:
     return buffers
 
 
-def decode(name: str, version: int, data: Buffer) -> Struct:
+def decode(name: str, version: int, data: Buffer, *, exact: bool = True) -> Struct:
     """The message `name` of `version` that fills `data` exactly; raises `Malformed`.
+
+    With `exact` false, bytes after the message are ignored.
 
     A returned `records` field is a view of `data`; everything else is copied.
     """
@@ -86,7 +88,7 @@ def decode(name: str, version: int, data: Buffer) -> Struct:
         message, position = read(data, 0, end)
     except (IndexError, ValueError, packing.error) as error:
         raise Malformed(f"{name} v{version}: {error}") from None
-    if position != end:
+    if exact and position != end:
         raise Malformed(f"{name} v{version}: {end - position} bytes left over")
     found: Struct = message
     return found

@@ -134,8 +134,12 @@ def parse_request(frame: Buffer) -> tuple[RequestHeader, memoryview]:
 
 
 def parse_body(header: RequestHeader, body: memoryview) -> Struct:
-    """The request message of this header; raises `Malformed`."""
-    return codec.decode(_apis[header.api_key].request, header.api_version, body)
+    """The request message of this header; raises `Malformed`.
+
+    Bytes after the message are ignored, as Kafka ignores them: librdkafka 2.16 sends one too many with
+    AlterUserScramCredentials 0 and three with a Metadata 13 that names topics.
+    """
+    return codec.decode(_apis[header.api_key].request, header.api_version, body, exact=False)
 
 
 def response(header: RequestHeader, message: Struct) -> list[Buffer]:

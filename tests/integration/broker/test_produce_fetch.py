@@ -164,6 +164,21 @@ async def test_the_broker_stamps_records_where_the_topic_says_so(running: Runnin
     assert next(iter(batch.records(batch.split(bytes(found.records))[0]))).timestamp == answer.log_append_time_ms
 
 
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd", "uncompressed"])
+async def test_a_topic_with_a_codec_of_its_own_keeps_batches_in_it(running: Running, codec: str) -> None:
+    await topic(running, compression_type=codec)
+    connection = await running.connect()
+    sent = records(
+        b"x" * 50, b"y", compression=batch.Compression.GZIP, producer_id=9, producer_epoch=0, base_sequence=0
+    )
+    assert (await produce(connection, "t", batch=sent)).error_code == 0
+    found = only(await fetch(connection, "t", (0, 0)))
+    kept = batch.split(bytes(found.records))[0]
+    assert kept.compression.name.lower() == codec.replace("uncompressed", "none")
+    assert (kept.producer_id, kept.base_sequence, kept.count) == (9, 0, 2)
+    assert values_of(found.records) == [b"x" * 50, b"y"]
+
+
 async def test_unwanted_acknowledgements_are_not_sent_and_odd_ones_refused(running: Running) -> None:
     await topic(running)
     connection = await running.connect()

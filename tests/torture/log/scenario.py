@@ -21,7 +21,7 @@ from tests.fakes.disk import Disk, PowerCut
 from tests.torture.log.world import Event, Violation, World, differences, indexes_differ, log_differs, placed
 
 CONFIG = StoreConfig(
-    journal_file_bytes=24 << 10,
+    journal_file_bytes=6 << 10,
     checkpoint_bytes=1 << 40,
     checkpoint_entries=1 << 40,
     checkpoint_ms=1 << 60,
@@ -205,9 +205,9 @@ class Scenario:
         stable = min(log.open.values(), default=end) if log is not None else 0
         if partition.last_stable_offset != stable:
             raise Violation(f"read_committed may see up to {partition.last_stable_offset}, stable is {stable}")
-        if log is not None and self.chance.random() < 0.03:
-            if partition.log_end_offset == partition.high_watermark and (wrong := log_differs(partition, log)):
-                raise Violation(f"{partition.folder}, running: {wrong}")
+        settled = partition.log_end_offset == partition.high_watermark
+        if log is not None and settled and self.chance.random() < 0.03 and (wrong := log_differs(partition, log)):
+            raise Violation(f"{partition.folder}, running: {wrong}")
 
     def _step(self) -> None:
         self.now += self.chance.randrange(0, 400)
@@ -428,10 +428,14 @@ class Scenario:
         self.disk.before = before
 
     def _maintain(self) -> None:
-        self._checkpoint()
+        if self.chance.random() < 0.6:
+            self._checkpoint()
         for _ in self.store.maintain(self.now):
             if self.chance.random() < 0.1:
                 self._append()
+        self._group()
+        for _ in self.store.maintain(self.now):
+            pass
 
     def _tick(self) -> None:
         self.store.tick(self.now)

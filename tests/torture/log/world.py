@@ -211,8 +211,9 @@ def _producers_differ(partition: Partition, log: Log) -> str:
             return f"producer {producer}'s transaction begins at {state.transaction}"
     aborted = [tuple(entry)[:3] for entry in partition.aborted_transactions(log.start)]
     promised = [entry for entry in log.aborted if entry[2] >= log.start]
-    if log.compact:  # compaction takes the records of aborted transactions, and with them the need to tell
-        promised = [entry for entry in promised if entry in aborted]
+    if log.compact:  # compaction takes the records of aborted transactions, and with them the need to tell of them
+        ends = {(entry[0], entry[2]): entry[1] for entry in promised}
+        promised = [entry for entry in aborted if ends.get((entry[0], entry[2]), entry[1] + 1) <= entry[1]]
     if aborted != promised:
         return f"aborted transactions {aborted}, promised {promised}"
     visible = partition.read(log.start, 1 << 20, committed=True)
@@ -247,14 +248,15 @@ def _lies(segment: Segment) -> str:
     position, top = 0, -1
     for info, _ in segment.infos():
         places[position] = info.last_offset
-        top = max(top, info.max_timestamp)
-        newest[info.last_offset] = top
+        if info.max_timestamp > top:
+            top = info.max_timestamp
+            newest[top] = info.last_offset
         position += info.size
     for relative, position in zip(segment.offsets.offsets, segment.offsets.positions, strict=True):
         if places.get(position) != relative + segment.base:
             return f"the offset index has {relative + segment.base} at {position}"
     for timestamp, relative in zip(segment.times.timestamps, segment.times.offsets, strict=True):
-        if newest.get(relative + segment.base) != timestamp:
+        if newest.get(timestamp) != relative + segment.base:
             return f"the time index has {timestamp} at offset {relative + segment.base}"
     return ""
 

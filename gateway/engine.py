@@ -16,7 +16,7 @@ from gateway.authentication import Authenticator
 from gateway.commands import Commands
 from gateway.contract import Ban, Control, GatewayStatus, Presence
 from gateway.counters import Counters
-from gateway.delivery import Delivery
+from gateway.delivery import Delivery, Joining
 from gateway.exactly import Lanes
 from gateway.mailbox import Mailbox
 from gateway.mqtt.fanout import Fanout, wants_retained
@@ -251,8 +251,16 @@ class GatewayEngine:
         assert self.delivery is not None
         self.sessions.remember(session, granted)
         receipt: Receipt[list[int]] = Receipt()
+        subscriber, now = self.sessions.subscriber(session), int(self._clock() * 1000)
+        held = getattr(session, "subscriptions", None) or {}
+        joining = [
+            Joining(subscriber, each, now)
+            for each in granted
+            if each.filter not in held and not each.filter.startswith("$share/")
+        ]
+        self.delivery.joining += joining
         barrier = self.delivery.barrier()
-        barrier.waiters.append(_Subscribing(self, session, granted, codes, receipt))
+        barrier.waiters.append(_Subscribing(self, session, granted, codes, receipt, joining))
         return receipt
 
     def subscribed(self, session: Session, subscriptions: Sequence[Subscription]) -> None:
@@ -426,7 +434,7 @@ class GatewayEngine:
 class _Subscribing:
     """A SUBSCRIBE that waits for its barrier."""
 
-    __slots__ = ("_codes", "_engine", "_granted", "_receipt", "_session")
+    __slots__ = ("_codes", "_engine", "_granted", "_joining", "_receipt", "_session")
 
     def __init__(
         self,
@@ -435,8 +443,10 @@ class _Subscribing:
         granted: list[Subscription],
         codes: list[int],
         receipt: Receipt[list[int]],
+        joining: list[Joining],
     ) -> None:
         self._engine = engine
+        self._joining = joining
         self._session = session
         self._granted = granted
         self._codes = codes
@@ -444,6 +454,9 @@ class _Subscribing:
 
     def receipt_settled(self, receipt: Receipt[Any]) -> None:
         session, engine = self._session, self._engine
+        assert engine.delivery is not None
+        for joining in self._joining:
+            engine.delivery.joining.remove(joining)
         if receipt.failure is not None:
             self._receipt.fail(receipt.failure)
             return

@@ -25,6 +25,12 @@ ROOT = Path(__file__).resolve().parents[3]
 READY_SECONDS = 40.0
 
 
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The database is a file, as in the product: the jobs' threads and the views' share it."""
+    connection.settings_dict["TEST"]["NAME"] = str(tmp_path_factory.mktemp("database") / "test.sqlite3")
+
+
 class Broker:
     """`python -m broker` on free loopback ports with its own data folder; `start` and `stop` as often as wanted."""
 

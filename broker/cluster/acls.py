@@ -24,7 +24,6 @@ from enum import IntEnum
 
 CLUSTER_NAME = "kafka-cluster"
 WILDCARD = "*"
-ANY_NAME = "hardcode"
 ANY_USER = "User:*"
 INTERNAL_PREFIX = "__"
 
@@ -197,18 +196,18 @@ def authorize_by_resource_type(
 ) -> bool:
     """Whether there is at least one resource of the type on which the peer may do the operation (KIP-679).
 
-    An ALLOW counts unless a DENY covers everything it allows: the same literal, a prefix of it, or `*`. As in Kafka,
-    what a resource of the name "hardcode" would be granted is granted first: that is how super-users, rules for `*`
-    with what they imply, and `allow_if_no_acl` come in.
+    An ALLOW counts unless a DENY covers everything it allows: the same literal, a prefix of it, or `*`. As in Kafka
+    (Authorizer.authorizeByResourceType) a resource named "hardcode" is tried first, which lets super-users, implied
+    operations and the default through.
     """
-    rules = list(acls)
+    acls = list(acls)
     if authorize(
-        rules,
+        acls,
         principal=principal,
         host=host,
         operation=operation,
         resource_type=resource_type,
-        name=ANY_NAME,
+        name="hardcode",
         super_users=super_users,
         allow_if_no_acl=allow_if_no_acl,
     ).allowed:
@@ -217,7 +216,7 @@ def authorize_by_resource_type(
     deny_prefixes: set[str] = set()
     allow_literals: set[str] = set()
     allow_prefixes: set[str] = set()
-    for acl in rules:
+    for acl in acls:
         if acl.resource_type != resource_type or not acl.speaks_of(principal, host):
             continue
         if acl.operation not in (operation, Operation.ALL):

@@ -20,12 +20,10 @@ class ClassicDoor(GroupTable):
 
     def join(self, call: Join, now: int) -> Reply[Joined]:
         """JoinGroup."""
-        error = ErrorCode.NONE
+        error, limits = ErrorCode.NONE, self.settings.classic()
         if not call.group_id:
             error = ErrorCode.INVALID_GROUP_ID
-        elif not (
-            self._classic.min_session_timeout_ms <= call.session_timeout_ms <= self._classic.max_session_timeout_ms
-        ):
+        elif not limits.min_session_timeout_ms <= call.session_timeout_ms <= limits.max_session_timeout_ms:
             error = ErrorCode.INVALID_SESSION_TIMEOUT
         elif call.group_id not in self._groups and call.member_id:
             error = ErrorCode.UNKNOWN_MEMBER_ID

@@ -52,7 +52,7 @@ class OffsetDoor(GroupTable):
         self.offsets.settle(group_id, producer_id, commit=commit, now=now)
 
     def _refuse_metadata(self, call: OffsetCommitCall) -> tuple[ErrorCode, ...]:
-        limit = self._settings.metadata_max_bytes
+        limit = self.settings.groups().metadata_max_bytes
         return tuple(
             ErrorCode.OFFSET_METADATA_TOO_LARGE if len(c.metadata.encode()) > limit else ErrorCode.NONE
             for c in call.commits
@@ -140,20 +140,20 @@ class OffsetDoor(GroupTable):
     def resume(self, now: int) -> None:
         """Replay is over; retention begins to be looked after."""
         super().resume(now)
-        self._deadlines.set(_RETENTION, now + self._settings.retention_check_ms)
+        self._deadlines.set(_RETENTION, now + self.settings.groups().retention_check_ms)
 
     def tick(self, now: int) -> None:
         """Do what has become due."""
         at = self._deadlines.get(_RETENTION)
         if at is not None and at <= now:
-            self._deadlines.set(_RETENTION, now + self._settings.retention_check_ms)
+            self._deadlines.set(_RETENTION, now + self.settings.groups().retention_check_ms)
             with contextlib.suppress(StateUnwritable):
                 self._expire_offsets(now)
         super().tick(now)
 
     def _expire_offsets(self, now: int) -> None:
         """KIP-211: offsets go once their group has been empty that long, or lost interest in the topic."""
-        before = now - self._settings.retention_ms
+        before = now - self.settings.groups().retention_ms
         for group in list(self._groups.values()):
             if self.offsets.has_pending(group.id) or isinstance(group, ShareGroup):
                 continue

@@ -52,7 +52,10 @@ class Topics(Protocol):
 
 
 class GroupConfigs(Protocol):
-    """Dynamic configuration of groups (ConfigResource type GROUP)."""
+    """Dynamic configuration that concerns groups."""
+
+    def broker(self) -> Mapping[str, str]:
+        """What an operator set on the broker (ConfigResource type BROKER); defaults are not included."""
 
     def overrides(self, group_id: str) -> Mapping[str, str]:
         """What an operator set for that group; defaults are not included."""

@@ -48,6 +48,12 @@ class ConfigView:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
 
+    def broker(self) -> Mapping[str, str]:
+        """What is set for the broker; what is set for this node wins over what is set for all."""
+        image = self._broker.metadata.image
+        mine, everybodys = image.configs_of("broker", str(self._broker.node_id)), image.configs_of("broker", "")
+        return {**everybodys, **mine} if mine and everybodys else mine or everybodys
+
     def overrides(self, group_id: str) -> Mapping[str, str]:
         """What is set for the group."""
         return self._broker.metadata.image.configs_of("group", group_id)

@@ -74,13 +74,17 @@ class ShareService(Shell[ShareCoordinator]):
 
     def limits(self, group: str) -> ShareLimits:
         """The group's limits, from its configs."""
-        overrides, default = self._overrides(group), ShareLimits()
-        if not overrides:
+        group_set, broker_set, default = self._overrides(group), self._broker.groups.configs.broker(), ShareLimits()
+        if not group_set and not broker_set:
             return default
+
+        def number(name: str, otherwise: int) -> int:
+            return int(group_set.get(f"share.{name}", broker_set.get(f"group.share.{name}", otherwise)))
+
         return ShareLimits(
-            delivery_count=int(overrides.get("share.delivery.count.limit", default.delivery_count)),
-            lock_ms=int(overrides.get("share.record.lock.duration.ms", default.lock_ms)),
-            max_locks=int(overrides.get("share.partition.max.record.locks", default.max_locks)),
+            delivery_count=number("delivery.count.limit", default.delivery_count),
+            lock_ms=number("record.lock.duration.ms", default.lock_ms),
+            max_locks=number("partition.max.record.locks", default.max_locks),
         )
 
     def reads_committed(self, group: str) -> bool:

@@ -6,7 +6,6 @@ A group id belongs to one kind of group at a time. A group nobody is in changes 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from broker.groups.classic import ClassicGroup
 from broker.groups.classic_calls import ClassicSettings
@@ -15,6 +14,7 @@ from broker.groups.consumer import ConsumerGroup
 from broker.groups.consumer_state import ConsumerSettings, epochs_record, member_record, read_epochs, read_member
 from broker.groups.deadlines import Deadlines
 from broker.groups.directory import GroupSettings
+from broker.groups.live_settings import LiveSettings
 from broker.groups.migration import classic_from_consumer
 from broker.groups.offsets import OffsetBook
 from broker.groups.ports import GroupConfigs, StateLog, StateRecord, StateUnwritable, Topics
@@ -59,12 +59,8 @@ class GroupTable:
     ) -> None:
         self._log = log
         self._topics = topics
-        self._configs = configs
         self._new_id = new_id
-        self._classic = classic or ClassicSettings()
-        self._consumer = consumer or ConsumerSettings()
-        self._share = share or ShareSettings()
-        self._settings = settings or GroupSettings()
+        self.settings = LiveSettings(configs, classic=classic, consumer=consumer, share=share, groups=settings)
         self._share_member_gone = share_member_gone
         self._deadlines: Deadlines[tuple[str, ...]] = Deadlines()
         self._groups: dict[str, Group] = {}
@@ -153,7 +149,7 @@ class GroupTable:
     def _new_classic(self, group_id: str, now: int) -> ClassicGroup:
         group = self._groups[group_id] = ClassicGroup(
             group_id,
-            settings=self._classic,
+            settings=self.settings.classic,
             deadlines=self._deadlines,
             write=self._write_classic,
             new_id=self._new_id,
@@ -165,7 +161,7 @@ class GroupTable:
         group = self._groups[group_id] = ConsumerGroup(
             group_id,
             topics=self._topics,
-            settings=lambda: self._consumer_settings(group_id),
+            settings=lambda: self.settings.consumer(group_id),
             deadlines=self._deadlines,
             write=self._log.append,
             now=now,
@@ -176,7 +172,7 @@ class GroupTable:
         group = self._groups[group_id] = ShareGroup(
             group_id,
             topics=self._topics,
-            settings=lambda: self._share_settings(group_id),
+            settings=lambda: self.settings.share(group_id),
             deadlines=self._deadlines,
             write=self._log.append,
             gone=self._share_member_gone,
@@ -184,30 +180,8 @@ class GroupTable:
         )
         return group
 
-    def _share_settings(self, group_id: str) -> ShareSettings:
-        overrides = self._configs.overrides(group_id)
-        if not overrides:
-            return self._share
-        return replace(
-            self._share,
-            session_timeout_ms=int(overrides.get("share.session.timeout.ms", self._share.session_timeout_ms)),
-            heartbeat_interval_ms=int(overrides.get("share.heartbeat.interval.ms", self._share.heartbeat_interval_ms)),
-        )
-
     def _write_classic(self, snapshot: Snapshot, now: int) -> None:
         self._log.append([classic_record(snapshot.group_id, snapshot)], now)
-
-    def _consumer_settings(self, group_id: str) -> ConsumerSettings:
-        overrides = self._configs.overrides(group_id)
-        if not overrides:
-            return self._consumer
-        return replace(
-            self._consumer,
-            session_timeout_ms=int(overrides.get("consumer.session.timeout.ms", self._consumer.session_timeout_ms)),
-            heartbeat_interval_ms=int(
-                overrides.get("consumer.heartbeat.interval.ms", self._consumer.heartbeat_interval_ms)
-            ),
-        )
 
     def _tombstones(self, group: Group) -> list[StateRecord]:
         """What makes the log forget the group itself; its offsets are another matter."""

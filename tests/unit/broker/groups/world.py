@@ -57,6 +57,10 @@ class KeptConfigs:
 
     def __init__(self) -> None:
         self.by_group: dict[str, dict[str, str]] = {}
+        self.of_broker: dict[str, str] = {}
+
+    def broker(self) -> Mapping[str, str]:
+        return self.of_broker
 
     def overrides(self, group_id: str) -> Mapping[str, str]:
         return self.by_group.get(group_id, {})

@@ -34,6 +34,10 @@ INSTALLED_APPS = [
     "console.accounts",
     "console.audit",
     "console.jobs",
+    "console.outbox",
+    "console.policies",
+    "console.routes",
+    "console.devices",
     "console.topics",
     "console.deadletters",
 ]
@@ -182,7 +186,10 @@ CELERY = {
     "broker_connection_retry_on_startup": True,
     "worker_concurrency": 4,
     "beat_schedule_filename": str(SLUICE.data / "celery" / "beat"),
-    "beat_schedule": {"reap jobs": {"task": "console.jobs.reap", "schedule": 10.0}},
+    "beat_schedule": {
+        "reap jobs": {"task": "console.jobs.reap", "schedule": 10.0},
+        "drain outbox": {"task": "console.outbox.drain", "schedule": 5.0},
+    },
 }
 
 LOGGING = {

@@ -10,7 +10,10 @@ import sys
 import uvloop
 
 from gateway.config import BadSettings, Settings, describe
+from gateway.jwt import BadTokenSettings
+from gateway.plugins import BadPlugins
 from gateway.process import Gateway
+from gateway.server.descriptors import raise_limit
 from gateway.server.server import NoCertificate
 
 log = logging.getLogger("gateway")
@@ -29,7 +32,7 @@ async def run(settings: Settings) -> int:
     if starting.done():
         try:
             starting.result()
-        except (OSError, NoCertificate, BadSettings) as error:
+        except (OSError, NoCertificate, BadSettings, BadPlugins, BadTokenSettings) as error:
             sys.stderr.write(f"the gateway can't start: {error}\n")
             status = 1
         else:
@@ -55,6 +58,7 @@ def main() -> int:
     logging.basicConfig(
         level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
+    raise_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(run(settings))
 

@@ -23,7 +23,7 @@ from gateway.config import Settings
 from gateway.contract import Credential, Device
 from gateway.counters import Counters
 from gateway.policy import unfit
-from gateway.ports import Challenge, ConnectRequest, Identity, Limits, Receipt, Refused, settled
+from gateway.ports import OFFLINE_FOR_EVER, Challenge, ConnectRequest, Identity, Limits, Receipt, Refused, settled
 from gateway.registry import Registry
 
 log = logging.getLogger("gateway.authentication")
@@ -58,7 +58,10 @@ class Authenticator:
         clock: Callable[[], float],
         executor: Executor,
         verifiers: Sequence[Verifier] = (),
+        short_lived: bool = False,
     ) -> None:
+        """`short_lived`: no session outlives its connection."""
+        self._short_lived = short_lived
         self._settings = settings
         self._registry = registry
         self._counters = counters
@@ -109,7 +112,7 @@ class Authenticator:
             raise Refused(BANNED, "banned" + (f": {ban.reason}" if ban.reason else ""))
         if request.authentication_method is not None:
             raise Refused(0x8C, f"no authentication method {request.authentication_method!r} here")
-        if request.username is None and request.password is None:
+        if not request.username and not request.password:
             if peer.certificate_subject is not None:
                 device = registry.by_subject(peer.certificate_subject)
                 if device is not None:
@@ -152,7 +155,7 @@ class Authenticator:
                     raise Refused(NOT_AUTHORIZED, "a principal's name can't contain / + # or NUL")
                 self._reserved(identity.name, request.client_id)
                 return replace(identity, limits=self._limits(self._registry.devices.get(identity.name)))
-        if request.username is None and request.password is None:
+        if not request.username and not request.password:
             return self._anonymous(request)
         self._failed(address, request.username or "")
         raise Refused(BAD_CREDENTIALS, "unknown user name or wrong password")
@@ -180,7 +183,15 @@ class Authenticator:
         return Identity(name="", username=None, limits=self._limits(None))
 
     def _limits(self, device: Device | None) -> Limits:
-        limits = Limits(packet_size=self._settings.packet_size)
+        settings = self._settings
+        limits = Limits(
+            session_expiry=0 if self._short_lived else OFFLINE_FOR_EVER,
+            packet_size=settings.packet_size,
+            in_flight=settings.in_flight,
+            queue=settings.queue,
+            keep_alive=settings.keep_alive,
+            conceal_denied=settings.conceal_denied,
+        )
         if device is None:
             return limits
         own = device.limits

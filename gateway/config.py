@@ -27,6 +27,10 @@ VARIABLES: tuple[tuple[str, str, str], ...] = (
     ("SLUICE_TRUSTED_PROXIES", "", "comma-separated networks that may send a PROXY protocol v2 header"),
     ("SLUICE_MQTT_ANONYMOUS", "", "1 or 0; default: allowed on loopback addresses, refused elsewhere"),
     ("SLUICE_MQTT_PACKET_SIZE", "1048576", "largest MQTT packet accepted, bytes"),
+    ("SLUICE_MQTT_IN_FLIGHT", "1024", "unacknowledged QoS 1/2 messages a device may have sent (Receive Maximum)"),
+    ("SLUICE_MQTT_QUEUE", "1000", "messages kept for a device that is away or slow"),
+    ("SLUICE_MQTT_KEEP_ALIVE", "0", "longest keep alive granted, seconds; 0: as the device asks"),
+    ("SLUICE_MQTT_CONCEAL_DENIED", "", "1: SUBACK says 0x80 where it would say 0x87 (not authorised)"),
     ("SLUICE_MQTT_PLUGINS", "", "JSON file that names amqtt plugins to load: {class path: configuration}"),
     ("SLUICE_MQTT_JWT", "", "JSON file: {key or key_file, algorithms, audience, issuer}; passwords may be JWTs then"),
     ("SLUICE_GATEWAY_NAME", "<host name>", "this gateway's name, unique among the gateways of one cluster"),
@@ -55,6 +59,10 @@ class Settings:
     anonymous: bool | None = None
     insecure: bool = False
     packet_size: int = 1 << 20
+    in_flight: int = 1024
+    queue: int = 1000
+    keep_alive: int = 0
+    conceal_denied: bool = False
     plugins: str = ""
     jwt: str = ""
     log_level: str = "INFO"
@@ -87,10 +95,6 @@ class Settings:
             if not each.loopback and anonymous and not insecure:
                 message = f"{each} would let anybody in: unset SLUICE_MQTT_ANONYMOUS, or say SLUICE_INSECURE=1"
                 raise BadSettings(message)
-        try:
-            packet_size = int(env.get("SLUICE_MQTT_PACKET_SIZE", "") or 1 << 20)
-        except ValueError:
-            raise BadSettings("SLUICE_MQTT_PACKET_SIZE is not a number") from None
         return cls(
             data=Path(env.get("SLUICE_DATA", "") or "./data"),
             listeners=listeners,
@@ -103,12 +107,25 @@ class Settings:
             ),
             anonymous=anonymous,
             insecure=insecure,
-            packet_size=packet_size,
+            packet_size=_number(env, "SLUICE_MQTT_PACKET_SIZE", 1 << 20, least=1024),
+            in_flight=_number(env, "SLUICE_MQTT_IN_FLIGHT", 1024, least=1),
+            queue=_number(env, "SLUICE_MQTT_QUEUE", 1000, least=1),
+            keep_alive=_number(env, "SLUICE_MQTT_KEEP_ALIVE", 0, least=0),
+            conceal_denied=env.get("SLUICE_MQTT_CONCEAL_DENIED", "") == "1",
             plugins=env.get("SLUICE_MQTT_PLUGINS", ""),
             jwt=env.get("SLUICE_MQTT_JWT", ""),
             log_level=env.get("SLUICE_LOG_LEVEL", "") or "INFO",
             environ=dict(env),
         )
+
+
+def _number(env: Mapping[str, str], name: str, default: int, *, least: int) -> int:
+    text = env.get(name, "").strip()
+    if not text:
+        return default
+    if not text.isdigit() or int(text) < least:
+        raise BadSettings(f"{name} is {text!r}; it must be a number, at least {least}")
+    return int(text)
 
 
 def _same(listener: Listener, text: str) -> bool:

@@ -206,6 +206,22 @@ class GatewayStatus:
     stopped: bool = False
 
 
+# --- commands: "<topic>/<partition>/<offset>" → Command
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """What became of one record of a topic with a downlink route. `state`: pending (in the device's inbox), delivered
+    (the device acknowledged it; for QoS 0: sent), expired, failed (`reason` says why)."""
+
+    route: str
+    client_id: str
+    mqtt_topic: str
+    state: str
+    at: float
+    reason: str = ""
+
+
 # --- retained: MQTT topic → RetainedMessage (null: cleared)
 
 
@@ -238,6 +254,7 @@ class StoredSession:
     disconnected_at: float | None = None
     will: dict[str, Any] | None = None
     will_at: float | None = None
+    own: dict[str, Any] | None = None  # the policy its principal brought with it (a token's)
 
 
 def mark_key(client_id: str, packet_id: int) -> bytes:
@@ -316,6 +333,11 @@ def decode_route(value: bytes) -> Uplink | Downlink:
     if kind == "downlink":
         return _build(Downlink, found)
     raise MalformedRecord(f"a route of kind {kind!r}")
+
+
+def policy_of(found: dict[str, Any] | None) -> Policy | None:
+    """A policy inside another record."""
+    return None if found is None else _build(Policy, found)
 
 
 def decode_policy(value: bytes) -> Policy:

@@ -103,7 +103,8 @@ class Delivery:
         self.wanted = True
 
     def routes_changed(self) -> None:
-        """Other topics may matter now."""
+        """Other topics may matter now; those of downlink routes whether anybody subscribed or not."""
+        self.wanted = self.wanted or bool(self._registry.downlinks)
         self._catalogue.version += 1
 
     async def _extend(self) -> dict[TopicPartition, int]:

@@ -10,8 +10,10 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from broker.client import Record, TopicPartition
+from broker.client import TopicPartition
+from gateway.asking import Gate, TopicAnswers
 from gateway.authentication import Authenticator
+from gateway.commands import Commands
 from gateway.contract import Ban, Control, GatewayStatus, Presence
 from gateway.counters import Counters
 from gateway.delivery import Delivery
@@ -19,6 +21,7 @@ from gateway.exactly import Lanes
 from gateway.mailbox import Mailbox
 from gateway.mqtt.fanout import Fanout, wants_retained
 from gateway.mqtt.topics import split_share
+from gateway.plugins import PluginHost
 from gateway.policy import Grant
 from gateway.ports import (
     Challenge,
@@ -26,6 +29,7 @@ from gateway.ports import (
     Ending,
     Identity,
     Message,
+    NotAcknowledged,
     Opened,
     PublishItem,
     Receipt,
@@ -37,7 +41,6 @@ from gateway.ports import (
 from gateway.presence import PresenceBook
 from gateway.registry import BanSet, Change, DeviceChanged, Registry, RightsChanged, RoutesChanged
 from gateway.retained import RetainedMessages
-from gateway.routes import Outgoing
 from gateway.sessions import Sessions
 from gateway.ticks import Ticks
 from gateway.uplink import Target, Uplinks
@@ -65,12 +68,14 @@ class GatewayEngine:
         clock: Callable[[], float],
         wrote: Callable[[str], None],
         anonymous: bool,
+        plugins: PluginHost | None = None,
     ) -> None:
         self.epoch = 0
         self.congested = False
         self.registry = registry
         self.counters = counters
         self.retained = retained
+        self.plugins = plugins
         self.fanout = Fanout(self._may_read, self._overflow)
         self.uplinks = Uplinks(ticks, lanes, registry, counters, clock=clock, wrote=wrote)
         self.delivery: Delivery | None = None
@@ -83,6 +88,14 @@ class GatewayEngine:
             counters=counters,
             clock=clock,
             positions=self._positions,
+        )
+        self.commands = Commands(
+            self.sessions,
+            registry,
+            self.fanout,
+            counters,
+            lambda topic, value, key: ticks().write(topic, value, key),
+            clock,
         )
         self.presence = PresenceBook(lambda topic, value, key: ticks().write(topic, value, key), self.status)
         self._name = name
@@ -110,7 +123,29 @@ class GatewayEngine:
         return self.answer(None, data)
 
     def open(self, session: Session) -> Receipt[Opened]:
-        return self.sessions.open(session)
+        plugins, request = self.plugins, session.request
+        if plugins is None or not plugins.filters_topics:
+            return self.sessions.open(session)
+        seen = plugins.session(request)
+        asked = TopicAnswers(lambda action, topic: plugins.may(seen, action, topic))
+        receipt: Receipt[Opened] = Receipt()
+
+        def decide() -> None:
+            if request.will is not None and not asked.get("publish", request.will.topic):
+                self.counters.denied += 1
+                receipt.fail(Refused(NOT_AUTHORIZED, "not authorised to publish the will"))
+                return
+            opened = self.sessions.open(session)
+            if session.state is not None:
+                session.state.asked = asked
+                session.state.gate = Gate(session, asked, self._delivery_denied)
+            follow(opened, receipt)
+
+        gather([asked.known("publish", request.will.topic)] if request.will is not None else [], decide)
+        return receipt
+
+    def _delivery_denied(self) -> None:
+        self.counters.denied_deliveries += 1
 
     def opened(self, session: Session) -> None:
         self.presence.note(self._presence(session, online=True, reason=""))
@@ -142,10 +177,44 @@ class GatewayEngine:
     # --- publishing
 
     def target(self, session: Session, topic: str) -> Target:
-        return self.uplinks.target(session, topic)
+        target = self.uplinks.target(session, topic)
+        if session.state.asked is not None and session.state.asked.get("publish", topic) is False:
+            target.refused = NOT_AUTHORIZED
+        return target
 
     def publish(self, session: Session, items: Sequence[PublishItem]) -> Receipt[Any]:
+        if session.state.asked is not None:
+            return self._publish_asked(session, items)
         return self.uplinks.publish(session, items)
+
+    def _publish_asked(self, session: Session, items: Sequence[PublishItem]) -> Receipt[Any]:
+        """Publish once the topic plugins have answered, in order; what they refuse is dropped and counted."""
+        connection = session.state
+        topics = dict.fromkeys(item[0].mqtt_topic for item in items)
+        waiting = [
+            connection.asked.known("publish", topic)
+            for topic in topics
+            if connection.asked.get("publish", topic) is None
+        ]
+        if connection.last is not None and not connection.last.settled:
+            waiting.append(connection.last)
+
+        def publish() -> Receipt[Any]:
+            allowed = [item for item in items if connection.asked.get("publish", item[0].mqtt_topic)]
+            self.counters.denied += len(items) - len(allowed)
+            return self.uplinks.publish(session, allowed) if allowed else settled()
+
+        if not waiting:
+            return publish()
+        receipt: Receipt[Any] = Receipt()
+        connection.last = submitted = Receipt[Any]()
+
+        def go() -> None:
+            follow(publish(), receipt)
+            submitted.settle()
+
+        gather(waiting, go)
+        return receipt
 
     def release(self, session: Session, packet_id: int) -> Receipt[Any]:
         return self.sessions.release(session, packet_id)
@@ -153,12 +222,25 @@ class GatewayEngine:
     # --- subscribing
 
     def subscribe(self, session: Session, subscriptions: Sequence[Subscription]) -> Receipt[list[int]]:
-        rights = session.state.rights
+        asked = session.state.asked
+        if asked is None:
+            return self._subscribe(session, subscriptions)
+        receipt: Receipt[list[int]] = Receipt()
+        unknown = [each for each in subscriptions if asked.get("subscribe", split_share(each.filter)[1]) is None]
+        gather(
+            [asked.known("subscribe", split_share(each.filter)[1]) for each in unknown],
+            lambda: follow(self._subscribe(session, subscriptions), receipt),
+        )
+        return receipt
+
+    def _subscribe(self, session: Session, subscriptions: Sequence[Subscription]) -> Receipt[list[int]]:
+        rights, asked = session.state.rights, session.state.asked
         codes: list[int] = []
         granted: list[Subscription] = []
         for each in subscriptions:
-            grant = rights.subscribe(split_share(each.filter)[1])
-            if grant is Grant.DENIED:
+            plain = split_share(each.filter)[1]
+            grant = rights.subscribe(plain)
+            if grant is Grant.DENIED or (asked is not None and not asked.get("subscribe", plain)):
                 self.counters.denied_subscriptions += 1
                 codes.append(NOT_AUTHORIZED)
                 continue
@@ -201,7 +283,7 @@ class GatewayEngine:
             if mailbox is not None:
                 taken = mailbox.offer(message, qos, True, identifiers)
             else:
-                taken = session.deliver(message, qos, True, identifiers)
+                taken = (connection.gate or session).deliver(message, qos, True, identifiers)
             if not taken:
                 connection.feed = feed[number:]
                 return
@@ -243,11 +325,13 @@ class GatewayEngine:
     def dropped(self, session: Session, message: Message, why: str) -> None:
         if why == "expired":
             self.counters.expired += 1
+        self.commands.done(session.client_id, message, why=why)
         mailbox = session.state.mailbox
         if mailbox is not None:
             mailbox.finished(message, 0)
 
     def finished(self, session: Session, packet_id: int, message: Message | None, code: int) -> None:
+        self.commands.done(session.client_id, message, code)
         mailbox = session.state.mailbox
         if mailbox is not None:
             entry = mailbox.finished(message, packet_id)
@@ -264,30 +348,6 @@ class GatewayEngine:
         self, session: Session, message: Message, qos: int, retain: bool, identifiers: tuple[int, ...]
     ) -> None:
         self.counters.dropped_full += 1
-
-    def command(self, outgoing: Outgoing, record: Record) -> None:
-        """A downlink record: to one client's subscriptions, or to all."""
-        now = self._clock()
-        message = Message(
-            outgoing.topic,
-            outgoing.payload,
-            outgoing.qos,
-            outgoing.retain,
-            expires_at=now + outgoing.expiry if outgoing.expiry else None,
-            origin=(record.topic, record.partition, record.offset),
-        )
-        if not outgoing.client_id:
-            self.fanout.deliver(message)
-            return
-        session = self.sessions.live.get(outgoing.client_id)
-        target = self.sessions.mailboxes.get(outgoing.client_id) or session
-        if target is None:
-            self.counters.undeliverable += 1
-        elif not target.state.rights.may_receive(message.topic):
-            self.counters.denied_deliveries += 1
-        else:
-            target.deliver(message, outgoing.qos, False, ())
-            self.counters.delivered += 1
 
     # --- what changes
 
@@ -318,13 +378,13 @@ class GatewayEngine:
     def _refresh_rights(self, session: Session) -> None:
         """From now on every delivery is asked for: a filter granted under the old rules may be too wide."""
         connection = session.state
-        connection.rights = self.registry.rights(connection.principal, session.client_id)
+        connection.rights = self.registry.rights(connection.principal, session.client_id, connection.own)
         if connection.mailbox is None:
             for each in list((getattr(session, "subscriptions", None) or {}).values()):
-                self.fanout.subscribe(session, _checked(each, check=True))
+                self.fanout.subscribe(self.sessions.subscriber(session), _checked(each, check=True))
 
     def _refresh_mailbox(self, mailbox: Mailbox) -> None:
-        mailbox.rights = self.registry.rights(mailbox.owner, mailbox.client_id)
+        mailbox.rights = self.registry.rights(mailbox.owner, mailbox.client_id, mailbox.own)
         for each in mailbox.subscriptions.values():
             self.fanout.subscribe(mailbox, _checked(each, check=True))  # type: ignore[arg-type]  # stands for its session
 
@@ -397,6 +457,53 @@ class _Subscribing:
 
 
 TAKEN_OVER = 0x8E
+
+
+def gather(receipts: Sequence[Receipt[Any]], then: Callable[[], None]) -> None:
+    """Call `then` when all have settled, at once when there is none to wait for."""
+    if receipts:
+        count = _Count(len(receipts), then)
+        for receipt in receipts:
+            receipt.waiters.append(count)
+    else:
+        then()
+
+
+def follow(inner: Receipt[Any], outer: Receipt[Any]) -> None:
+    """Let one receipt settle as another does."""
+    if inner.settled:
+        _Follow(outer).receipt_settled(inner)
+    else:
+        inner.waiters.append(_Follow(outer))
+
+
+class _Count:
+    __slots__ = ("_left", "_then")
+
+    def __init__(self, left: int, then: Callable[[], None]) -> None:
+        self._left = left
+        self._then = then
+
+    def receipt_settled(self, receipt: Receipt[Any]) -> None:
+        self._left -= 1
+        if not self._left:
+            self._then()
+
+
+class _Follow:
+    __slots__ = ("_outer",)
+
+    def __init__(self, outer: Receipt[Any]) -> None:
+        self._outer = outer
+
+    def receipt_settled(self, receipt: Receipt[Any]) -> None:
+        if receipt.failure is not None:
+            self._outer.fail(receipt.failure)
+        elif receipt.doubtful:
+            # the waiters differ: whoever waits here is in doubt if anybody is
+            self._outer.fail(NotAcknowledged("the outcome is unknown"))
+        else:
+            self._outer.settle(receipt.value)
 
 
 class _Answer:

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.contract import VERSION, MalformedRecord
-from gateway.policy import Rights
+from gateway.policy import Policy, Rights
 from gateway.ports import InFlight, Message, Receipt, Session, SessionState, Subscription
 from gateway.uplink import properties_object, properties_of
 
@@ -52,6 +52,7 @@ class Mailbox:
         self.client_id = client_id
         self.owner = owner
         self.username = ""
+        self.own: Policy | None = None
         self.rights = rights
         self.limit = limit
         self.limit_bytes = 8 << 20

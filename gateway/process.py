@@ -15,7 +15,7 @@ from broker.client import Settings as ClusterSettings
 from broker.client.errors import ClientError
 from broker.client.settings import SettingsError
 from gateway import contract
-from gateway.authentication import Authenticator
+from gateway.authentication import Authenticator, Verifier
 from gateway.catalogue import Catalogue
 from gateway.config import Settings
 from gateway.contract import INBOX, RETAINED, SESSIONS, Control
@@ -23,7 +23,9 @@ from gateway.counters import Counters
 from gateway.delivery import Delivery, wait
 from gateway.engine import GatewayEngine
 from gateway.exactly import TRANSACTION_TIMEOUT, Lanes
+from gateway.jwt import TokenSettings, TokenVerifier
 from gateway.local import FILE_NAME, LocalCopy
+from gateway.plugins import PluginHost
 from gateway.registry import Registry
 from gateway.retained import RetainedMessages
 from gateway.server.server import Server, ServerSettings, TlsFiles
@@ -51,6 +53,7 @@ class Gateway:
         self._local = ThreadPoolExecutor(1, thread_name_prefix="local")
         self._ticks: Ticks | None = None
         self._lanes: Lanes | None = None
+        self._plugins: PluginHost | None = None
         self._recovery: asyncio.Task[None] | None = None
         self._delivery: Delivery | None = None
         self._state: StateTopics | None = None
@@ -71,7 +74,7 @@ class Gateway:
         self._ticks = Ticks(
             lambda: Producer(
                 cluster,
-                linger_ms=1,
+                linger_ms=0,
                 delivery_timeout=DELIVERY_TIMEOUT,
                 queue_messages=200_000,
                 overrides={"queue.buffering.max.kbytes": 256 << 10},
@@ -85,8 +88,21 @@ class Gateway:
             loop=loop,
             gateway=self.settings.name,
         )
+        verifiers: list[Verifier] = []
+        if self.settings.jwt:
+            verifiers.append(TokenVerifier(TokenSettings.read(Path(self.settings.jwt))))
+        if self.settings.plugins:
+            self._plugins = PluginHost.read(Path(self.settings.plugins))
+            await self._plugins.start()
+            verifiers.append(self._plugins)
         authenticator = Authenticator(
-            self.settings, self.registry, self.counters, clock=self.clock, executor=self._hashing
+            self.settings,
+            self.registry,
+            self.counters,
+            clock=self.clock,
+            executor=self._hashing,
+            verifiers=verifiers,
+            short_lived=self._plugins is not None and self._plugins.filters_topics,
         )
         engine = self.engine = GatewayEngine(
             name=self.settings.name,
@@ -98,6 +114,7 @@ class Gateway:
             counters=self.counters,
             clock=self.clock,
             wrote=self._wrote,
+            plugins=self._plugins,
             anonymous=any(self.settings.anonymous_on(str(each)) for each in self.settings.listeners),
         )
         self._state = StateTopics(
@@ -123,7 +140,7 @@ class Gateway:
             state=self._state.tail,
             consumer=lambda: Consumer(cluster, fetch_wait=0.1, overrides={"enable.partition.eof": True}),
             clock=self.clock,
-            command=engine.command,
+            command=engine.commands.take,
             checkpoint=engine.sessions.checkpoint,
         )
         await self._restore(engine, self._delivery)
@@ -150,7 +167,7 @@ class Gateway:
         restoring, self._restoring = self._restoring, None
         assert restoring is not None
         positions, since = engine.sessions.restore(restoring[SESSIONS], restoring[INBOX])
-        if engine.sessions.mailboxes:
+        if engine.sessions.mailboxes or self.registry.downlinks:
             log.info("%d persistent sessions", len(engine.sessions.mailboxes))
             delivery.resume(positions, since)
             await wait(delivery.barrier())
@@ -165,7 +182,7 @@ class Gateway:
                 key=Path(settings.tls_key),
                 client_ca=Path(settings.tls_client_ca) if settings.tls_client_ca else None,
             )
-        self.server = Server(engine, ServerSettings(tls=tls))
+        self.server = Server(engine, ServerSettings(tls=tls, trusted_proxies=settings.trusted_proxies))
         bound = await self.server.start(settings.listeners)
         engine.listeners = tuple(str(each) for each in bound)
         for each in bound:
@@ -267,6 +284,8 @@ class Gateway:
             await self.engine.sessions.stop()
             self.engine.presence.stop()
             await self._delivery.stop()
+        if self._plugins is not None:
+            await self._plugins.close()
         if self._recovery is not None:
             self._recovery.cancel()
         if self._lanes is not None:

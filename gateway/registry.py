@@ -169,11 +169,13 @@ class Registry:
             return client_id
         return found
 
-    def rights(self, principal: str, client_id: str) -> Rights:
-        """What a principal ("" = anonymous) may do now."""
+    def rights(self, principal: str, client_id: str, own: Policy | None = None) -> Rights:
+        """What a principal ("" = anonymous) may do now. `own`: a policy that it brought with it (a token's)."""
         device = self.devices.get(principal) if principal else None
         named = device.policies if device is not None else ()
-        if not self.policies and not named:  # a device whose named policy was deleted stays restricted
+        if not self.policies and not named and own is None:  # a device whose named policy was deleted stays restricted
             return Rights((), client_id, principal, unrestricted=True)
         applied = [each for each in self.policies.values() if each.everyone or each.name in named]
+        if own is not None:
+            applied.append(own)
         return Rights(applied, client_id, principal, unrestricted=False)

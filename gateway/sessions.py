@@ -20,11 +20,12 @@ from typing import Any
 
 from broker.client import TopicPartition
 from gateway import contract
+from gateway.asking import Gate, TopicAnswers
 from gateway.contract import INBOX, SESSIONS, MalformedRecord, StoredSession, mark_key, parse_mark_key
 from gateway.counters import Counters
 from gateway.mailbox import Entry, Mailbox, decode_entry, encode_entry, inbox_key, parse_inbox_key
 from gateway.mqtt.fanout import Fanout
-from gateway.policy import Rights
+from gateway.policy import Policy, Rights
 from gateway.ports import (
     OFFLINE_FOR_EVER,
     Ending,
@@ -53,13 +54,17 @@ NOT_AUTHORIZED = 0x87
 class Connection:
     """The engine's part of a connected session (`Session.state`)."""
 
-    __slots__ = ("feed", "known", "mailbox", "principal", "rights", "since", "will")
+    __slots__ = ("asked", "feed", "gate", "known", "last", "mailbox", "own", "principal", "rights", "since", "will")
 
     def __init__(self, principal: str, rights: Rights, since: float, will: Will | None) -> None:
         self.principal = principal
         self.rights = rights
         self.since = since
         self.will = will
+        self.own: Policy | None = None
+        self.asked: TopicAnswers | None = None  # where topic plugins decide
+        self.gate: Gate | None = None
+        self.last: Receipt[Any] | None = None  # the newest run that waited for their answers
         self.mailbox: Mailbox | None = None
         self.feed: list[Any] | None = None  # retained messages still to be given
         self.known: dict[str, bool] = {}  # filters of a SUBSCRIBE under way: had before
@@ -101,7 +106,8 @@ class Sessions:
 
     def open(self, session: Session) -> Receipt[Opened]:
         client_id, request, principal = session.client_id, session.request, session.identity.name
-        rights = self._registry.rights(principal, client_id)
+        own = session.identity.detail if isinstance(session.identity.detail, Policy) else None
+        rights = self._registry.rights(principal, client_id, own)
         if request.will is not None and (request.will.topic[:1] == "$" or not rights.may_publish(request.will.topic)):
             self._counters.denied += 1
             return _refused(Refused(NOT_AUTHORIZED, "not authorised to publish the will"))
@@ -113,6 +119,7 @@ class Sessions:
         if current is not None:
             current.close(TAKEN_OVER, "session taken over")
         connection = Connection(principal, rights, self._clock(), request.will)
+        connection.own = own
         session.state = connection
         self.live[client_id] = session
         self._counters.connects += 1
@@ -139,6 +146,7 @@ class Sessions:
         if mailbox is not None:
             connection.mailbox = mailbox
             mailbox.rights = rights
+            mailbox.own = own
             mailbox.username = session.identity.username or ""
             mailbox.expiry = _expiry(session)
             mailbox.protocol = request.protocol
@@ -163,7 +171,7 @@ class Sessions:
         mailbox = connection.mailbox
         connection.feed = None
         if mailbox is None:
-            self._fanout.drop(session, [each.filter for each in ending.state.subscriptions])
+            self._fanout.drop(connection.gate or session, [each.filter for each in ending.state.subscriptions])
         else:
             mailbox.expiry = ending.session_expiry
             mailbox.detach(ending.state, self._clock())
@@ -205,7 +213,9 @@ class Sessions:
     def subscriber(self, session: Session) -> Any:
         """Who stands in the fan-out for this session."""
         mailbox = session.state.mailbox
-        return session if mailbox is None else mailbox
+        if mailbox is not None:
+            return mailbox
+        return session.state.gate or session
 
     def remember(self, session: Session, subscriptions: Sequence[Subscription]) -> None:
         """A persistent session's subscriptions, to be durable before the SUBACK."""
@@ -304,6 +314,7 @@ class Sessions:
             disconnected_at=mailbox.disconnected_at,
             will=_will_object(due[1] if due is not None else will),
             will_at=due[0] if due is not None else None,
+            own=asdict(mailbox.own) if mailbox.own is not None else None,
         )
         return self._ticks().write(SESSIONS, contract.encode(record), mailbox.client_id.encode())
 
@@ -395,7 +406,7 @@ class Sessions:
             except MalformedRecord as error:
                 log.error("%s: left out", error)
         self._checkpointed = positions
-        return (positions, at) if self.mailboxes else ({}, 0.0)
+        return (positions, at) if self.mailboxes or self._registry.downlinks else ({}, 0.0)
 
     def replayed(self) -> None:
         """Delivery has come to where the earlier run was: nothing is met twice any more."""
@@ -420,9 +431,11 @@ class Sessions:
                 self._fire(record.client_id, record.owner, will, record.owner)
             self._ticks().write(SESSIONS, None, record.client_id.encode())
             return
-        rights = self._registry.rights(record.owner, record.client_id)
+        own = contract.policy_of(record.own)
+        rights = self._registry.rights(record.owner, record.client_id, own)
         mailbox = self._mailbox(record.client_id, record.owner, rights, Limits())
         mailbox.username = record.owner
+        mailbox.own = own
         mailbox.expiry = record.expiry
         mailbox.protocol = record.protocol
         mailbox.disconnected_at = now if record.connected else record.disconnected_at or now

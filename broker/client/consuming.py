@@ -64,7 +64,7 @@ class Consumer:
             config["group.protocol"] = "consumer"
         else:
             config["session.timeout.ms"] = int(session_timeout * 1000)
-            config["heartbeat.interval.ms"] = int(min(session_timeout / 3, 3.0) * 1000)
+            config["heartbeat.interval.ms"] = int(min(session_timeout / 3, 1.0) * 1000)
             config["partition.assignment.strategy"] = "cooperative-sticky"
         if instance is not None:
             config["group.instance.id"] = instance

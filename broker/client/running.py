@@ -239,12 +239,14 @@ def run_consumer(
     stop: threading.Event | None = None,
     progress: Progress | None = None,
     protocol: str = "classic",
+    session_timeout: float = 10.0,
 ) -> Progress:
     """Handle each record of `topics` as a member of `group` until `stop` is set; blocks.
 
     An offset is committed after its record was handled, or is durable in the dead-letter topic; never before.
     `dead_letter` None means `dlq.<topic>`. With a ledger, a record is handled to done once however often it is read;
-    `lease` is how long a crashed consumer's claim holds others off.
+    `lease` is how long a crashed consumer's claim holds others off, `session_timeout` how long its partitions wait for
+    somebody else.
     """
     if order is not Order.PARTITION:
         raise ValueError(f"{order} is not an order")
@@ -252,7 +254,7 @@ def run_consumer(
     counts = progress if progress is not None else Progress()
     admin = Admin(chosen)
     producer = Producer(chosen)
-    consumer = Consumer(chosen, group, protocol=protocol)
+    consumer = Consumer(chosen, group, protocol=protocol, session_timeout=session_timeout)
 
     def create(topic: str) -> None:
         if not admin.topics([topic]):

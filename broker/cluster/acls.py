@@ -196,9 +196,21 @@ def authorize_by_resource_type(
 ) -> bool:
     """Whether there is at least one resource of the type on which the peer may do the operation (KIP-679).
 
-    An ALLOW counts unless a DENY covers everything it allows: the same literal, a prefix of it, or `*`.
+    An ALLOW counts unless a DENY covers everything it allows: the same literal, a prefix of it, or `*`. As in Kafka
+    (Authorizer.authorizeByResourceType) a resource named "hardcode" is tried first, which lets super-users, implied
+    operations and the default through.
     """
-    if principal in super_users:
+    acls = list(acls)
+    if authorize(
+        acls,
+        principal=principal,
+        host=host,
+        operation=operation,
+        resource_type=resource_type,
+        name="hardcode",
+        super_users=super_users,
+        allow_if_no_acl=allow_if_no_acl,
+    ).allowed:
         return True
     deny_literals: set[str] = set()
     deny_prefixes: set[str] = set()
@@ -220,9 +232,7 @@ def authorize_by_resource_type(
         return True
     if any(not _has_prefix_in(name, deny_prefixes) for name in allow_prefixes):
         return True
-    if any(name not in deny_literals and not _has_prefix_in(name, deny_prefixes) for name in allow_literals):
-        return True
-    return allow_if_no_acl and not (deny_literals or deny_prefixes)
+    return any(name not in deny_literals and not _has_prefix_in(name, deny_prefixes) for name in allow_literals)
 
 
 def _has_prefix_in(name: str, prefixes: set[str]) -> bool:

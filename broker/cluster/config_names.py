@@ -172,7 +172,7 @@ GROUP = Definitions(
     (
         _d("consumer.heartbeat.interval.ms", Type.INT, "5000", least=1),
         _d("consumer.session.timeout.ms", Type.INT, "45000", least=1),
-        _d("errors.deadletterqueue.copy.record.enable", Type.BOOLEAN, "false"),
+        _d("errors.deadletterqueue.copy.record.enable", Type.BOOLEAN, "true"),
         _d("errors.deadletterqueue.topic.name", Type.STRING, ""),
         _d("share.auto.offset.reset", Type.STRING, "latest"),
         _d("share.delivery.count.limit", Type.INT, "5", least=2, most=10),

@@ -313,7 +313,8 @@ class Store:
             elif staged.kind == Kind.START:
                 self._remove(partition.drop_segments())
         self.durable = group.position
-        self._applied_at = {"sequence": self._journal.sequence, "position": self._journal.position}
+        # not the journal's `position`: a frame that only vouches may be behind it, and the next file begins before that
+        self._applied_at = {"sequence": self._journal.sequence, "position": self._journal.durable}
         self._since_bytes += size
         self._since_entries += len(group.staged)
         self._tails += size + 250 * len(group.staged)
@@ -449,6 +450,8 @@ class Store:
         """A whole checkpoint, here and now. Raises StorageFailure."""
         checkpoint = self.begin_checkpoint(now)
         checkpoint.clean = clean
+        if clean:  # nothing is to be replayed: the next process begins a file of its own
+            checkpoint.position["sequence"] = self._journal.sequence + 1
         try:
             while not checkpoint.capture(1000):
                 pass

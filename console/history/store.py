@@ -132,7 +132,7 @@ class Writer:
             raise
 
     def _chosen(self, values: Mapping[str, float], second: int) -> tuple[list[str], list[str]]:
-        """The series for the fine tier and for the others: the cluster's always, then those that moved latest, up to a cap."""
+        """The series for the fine tier and for the others: the cluster's always, then those that moved latest."""
         always, moving = [], []
         for name, value in values.items():
             if name.startswith("cluster/"):

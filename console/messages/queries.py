@@ -14,8 +14,11 @@ from typing import Any
 from console import deadline, kafka
 
 LIMIT = 50
-DEADLINE_SECONDS = 4.0
-IDLE_SECONDS = 0.6  # no record for so long: the rest of the range holds none (compacted, aborted, or control records)
+DEADLINE_SECONDS = 5.0
+# No record for so long, and the rest of the range holds none: it was compacted, aborted, or is control records. Before
+# the first record of a range more patience is needed: connecting takes a moment, and silence then proves nothing.
+IDLE_SECONDS = 0.8
+IDLE_SECONDS_AT_FIRST = 3.0
 FIRST_RANGE = 200
 
 
@@ -200,13 +203,13 @@ class _Walk:
         try:
             topic = self.query.topic
             reader.assign({kafka.TopicPartition(topic, index): low for index, (low, _) in ranges.items()})
-            heard = time.monotonic() + 1.0  # connecting takes a moment
+            heard, patience = time.monotonic(), IDLE_SECONDS_AT_FIRST
             while open_ranges and time.monotonic() < self.until and not enough():
                 records = reader.poll(500, 0.15)
                 now = time.monotonic()
                 if records:
-                    heard = max(heard, now)
-                elif now - heard > IDLE_SECONDS:
+                    heard, patience = now, IDLE_SECONDS
+                elif now - heard > patience:
                     for index in open_ranges:
                         reached[index] = ranges[index][1]
                     break

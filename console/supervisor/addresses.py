@@ -44,7 +44,8 @@ def parse(variable: str, value: str) -> list[Address]:
     """The addresses of a comma-separated listener variable. Raises BadAddress, which names the variable."""
     addresses = []
     for part in filter(None, (piece.strip() for piece in value.split(","))):
-        url = urlsplit(part if "://" in part else f"//{part}")
+        scheme, separator, rest = part.partition("://")  # by hand: urlsplit knows no underscore in a scheme
+        url = urlsplit(f"//{rest if separator else part}")
         try:
             port = url.port
         except ValueError as error:
@@ -53,7 +54,7 @@ def parse(variable: str, value: str) -> list[Address]:
             raise BadAddress(f"{variable}: {part!r} is not [scheme://]host:port")
         # `//:9092` and `//0.0.0.0:9092` both mean every interface
         addresses.append(
-            Address(variable=variable, scheme=url.scheme, host=url.hostname or "0.0.0.0", port=port)  # noqa: S104 - as written by the operator
+            Address(variable=variable, scheme=scheme if separator else "", host=url.hostname or "0.0.0.0", port=port)  # noqa: S104 - as written by the operator
         )
     return addresses
 

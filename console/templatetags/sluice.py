@@ -94,10 +94,13 @@ def moment(value: datetime | float | None, precision: str = "s") -> SafeString |
         return DASH
     at = value if isinstance(value, datetime) else datetime.fromtimestamp(value / 1000, UTC)
     local = timezone.localtime(at)
-    text = local.strftime("%Y-%m-%d %H:%M:%S")
+    clock = local.strftime("%H:%M:%S")
     if precision == "ms":
-        text += f".{local.microsecond // 1000:03d}"
-    return format_html('<time datetime="{}" data-moment>{}</time>', at.isoformat(), text)
+        clock += f".{local.microsecond // 1000:03d}"
+    day = local.strftime("%Y-%m-%d")
+    return format_html(
+        '<time datetime="{}" data-moment><span class="date">{} </span>{}</time>', at.isoformat(), day, clock
+    )
 
 
 @register.filter

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from gateway.mqtt.session import Session
 
 _MAX_ROUNDS = 8  # of challenge and answer
+_LARGEST_PACKET = 268_435_455  # the protocol itself has none larger
 
 
 class Handshake:
@@ -53,8 +54,11 @@ class Handshake:
         self.silent = False
 
     def packet(self, first: int, body: bytes) -> None:
-        if first == 0x10 and self._packet is None:
-            self._connect(packets.decode_connect(body))
+        if first & 0xF0 == 0x10 and self._packet is None:
+            packet = packets.decode_connect(body)
+            if first != 0x10 and packet.protocol != 3:  # 3.1 leaves the flags open
+                raise Malformed("reserved header flags")
+            self._connect(packet)
         elif first == 0xF0 and self.challenged:
             self._answered(packets.decode_auth(body))
         else:
@@ -219,7 +223,8 @@ class Handshake:
             found[p.MAXIMUM_QOS] = limits.qos
         if not limits.retain:
             found[p.RETAIN_AVAILABLE] = 0
-        found[p.MAXIMUM_PACKET_SIZE] = limits.packet_size
+        if limits.packet_size < _LARGEST_PACKET:
+            found[p.MAXIMUM_PACKET_SIZE] = limits.packet_size
         if keep_alive != request.keep_alive:
             found[p.SERVER_KEEP_ALIVE] = keep_alive
         if packet.properties.get(p.REQUEST_RESPONSE) and session._settings.response_information:

@@ -9,7 +9,7 @@ A run of PUBLISH frames becomes one list of items for one `Engine.publish` and o
 of the FIFO. Only the FIFO's head is ever written, so acknowledgements keep PUBLISH order (MQTT-4.6.0-2, -3) and leave
 in one write per receipt. Everything that isn't a PUBLISH ends the run first: packets take effect in their order.
 
-Reading is held, for any of the reasons `HANDSHAKE` ... `WRITING`, by not asking the link for more; what had already
+Reading is held, for any of the reasons `HANDSHAKE` ... `SUBSCRIBING`, by not asking the link for more; what had already
 been read waits in `_rest`.
 
 Invariant: `_in_flight` is the number of QoS 1 messages whose PUBACK is in the FIFO; with `inbound` (QoS 2 messages
@@ -45,6 +45,7 @@ IN_FLIGHT: Final = 2  # too many unacknowledged messages
 RATE: Final = 4  # over the device's rate
 CONGESTED: Final = 8  # commits fall behind
 WRITING: Final = 16  # the peer doesn't take what we send
+SUBSCRIBING: Final = 32  # a subscription takes effect before what is behind it
 
 _CACHED_TOPICS: Final = 512
 _CACHED_TOPIC_BYTES: Final = 256
@@ -155,7 +156,7 @@ class Receiver:
         if self._epoch != engine.epoch:
             self._epoch = engine.epoch
             self._targets = None
-        if not self.connected and data[0] != 0x10:
+        if not self.connected and data[0] & 0xF0 != 0x10:
             self._check_first(data[0])
         targets = self._targets
         if targets is None:

@@ -17,7 +17,7 @@ from gateway.mqtt import properties as p
 from gateway.mqtt.errors import ConnectRejected, Malformed, PeerError, Reason
 from gateway.mqtt.handshake import Handshake, Reauthentication
 from gateway.mqtt.properties import Properties
-from gateway.mqtt.receiver import CONGESTED, IN_FLIGHT, RATE, WRITING, Receiver
+from gateway.mqtt.receiver import CONGESTED, IN_FLIGHT, RATE, SUBSCRIBING, WRITING, Receiver
 from gateway.mqtt.sender import Sender
 from gateway.mqtt.surroundings import Link, Moment, Settings
 from gateway.mqtt.topics import split_share, valid_filter
@@ -227,7 +227,10 @@ class Session(Receiver):
             codes.append(-1)
             wanted.append(subscription)
         reply = _SubscribeReply(self, packet.packet_id, codes, wanted)
-        _wait(self._engine.subscribe(self, wanted), reply)
+        receipt = self._engine.subscribe(self, wanted)
+        if not receipt.settled:
+            self.hold(SUBSCRIBING)
+        _wait(receipt, reply)
 
     def _unsubscribe(self, packet: packets.Unsubscribe) -> None:
         for name in packet.filters:
@@ -354,6 +357,7 @@ class _SubscribeReply:
             codes = [Reason.UNSPECIFIED if code == Reason.NOT_AUTHORIZED else code for code in codes]
         session._link.write(packets.encode_suback(self._packet_id, codes, session.request.protocol))
         session._engine.subscribed(session, granted)
+        session.let_go(SUBSCRIBING)
 
 
 class _UnsubscribeReply:

@@ -77,6 +77,9 @@ class Connection(asyncio.BufferedProtocol):
             return
         if self._stage != _PROXY:
             self._begin()
+        elif not self._server.trusts(str((transport.get_extra_info("peername") or ("",))[0])):
+            self._server.refusals.report("proxy-untrusted", "not a trusted proxy", self.address)
+            self.abort()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         if self._exact is not None:

@@ -9,6 +9,7 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ class ServerSettings:
     max_connections: int = 0  # 0: as many as the machine has descriptors for
     connects_rate: float = 0.0  # new connections a second, with one second's burst; 0: unlimited
     backlog: int = 4096
+    trusted_proxies: tuple[str, ...] = ()  # networks that may send a PROXY header; empty: whoever reaches the listener
     reuse_port: bool = False  # several workers share the port
 
 
@@ -82,6 +84,7 @@ class Server:
         self._tls_tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = False
+        self._proxies = [ip_network(text, strict=False) for text in settings.trusted_proxies]
         self._emptied: asyncio.Event | None = None
 
     async def start(self, listeners: Sequence[Listener]) -> list[Listener]:
@@ -225,6 +228,16 @@ class Server:
         connection.opened_at = self.moment.monotonic
         self.connections.add(connection)
         return True
+
+    def trusts(self, host: str) -> bool:
+        """Whether a PROXY header from this host is believed."""
+        if not self._proxies:
+            return True
+        try:
+            address = ip_address(host)
+        except ValueError:
+            return False
+        return any(address in network for network in self._proxies)
 
     def gone(self, connection: Connection) -> None:
         self.connections.discard(connection)

@@ -327,6 +327,18 @@ def build_on_a_frame_that_only_vouches(patch: Patch) -> None:
 
 
 @mutant
+def place_the_checkpoint_after_a_frame_that_only_vouches(patch: Patch) -> None:
+    complete = Store.complete
+
+    def late(self: Store, group: Group) -> Any:
+        moved = complete(self, group)
+        self._applied_at["position"] = self._journal.position
+        return moved
+
+    patch.setattr(Store, "complete", late)
+
+
+@mutant
 def index_one_offset_too_far(patch: Patch) -> None:
     append = OffsetIndex.append
     patch.setattr(OffsetIndex, "append", lambda self, offset, position: append(self, offset + 1, position))

@@ -21,7 +21,7 @@ from tests.fakes.disk import Disk, PowerCut
 from tests.torture.log.world import Event, Violation, World, differences, indexes_differ, log_differs, placed
 
 CONFIG = StoreConfig(
-    journal_file_bytes=24 << 10,
+    journal_file_bytes=6 << 10,
     checkpoint_bytes=1 << 40,
     checkpoint_entries=1 << 40,
     checkpoint_ms=1 << 60,

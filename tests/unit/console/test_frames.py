@@ -1,5 +1,6 @@
 """The picture's way through `__sluice_metrics`: whatever goes in comes out, and a gap is never papered over."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -36,7 +37,7 @@ def fed(assembler: Assembler, records: list[bytes]) -> object:
 def test_a_reader_that_misses_nothing_holds_what_was_published(shown: list[Picture]) -> None:
     reader = Assembler()
     assert fed(reader, list(keyframe(shown[0], "e", 0))) == shown[0]
-    for sequence, (old, new) in enumerate(zip(shown, shown[1:], strict=False), 1):
+    for sequence, (old, new) in enumerate(itertools.pairwise(shown), 1):
         assert reader.feed(delta(old, new, "e", sequence)) == new
 
 
@@ -76,7 +77,7 @@ def test_deltas_of_another_monitor_are_not_mixed_in() -> None:
 
 def test_a_reader_that_starts_in_the_middle_of_a_keyframe_waits() -> None:
     picture = Picture(at=5, topics={f"t{n}": Topic(name=f"t{n}") for n in range(1000)})
-    first, second = keyframe(picture, "e", 0)
+    _, second = keyframe(picture, "e", 0)
     reader = Assembler()
     assert reader.feed(second) is None
     again = list(keyframe(picture, "e", 1))

@@ -16,8 +16,9 @@ from console.supervisor.children import children
 
 
 def test_a_listener_variable_names_every_address_in_it() -> None:
-    parsed = addresses.parse("SLUICE_MQTT_LISTENERS", "mqtt://127.0.0.1:1883, wss://[::1]:8084/mqtt,")
-    assert [(a.scheme, str(a)) for a in parsed] == [("mqtt", "127.0.0.1:1883"), ("wss", "[::1]:8084")]
+    parsed = addresses.parse("X", "mqtt://127.0.0.1:1883, wss://[::1]:8084/mqtt,SASL_SSL://0.0.0.0:9093,")
+    expected = [("mqtt", "127.0.0.1:1883"), ("wss", "[::1]:8084"), ("SASL_SSL", "0.0.0.0:9093")]
+    assert [(a.scheme, str(a)) for a in parsed] == expected
 
 
 def test_an_address_without_a_scheme_or_a_host_is_understood() -> None:

@@ -183,6 +183,19 @@ async def test_a_proxy_header_may_arrive_with_the_rest_or_in_pieces(serve: Serve
         client.abort()
 
 
+@pytest.mark.parametrize(("networks", "believed"), [(("127.0.0.0/8",), True), (("10.0.0.0/8", "::1/128"), False)])
+async def test_only_trusted_proxies_are_believed(serve: Serve, networks: tuple[str, ...], believed: bool) -> None:
+    gateway = await serve("mqtt://127.0.0.1:0?proxy=1", settings=ServerSettings(trusted_proxies=networks))
+    client = await gateway.client()
+    await client.send(proxy_header() + connect("behind"))
+    if believed:
+        assert (await client.packet())[0] == 0x20
+    else:
+        assert await client.closed() == b""
+        assert not gateway.engine.live
+    client.abort()
+
+
 @pytest.mark.parametrize(
     "header",
     [

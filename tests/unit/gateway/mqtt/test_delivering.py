@@ -30,6 +30,14 @@ def test_a_subscribe_is_answered_filter_by_filter(version: int, answer: bytes) -
     assert device.received() == [(0x90, answer + b"\x00\x01\x02")]
 
 
+def test_a_publish_behind_a_subscribe_waits_until_the_subscription_is_in_force() -> None:
+    device = Device(manual=True).connected()
+    device.send(subscribe(("a", 0)) + publish("a", b"x"))
+    assert device.engine.published == []
+    device.engine.settle_all()
+    assert [first for first, _ in device.received()] == [0x90, 0x30]
+
+
 def test_one_allowed_and_one_denied_filter_get_an_answer_each() -> None:
     rules = Rules(deny_subscribe=["secret/#"])
     four = Device(rules=rules).connected().send(subscribe(("a", 1), ("secret/#", 1)))

@@ -1,0 +1,98 @@
+"""The monitor against a real broker: when traffic stops, its numbers are those of an independent client."""
+
+import threading
+import time
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from console import history
+from console.monitor.run import run
+from console.snapshot import held
+from console.snapshot.tail import Tail
+from tests.integration.console.core.conftest import eventually
+
+
+@pytest.fixture
+def sampled(broker: str, database: None, settings: Any) -> Any:
+    """A running monitor and a tail that follows it, as two processes would be."""
+    stop = threading.Event()
+    monitor = threading.Thread(target=run, args=(stop,), daemon=True)
+    monitor.start()
+    tail = Tail()
+    tail.start()
+    yield broker
+    stop.set()
+    monitor.join(15)
+    tail.stop()
+    assert not monitor.is_alive()
+
+
+def independent_lag(broker: str, group: str, topic: str, partitions: int) -> int:
+    reader = Consumer({"bootstrap.servers": broker, "group.id": group, "enable.auto.commit": False})
+    places = reader.committed([TopicPartition(topic, index) for index in range(partitions)], timeout=10)
+    lag = sum(
+        reader.get_watermark_offsets(place, timeout=10)[1] - place.offset for place in places if place.offset >= 0
+    )
+    reader.close()
+    return int(lag)
+
+
+def test_counts_lag_age_and_rates_are_what_an_independent_client_computes(sampled: str, unique: str) -> None:
+    admin = AdminClient({"bootstrap.servers": sampled})
+    for future in admin.create_topics([NewTopic(unique, 3, 1)]).values():
+        future.result(20)
+    producer = Producer({"bootstrap.servers": sampled})
+    written = int(time.time() * 1000) - 90_000
+    for number in range(300):
+        producer.produce(unique, b"x" * 50, partition=number % 3, timestamp=written + number)
+    assert producer.flush(20) == 0
+    reader = Consumer({"bootstrap.servers": sampled, "group.id": unique, "enable.auto.commit": False})
+    reader.commit(offsets=[TopicPartition(unique, 0, 100), TopicPartition(unique, 1, 40)], asynchronous=False)
+    reader.close()
+
+    def settled() -> bool:
+        picture = held.current()
+        topic, group = picture.topics.get(unique), picture.groups.get(unique)
+        return bool(topic and group and topic.messages == 300 and group.lag == 60 and group.age is not None)
+
+    eventually(settled, within=40)
+    picture = held.current()
+    topic, group = picture.topics[unique], picture.groups[unique]
+    assert group.lag == independent_lag(sampled, unique, unique, 3) == 60
+    assert (topic.partitions, topic.lag, topic.groups) == (3, 60, 1)
+    assert group.topics == (unique,)
+    assert group.age is not None
+    assert abs(group.age - (time.time() - (written + 121) / 1000)) < 15
+    eventually(lambda: held.current().topics[unique].in_rate == 0, within=20)
+    eventually(lambda: held.current().topics[unique].last == written + 299, within=30)
+    eventually(lambda: held.current().topics[unique].cleanup == "delete", within=30)
+    assert held.current().cluster.embedded
+
+    admin.delete_topics([unique])[unique].result(20)
+    eventually(lambda: unique not in held.current().topics)
+    found = history.read([f"topic/{unique}/lag", "cluster/in"], now=time.time(), window=120)
+    assert 60.0 in found.values[0]
+    assert any(value is not None for value in found.values[1])
+
+
+def test_the_picture_moves_while_records_flow(sampled: str, unique: str) -> None:
+    producer = Producer({"bootstrap.servers": sampled})
+    stop = threading.Event()
+
+    def flow() -> None:
+        while not stop.wait(0.02):
+            producer.produce(unique, b"x")
+            producer.poll(0)
+
+    thread = threading.Thread(target=flow, daemon=True)
+    thread.start()
+    try:
+        moving = eventually(lambda: getattr(held.current().topics.get(unique), "in_rate", None), within=40)
+        assert 5 < moving < 60
+    finally:
+        stop.set()
+        thread.join(5)
+        producer.flush(5)

@@ -36,6 +36,7 @@ INSTALLED_APPS = [
     "console.jobs",
     "console.outbox",
     "console.policies",
+    "console.routes",
     "console.devices",
     "console.topics",
     "console.deadletters",

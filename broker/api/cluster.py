@@ -37,6 +37,7 @@ FindCoordinatorResponse = struct("FindCoordinatorResponse")
 Coordinator = struct("FindCoordinatorResponse.Coordinator")
 
 NO_ID = bytes(16)
+IDS_FROM = 12
 NOT_ASKED = -(2**31)
 GROUP, TRANSACTION, SHARE = 0, 1, 2
 PARTITIONS_A_PAGE = 2000
@@ -103,7 +104,11 @@ def metadata(ctx: Context, header: RequestHeader, request: Any) -> Any:
     topics = []
     missing = []
     for one in wanted:
-        answer = _by_id(ctx, request, one.topic_id) if one.name is None else _by_name(ctx, request, one.name)
+        if header.api_version < IDS_FROM and (one.name is None or one.topic_id != NO_ID):
+            # Versions 10 and 11 have the fields, but Kafka takes no ids in them.
+            answer = MetadataTopic(error_code=ErrorCode.INVALID_REQUEST, name=one.name or "", topic_id=one.topic_id)
+        else:
+            answer = _by_id(ctx, request, one.topic_id) if one.name is None else _by_name(ctx, request, one.name)
         if answer is None:
             missing.append(one.name)
         else:

@@ -48,6 +48,13 @@ def from_salted_password(salted: bytes, salt: bytes, mechanism: str, iterations:
     )
 
 
+def matches(password: str, kept: ScramCredential, mechanism: str) -> bool:
+    """Whether this is the password something was kept of; costs the hash's iterations, so not for the event loop."""
+    salted = hashlib.pbkdf2_hmac(MECHANISMS[mechanism], password.encode(), kept.salt, kept.iterations)
+    derived = from_salted_password(salted, kept.salt, mechanism, kept.iterations)
+    return hmac.compare_digest(derived.stored_key, kept.stored_key)
+
+
 class Decoys:
     """Credentials of users that do not exist: always the same for a name, right for no password."""
 

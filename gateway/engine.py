@@ -115,12 +115,15 @@ class GatewayEngine:
         return self._authenticator.authenticate(request)
 
     def answer(self, exchange: Any, data: bytes) -> Receipt[Identity | Challenge]:
-        receipt: Receipt[Identity | Challenge] = Receipt()
-        receipt.fail(Refused(0x8C, "no such authentication method"))
-        return receipt
+        return self._authenticator.answer(exchange, data)
 
     def reauthenticate(self, session: Session, method: str, data: bytes) -> Receipt[Identity | Challenge]:
-        return self.answer(None, data)
+        try:
+            return settled(self._authenticator.begin(session.request, method, data))
+        except Refused as refusal:
+            receipt: Receipt[Identity | Challenge] = Receipt()
+            receipt.fail(refusal)
+            return receipt
 
     def open(self, session: Session) -> Receipt[Opened]:
         plugins, request = self.plugins, session.request

@@ -13,6 +13,7 @@ from console.groups import urls as groups
 from console.jobs import urls as jobs
 from console.messages import urls as messages
 from console.policies import urls as policies
+from console.routes import urls as routes
 from console.topics import urls as topics
 
 app_patterns = [
@@ -24,6 +25,7 @@ app_patterns = [
     *deadletters.urlpatterns,
     *devices.urlpatterns,
     *policies.urlpatterns,
+    *routes.urlpatterns,
     *access.urlpatterns,
     *jobs.urlpatterns,
     *audit.urlpatterns,

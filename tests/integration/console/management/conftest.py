@@ -21,8 +21,14 @@ from console import kafka
 from console.accounts.models import User
 from console.accounts.permissions import Role
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 READY_SECONDS = 40.0
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The database is a file, as in the product: the jobs' threads and the views' share it."""
+    connection.settings_dict["TEST"]["NAME"] = str(tmp_path_factory.mktemp("database") / "test.sqlite3")
 
 
 class Broker:

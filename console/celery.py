@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
 from celery import Celery
 from django.conf import settings
@@ -16,7 +15,7 @@ app.autodiscover_tasks()
 
 def make_folders() -> None:
     """The file transport's folders must exist before anything is sent or looked for."""
-    options: dict[str, Any] = settings.CELERY["broker_transport_options"]
+    options = settings.CELERY["broker_transport_options"]
     for key in ("data_folder_in", "processed_folder", "control_folder"):
         folder = options.get(key)
         if folder:

@@ -168,7 +168,7 @@ STORAGES = {
 WHITENOISE_KEEP_ONLY_HASHED_FILES = True
 DATA_UPLOAD_MAX_MEMORY_SIZE = 4 * 1024 * 1024
 
-CELERY = {
+CELERY: dict[str, Any] = {
     "broker_url": SLUICE.redis_url or "filesystem://localhost",
     "broker_transport_options": {}
     if SLUICE.redis_url

@@ -35,6 +35,7 @@ log = logging.getLogger("gateway.delivery")
 
 BARRIER_DEADLINE = 60.0
 REFRESH = 5.0
+NEW_TOPIC = 0.1
 CLOCKS_APART = 10.0  # seconds by which broker and gateway may differ
 
 
@@ -70,6 +71,7 @@ class Delivery:
         self._loop = asyncio.get_running_loop()
         self.tail = Tail(consumer(), self._arrived, loop=self._loop, name="delivery", moved=self.moved)
         self._moved = asyncio.Event()
+        self._nudge = asyncio.Event()
         self._asked: list[Receipt[Any]] = []
         self._worker: asyncio.Task[None] | None = None
         self._known: set[str] = set()
@@ -104,6 +106,7 @@ class Delivery:
 
     def routes_changed(self) -> None:
         """Other topics may matter now; those of downlink routes whether anybody subscribed or not."""
+        self._nudge.set()
         self.wanted = self.wanted or bool(self._registry.downlinks)
         self._catalogue.version += 1
 
@@ -142,17 +145,21 @@ class Delivery:
         """A device's message goes to this topic."""
         if topic not in self._catalogue.partitions:
             # librdkafka has the cluster make it: look a moment later
-            self._loop.call_later(0.3, self._catalogue.refresh_soon)
+            self._loop.call_later(NEW_TOPIC, self._nudge.set)
 
     async def _refresh(self) -> None:
         seen = -1
         while True:
-            await asyncio.sleep(REFRESH if seen == self._catalogue.version else 0.05)
+            try:
+                async with asyncio.timeout(REFRESH if seen == self._catalogue.version else 0.05):
+                    await self._nudge.wait()
+            except TimeoutError:
+                pass
+            self._nudge.clear()
             if not self.wanted:
                 continue
             try:
-                if seen == self._catalogue.version:
-                    await self._catalogue.refresh()
+                await self._catalogue.refresh()
                 if seen != self._catalogue.version:
                     version = self._catalogue.version
                     await self._extend()

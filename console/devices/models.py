@@ -28,7 +28,7 @@ class Presence(models.Model):
     listener = models.CharField(max_length=200, blank=True)
     tls = models.BooleanField(default=False)
     keep_alive = models.PositiveIntegerField(default=0)
-    clean = models.BooleanField(default=True)
+    clean_start = models.BooleanField(default=True)
     subscriptions = models.PositiveIntegerField(default=0)
     queued = models.PositiveIntegerField(default=0)
     reason = models.CharField(max_length=500, blank=True)

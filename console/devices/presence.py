@@ -24,7 +24,7 @@ def row(found: contract.Presence) -> Presence:
         listener=found.listener[:200],
         tls=found.tls,
         keep_alive=found.keep_alive,
-        clean=found.clean,
+        clean_start=found.clean,
         subscriptions=found.subscriptions,
         queued=found.queued,
         reason=found.reason[:500],

@@ -112,8 +112,9 @@ FORMATS = {"num": num, "rate": rate, "size": size, "span": span}
 
 
 @register.simple_tag
-def live(key: str, value: Any, form: str = "num") -> SafeString:
-    """A value that moves by itself: `{% live "topic/orders/in" topic.in_rate "rate" %}`. The last part is the field."""
+def live(key: str, value: Any, form: str = "num", field: str = "") -> SafeString:
+    """A value that moves by itself: `{% live "topic/orders" topic.in_rate "rate" "in" %}`."""
+    key = f"{key}/{field}" if field else key
     text = moment(value) if form == "moment" else FORMATS[form](value) if form in FORMATS else str(value or DASH)
     return format_html('<span data-live="{}" data-as="{}">{}</span>', key, form, text)
 

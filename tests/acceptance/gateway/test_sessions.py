@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from gateway.contract import Command, decode
 from gateway.routes import Downlink, Uplink
 from tests.acceptance.gateway.people import Device311, Operator, until
 from tests.acceptance.gateway.stack import Stack
@@ -139,6 +140,16 @@ def test_a_downlink_record_reaches_its_device_even_if_that_is_away(running: Stac
     target = Device311(running, "target", clean=False)
     assert until(lambda: ("cmd/target", b"off") in target.received)
     assert other.received == []
+    operator.send("commands", b"?", b"nobody")
+    assert until(lambda: {"delivered", "failed"} <= set(states(operator).values()))
+    place = {record.value: f"commands/{record.partition}/{record.offset}" for record in operator.records("commands")}
+    assert until(lambda: states(operator)[place[b"off"]] == "delivered")
+    assert states(operator)[place[b"?"]] == "failed"
+
+
+def states(operator: Operator) -> dict[str, str]:
+    found = [(record.key or b"", record.value or b"") for record in operator.records("__sluice_commands")]
+    return {key.decode(): decode(Command, value).state for key, value in found}
 
 
 def test_a_gateway_told_to_stop_says_goodbye_and_ends_well(running: Stack, operator: Operator) -> None:

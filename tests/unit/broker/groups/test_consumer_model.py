@@ -256,7 +256,7 @@ class ConsumerLife(RuleBasedStateMachine):
 
 
 ConsumerLife.TestCase.settings = settings(
-    max_examples=80,
+    max_examples=50,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

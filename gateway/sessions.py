@@ -48,7 +48,7 @@ log = logging.getLogger("gateway.sessions")
 
 CHECKPOINT_KEY = "$checkpoint/"
 CHECKPOINT_INTERVAL = 1.0
-CHECKPOINT_PATIENCE = 3.0  # seconds, when stopping
+CHECKPOINT_PATIENCE = 1.5  # seconds, when stopping
 TAKEN_OVER = 0x8E
 UNAVAILABLE = 0x88
 NOT_AUTHORIZED = 0x87

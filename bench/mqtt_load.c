@@ -206,7 +206,7 @@ static int publish_one(struct connection *c) {
 }
 
 static void fill(struct connection *c) {
-    if (c->state != RUNNING || is_subscriber(c) || !strcmp(mode, "idle")) return;
+    if (!started || c->state != RUNNING || is_subscriber(c) || !strcmp(mode, "idle")) return;
     double t = now();
     if (t >= stop_at) {
         if (c->in_flight == 0 && c->state == RUNNING && c->out_used < OUT_SIZE - 2) {

@@ -16,8 +16,8 @@ from bench.tables import count, table
 
 PARTITIONS = (1, 64, 256)
 PEERS: Sequence[Callable[[], contextlib.AbstractContextManager[Cluster]]] = (
-    lambda: apache("Kafka, defaults", {}),
-    lambda: apache("Kafka, flush.messages=1", {"log.flush.interval.messages": "1"}),
+    lambda: apache("Kafka, defaults"),
+    lambda: apache("Kafka, flush.messages=1", "log.flush.interval.messages=1\n"),
 )
 
 

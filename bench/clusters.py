@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,12 +96,14 @@ def embedded(**environment: str) -> Iterator[Cluster]:
 
 
 @contextlib.contextmanager
-def apache(name: str, configs: Mapping[str, str]) -> Iterator[Cluster]:
-    """Apache Kafka, one KRaft node; raises if its artifacts can't be had."""
-    from tests.acceptance.kafka.apache import apache_kafka
+def apache(name: str, more: str = "") -> Iterator[Cluster]:
+    """Apache Kafka, one KRaft node, 1 GiB of heap as its start script gives it; raises if it can't be had."""
+    from tests.acceptance.kafka.apache import ApacheKafka
 
+    kafka = ApacheKafka(heap="1g", more=more, quick=False)
     started = time.monotonic()
-    with apache_kafka(configs=configs) as kafka:
+    try:
+        kafka.start()
         yield Cluster(
             name=name,
             bootstrap=kafka.bootstrap,
@@ -109,3 +111,5 @@ def apache(name: str, configs: Mapping[str, str]) -> Iterator[Cluster]:
             started_in=time.monotonic() - started,
             folder=kafka.folder,
         )
+    finally:
+        kafka.stop()

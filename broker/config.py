@@ -99,7 +99,8 @@ class Config:
     auto_create_topics: bool = True
     default_partitions: int = 1
     flush_interval_ms: int | None = None
-    """None: acknowledge after the fsync. A number: acknowledge at once, fsync that often."""
+    """None: acknowledge after the fsync. A number: acknowledge at once; the fsync follows within that time (in fact as
+    soon as the one before it is done)."""
     limits: Limits = field(default_factory=Limits)
     log_level: str = "INFO"
 
@@ -137,7 +138,11 @@ VARIABLES: tuple[tuple[str, str, str], ...] = (
     ("SLUICE_BROKER_OAUTH_ISSUER", "", "issuer OAUTHBEARER tokens must name"),
     ("SLUICE_BROKER_OAUTH_AUDIENCE", "", "audience OAUTHBEARER tokens must name"),
     ("SLUICE_BROKER_OAUTH_CLAIM", "sub", "claim that holds the user's name"),
-    ("SLUICE_FLUSH", "ack", "ack: fsync before acknowledging; interval:<ms>: acknowledge first, fsync that often"),
+    (
+        "SLUICE_FLUSH",
+        "ack",
+        "ack: fsync before acknowledging; interval:<ms>: acknowledge first, fsync within that time",
+    ),
     ("SLUICE_INSECURE", "", "1: allow listening beyond loopback without authentication"),
     ("SLUICE_TLS_CERTIFICATE", "", "PEM certificate chain of the TLS listeners; re-read when it changes"),
     ("SLUICE_TLS_KEY", "", "PEM private key"),

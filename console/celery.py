@@ -15,7 +15,8 @@ app.autodiscover_tasks()
 
 def make_folders() -> None:
     """The file transport's folders must exist before anything is sent or looked for."""
+    options = settings.CELERY["broker_transport_options"]
     for key in ("data_folder_in", "processed_folder", "control_folder"):
-        folder = settings.CELERY["broker_transport_options"].get(key)
+        folder = options.get(key)
         if folder:
             Path(folder).mkdir(parents=True, exist_ok=True)

@@ -34,6 +34,10 @@ INSTALLED_APPS = [
     "console.accounts",
     "console.audit",
     "console.jobs",
+    "console.outbox",
+    "console.policies",
+    "console.routes",
+    "console.devices",
     "console.topics",
     "console.deadletters",
 ]
@@ -164,7 +168,7 @@ STORAGES = {
 WHITENOISE_KEEP_ONLY_HASHED_FILES = True
 DATA_UPLOAD_MAX_MEMORY_SIZE = 4 * 1024 * 1024
 
-CELERY = {
+CELERY: dict[str, Any] = {
     "broker_url": SLUICE.redis_url or "filesystem://localhost",
     "broker_transport_options": {}
     if SLUICE.redis_url
@@ -182,7 +186,10 @@ CELERY = {
     "broker_connection_retry_on_startup": True,
     "worker_concurrency": 4,
     "beat_schedule_filename": str(SLUICE.data / "celery" / "beat"),
-    "beat_schedule": {"reap jobs": {"task": "console.jobs.reap", "schedule": 10.0}},
+    "beat_schedule": {
+        "reap jobs": {"task": "console.jobs.reap", "schedule": 10.0},
+        "drain outbox": {"task": "console.outbox.drain", "schedule": 5.0},
+    },
 }
 
 LOGGING = {

@@ -8,9 +8,12 @@ from console.accounts import urls as accounts
 from console.audit import urls as audit
 from console.dashboard import urls as dashboard
 from console.deadletters import urls as deadletters
+from console.devices import urls as devices
 from console.groups import urls as groups
 from console.jobs import urls as jobs
 from console.messages import urls as messages
+from console.policies import urls as policies
+from console.routes import urls as routes
 from console.topics import urls as topics
 
 app_patterns = [
@@ -20,6 +23,9 @@ app_patterns = [
     *messages.urlpatterns,
     *groups.urlpatterns,
     *deadletters.urlpatterns,
+    *devices.urlpatterns,
+    *policies.urlpatterns,
+    *routes.urlpatterns,
     *access.urlpatterns,
     *jobs.urlpatterns,
     *audit.urlpatterns,

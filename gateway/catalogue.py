@@ -25,27 +25,15 @@ class Catalogue:
         self.partitions: dict[str, int] = {}
         self.ids: dict[str, str] = {}
         self.version = 0
-        self._refreshing: asyncio.Task[None] | None = None
 
     async def refresh(self) -> None:
-        """Ask the cluster; raises ClientError. Concurrent callers share one question that began after they asked."""
+        """Ask the cluster; raises ClientError."""
         found = await self.admin.topics()
         partitions = {name: len(topic.partitions) for name, topic in found.items()}
         self.ids = {name: topic.id for name, topic in found.items()}
         if partitions != self.partitions:
             self.partitions = partitions
             self.version += 1
-
-    def refresh_soon(self) -> None:
-        """Ask the cluster in the background, once at a time."""
-        if self._refreshing is None or self._refreshing.done():
-            self._refreshing = asyncio.get_running_loop().create_task(self._try())
-
-    async def _try(self) -> None:
-        try:
-            await self.refresh()
-        except ClientError as error:
-            log.debug("the topics can't be listed now: %s", error)
 
     def of(self, topics: list[str]) -> list[TopicPartition]:
         """The partitions of those of these topics that exist."""

@@ -31,8 +31,12 @@ class LocalCopy:
     def __init__(self, path: Path, cluster: str) -> None:
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._database = self._open()
-        if not self._is_ours(cluster):
+        try:
+            self._database = self._open()
+            ours = self._is_ours(cluster)
+        except sqlite3.DatabaseError:  # not a database
+            ours = False
+        if not ours:
             self._database.close()
             for suffix in ("", "-wal", "-shm"):
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
@@ -43,11 +47,11 @@ class LocalCopy:
             self._database.commit()
 
     def _open(self) -> sqlite3.Connection:
-        database = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
+        self._database = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
         # losing the newest transactions to a power cut is fine: rows and position go together
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = NORMAL")
-        return database
+        self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute("PRAGMA synchronous = NORMAL")
+        return self._database
 
     def _is_ours(self, cluster: str) -> bool:
         try:

@@ -74,7 +74,7 @@ class Gateway:
         self._ticks = Ticks(
             lambda: Producer(
                 cluster,
-                linger_ms=1,
+                linger_ms=0,
                 delivery_timeout=DELIVERY_TIMEOUT,
                 queue_messages=200_000,
                 overrides={"queue.buffering.max.kbytes": 256 << 10},

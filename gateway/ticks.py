@@ -30,8 +30,8 @@ Headers = list[tuple[str, bytes | str | None]]
 Write = tuple[str, bytes | None, bytes | None, Headers | None]
 """(topic, value, key, headers)."""
 
-BUSY = 100_000  # messages without an outcome at which sessions stop reading
-CALM = 25_000  # and go on again
+BUSY = 50_000  # messages without an outcome at which sessions stop reading
+CALM = 20_000  # and go on again
 POLL = 0.001
 
 

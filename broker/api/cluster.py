@@ -37,6 +37,7 @@ FindCoordinatorResponse = struct("FindCoordinatorResponse")
 Coordinator = struct("FindCoordinatorResponse.Coordinator")
 
 NO_ID = bytes(16)
+IDS_FROM = 12
 NOT_ASKED = -(2**31)
 GROUP, TRANSACTION, SHARE = 0, 1, 2
 PARTITIONS_A_PAGE = 2000
@@ -103,7 +104,7 @@ def metadata(ctx: Context, header: RequestHeader, request: Any) -> Any:
     topics = []
     missing = []
     for one in wanted:
-        answer = _by_id(ctx, request, one.topic_id) if one.name is None else _by_name(ctx, request, one.name)
+        answer = _asked_for(ctx, header, request, one)
         if answer is None:
             missing.append(one.name)
         else:
@@ -111,6 +112,14 @@ def metadata(ctx: Context, header: RequestHeader, request: Any) -> Any:
     if missing:
         return _with_created(ctx, header, request, topics, missing)
     return _metadata_response(ctx, header, request, topics)
+
+
+def _asked_for(ctx: Context, header: RequestHeader, request: Any, one: Any) -> Any:
+    """The topic's entry, or None when it should be created."""
+    if header.api_version < IDS_FROM and (one.name is None or one.topic_id != NO_ID):
+        # Versions 10 and 11 have the fields, but Kafka takes no ids in them.
+        return MetadataTopic(error_code=ErrorCode.INVALID_REQUEST, name=one.name or "", topic_id=one.topic_id)
+    return _by_id(ctx, request, one.topic_id) if one.name is None else _by_name(ctx, request, one.name)
 
 
 def _by_id(ctx: Context, request: Any, topic_id: bytes) -> Any:

@@ -8,8 +8,6 @@ with SASL_AUTHENTICATION_FAILED and the connection closed, after a pause so that
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 from typing import Any
 
 from broker.api.registry import Context, Disconnect, handles
@@ -67,7 +65,7 @@ async def sasl_authenticate(ctx: Context, header: RequestHeader, request: Any) -
             error_message="SaslAuthenticate request received without a SaslHandshake.",
         )
     try:
-        answer, user, lifetime = _step(ctx, exchange, bytes(request.auth_bytes))
+        answer, user, lifetime = await _step(ctx, exchange, bytes(request.auth_bytes))
     except AuthenticationFailed as failure:
         ctx.sasl = None
         ctx.broker.meter.failed_authentications += 1
@@ -95,7 +93,7 @@ def _signed_in(ctx: Context, user: str, lifetime: float | None) -> None:
     ctx.connection.authenticated()
 
 
-def _step(ctx: Context, exchange: Exchange, message: bytes) -> tuple[bytes, str | None, float | None]:
+async def _step(ctx: Context, exchange: Exchange, message: bytes) -> tuple[bytes, str | None, float | None]:
     """(answer, the user once proven, seconds the session may last or None); raises AuthenticationFailed."""
     if exchange.scram is not None:
         if not exchange.scram.started:
@@ -104,7 +102,7 @@ def _step(ctx: Context, exchange: Exchange, message: bytes) -> tuple[bytes, str 
         _require_place(ctx, finished.user)
         return finished.message, finished.user, None
     if exchange.mechanism == "PLAIN":
-        user = _plain(ctx, message)
+        user = await _plain(ctx, message)
         _require_place(ctx, user)
         return b"", user, None
     user, lifetime = ctx.broker.credentials.bearer(message, ctx.broker.clock.now())
@@ -118,8 +116,9 @@ def _require_place(ctx: Context, user: str) -> None:
         raise AuthenticationFailed("Authentication failed: Invalid username or password")
 
 
-def _plain(ctx: Context, message: bytes) -> str:
-    """RFC 4616. The password is checked against the SCRAM credential, at equal cost for unknown users."""
+async def _plain(ctx: Context, message: bytes) -> str:
+    """RFC 4616. The password is checked against what is kept for SCRAM, with both hashes whether the user exists or
+    not, so that the time does not tell."""
     parts = message.split(b"\0")
     if len(parts) != 3 or not parts[1]:
         raise AuthenticationFailed("Malformed PLAIN message")
@@ -129,16 +128,12 @@ def _plain(ctx: Context, message: bytes) -> str:
         raise AuthenticationFailed("Malformed PLAIN message") from None
     if authzid and authzid != user:
         raise AuthenticationFailed("Authentication failed: Client requested an authorization id that is different")
-    credentials = ctx.broker.credentials
-    for mechanism in ("SCRAM-SHA-512", "SCRAM-SHA-256"):
-        kept = credentials.find(user, mechanism)
-        if kept is not None:
-            known = True
-            break
-    else:
-        known, kept = False, credentials.decoys.credential(user, mechanism)
-    salted = hashlib.pbkdf2_hmac(scram.MECHANISMS[mechanism], password.encode(), kept.salt, kept.iterations)
-    derived = scram.from_salted_password(salted, kept.salt, mechanism, kept.iterations)
-    if not (hmac.compare_digest(derived.stored_key, kept.stored_key) and known):
+    right = False
+    for mechanism in scram.MECHANISMS:
+        found = ctx.broker.credentials.find(user, mechanism)
+        kept = found or ctx.broker.credentials.decoys.credential(user, mechanism)
+        matches = await asyncio.to_thread(scram.matches, password, kept, mechanism)
+        right = right or (matches and found is not None)
+    if not right:
         raise AuthenticationFailed("Authentication failed: Invalid username or password")
     return user

@@ -21,6 +21,7 @@ from broker.groups.share_coordinator import Judgement, Place
 from broker.groups.share_partition import AckType
 from broker.groups.share_service import FetchBounds, Handed
 from broker.groups.share_sessions import FINAL, FIRST, ShareSession
+from broker.server.waiting import Poll
 from broker.wire import codec
 from broker.wire.errors import ErrorCode
 from broker.wire.framing import RequestHeader
@@ -163,30 +164,29 @@ async def _wait(ctx: Context, session: ShareSession, request: Any) -> list[Hande
     handed: list[Handed] = shares.hand_out(session, bounds)
     if handed or request.max_wait_ms <= 0 or waiting.stopping:
         return handed
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + request.max_wait_ms / 1000
     moved = asyncio.Event()
-
-    def advanced(partition: Any) -> None:
-        moved.set()
-
+    poll = Poll(
+        waiting,
+        asyncio.get_running_loop(),
+        seconds=request.max_wait_ms / 1000,
+        window=0,
+        wake=lambda partitions, expired: moved.set(),
+    )
     places = [Place(session.group, *key) for key in session.partitions]
     logs = [log for place in places if (log := shares.log_of(place)) is not None]
     for log in logs:
-        waiting.watch(log, advanced)
+        waiting.watch(log, poll.touched)
     for place in places:
         shares.watch(place, moved)
     try:
-        while not handed and (left := deadline - loop.time()) > 0 and not waiting.stopping:
-            try:
-                await asyncio.wait_for(moved.wait(), left)
-            except TimeoutError:
-                break
+        while not handed and not poll.over:
+            await moved.wait()
             moved.clear()
             handed = shares.hand_out(session, bounds)
     finally:
+        poll.cancel()
         for log in logs:
-            waiting.unwatch(log, advanced)
+            waiting.unwatch(log, poll.touched)
         for place in places:
             shares.unwatch(place, moved)
     return handed

@@ -4,7 +4,8 @@
   from 4, INVALID_PRODUCER_EPOCH before. Without a transactional id a fresh producer id, which is not remembered.
 * AddPartitionsToTxn 0 to 5: all or nothing; from 4 batched and for brokers alone, with `verify_only`.
 * AddOffsetsToTxn 0 to 4.
-* TxnOffsetCommit 0 to 5: member and generation checked from 3 (KIP-447); from 5 it adds the group by itself (KIP-890).
+* TxnOffsetCommit 0 to 6: member and generation checked from 3 (KIP-447); from 5 it adds the group by itself (KIP-890);
+  topic ids in 6.
 * EndTxn 0 to 5: from 5 the epoch is bumped and answered (KIP-890, transaction version 2).
 
 WRITE on the transactional id throughout; WRITE on topics added; READ on groups and on topics committed. Answers leave
@@ -208,10 +209,10 @@ def add_offsets_to_txn(ctx: Context, header: RequestHeader, request: Any) -> Any
     )
 
 
-@handles(28, min=0, max=5)
+@handles(28, min=0, max=6)
 def txn_offset_commit(ctx: Context, header: RequestHeader, request: Any) -> Any:
     """TxnOffsetCommit."""
-    sheet = CommitSheet(ctx, request.topics, by_id=False)
+    sheet = CommitSheet(ctx, request.topics, by_id=header.api_version >= 6)
 
     def refused(error: ErrorCode) -> Any:
         return TxnOffsetCommitResponse(

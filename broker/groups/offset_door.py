@@ -35,7 +35,9 @@ class OffsetDoor(GroupTable):
 
     def stage_offsets(self, call: OffsetCommitCall, producer_id: int, now: int) -> tuple[ErrorCode, ...]:
         """TxnOffsetCommit, once the transaction coordinator has let the producer pass."""
-        error = self._may_commit(call, now) if call.member_id or call.generation_or_epoch >= 0 else ErrorCode.NONE
+        # Before TxnOffsetCommit 3 (KIP-447) a producer could not say which member it commits for.
+        named = call.member_id or call.generation_or_epoch >= 0 or call.instance_id is not None
+        error = self._may_commit(call, now, transactional=True) if named else ErrorCode.NONE
         if not call.group_id:
             error = ErrorCode.INVALID_GROUP_ID
         if error is not ErrorCode.NONE:
@@ -58,7 +60,7 @@ class OffsetDoor(GroupTable):
             for c in call.commits
         )
 
-    def _may_commit(self, call: OffsetCommitCall, now: int) -> ErrorCode:
+    def _may_commit(self, call: OffsetCommitCall, now: int, *, transactional: bool = False) -> ErrorCode:
         if not call.group_id:
             return ErrorCode.INVALID_GROUP_ID
         group = self._groups.get(call.group_id)
@@ -75,7 +77,7 @@ class OffsetDoor(GroupTable):
             return member
         if call.generation_or_epoch != group.generation:
             return ErrorCode.ILLEGAL_GENERATION
-        if group.state is State.COMPLETING:
+        if group.state is State.COMPLETING and not transactional:
             return ErrorCode.REBALANCE_IN_PROGRESS
         group.heartbeat(call.member_id, call.instance_id, group.generation, now)
         return ErrorCode.NONE

@@ -209,10 +209,11 @@ class TransactionCoordinator:
         if transaction.state in PREPARED:
             return ErrorCode.CONCURRENT_TRANSACTIONS
         fresh = transaction.state is not TransactionState.ONGOING
-        all_partitions = (frozenset() if fresh else transaction.partitions) | frozenset(partitions)
-        all_groups = (frozenset() if fresh else transaction.groups) | frozenset(groups)
-        if not fresh and all_partitions == transaction.partitions and all_groups == transaction.groups:
+        partitions, groups = list(partitions), list(groups)
+        if not fresh and transaction.partitions.issuperset(partitions) and transaction.groups.issuperset(groups):
             return ErrorCode.NONE
+        all_partitions = (frozenset() if fresh else transaction.partitions).union(partitions)
+        all_groups = (frozenset() if fresh else transaction.groups).union(groups)
         self._write(
             replace(
                 transaction,

@@ -1,8 +1,9 @@
 """What access pages show: users and ACLs as the broker has them, one call each, under the page's deadline."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from django.conf import settings
 
@@ -37,7 +38,7 @@ class Access:
 def access(*, users: bool = True) -> Access:
     """Asks the broker for users and ACLs side by side."""
     cluster = kafka.admin()
-    calls = {"acls": cluster.acls, "regime": regime}
+    calls: dict[str, Callable[[], Any]] = {"acls": cluster.acls, "regime": regime}
     answers = deadline.gather({**calls, **({"users": cluster.users} if users else {})})
     acls = None if answers["acls"] is None else [acl for acl in answers["acls"] if not _ours(acl.principal)]
     counts = Counter(acl.principal for acl in acls or ())

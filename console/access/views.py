@@ -70,7 +70,7 @@ def user_list(request: HttpRequest) -> HttpResponse:
         empty=lists.Empty(
             title=_("No users yet"),
             hint=_("Applications sign in to the broker with a name and a password made here."),
-            command="kafka-configs.sh --alter --entity-type users --entity-name … --add-config SCRAM-SHA-512=[password=…]",
+            command="kafka-configs.sh --alter --entity-type users --entity-name … --add-config SCRAM-SHA-512=[…]",
             sampled=False,
         ),
     )

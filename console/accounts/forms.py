@@ -8,6 +8,7 @@ from django.contrib.auth.forms import AuthenticationForm
 from django.utils.translation import gettext_lazy as _
 
 from console.accounts.models import User
+from console.accounts.permissions import ROLE_LABELS, Role
 
 
 class SignInForm(AuthenticationForm):
@@ -49,3 +50,19 @@ class PasswordForm(forms.Form):
         new: str = self.cleaned_data["new"]
         password_validation.validate_password(new, self.user)
         return new
+
+
+class RoleForm(forms.Form):
+    role = forms.ChoiceField(label=_("Role"), choices=[(role.value, ROLE_LABELS[role]) for role in Role])
+
+    def chosen(self) -> Role:
+        return Role(self.cleaned_data["role"])
+
+
+class CreateAccount(RoleForm):
+    username = forms.CharField(label=_("Name"), max_length=150, validators=[User.username_validator])
+    field_order = ("username", "role")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["username"].widget.attrs.update({"autocomplete": "off", "spellcheck": "false", "autofocus": True})

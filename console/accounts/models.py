@@ -34,7 +34,7 @@ class User(AbstractUser):
         ]
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        if self.is_superuser:  # made by createsuperuser: the role table is the only thing that grants
+        if self._state.adding and self.is_superuser:  # made by createsuperuser: the role alone grants
             self.role = Role.ADMIN
         self.is_superuser = self.is_staff = self.role == Role.ADMIN
         super().save(*args, **kwargs)

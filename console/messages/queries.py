@@ -15,10 +15,6 @@ from console import deadline, kafka
 
 LIMIT = 50
 DEADLINE_SECONDS = 5.0
-# No record for so long, and the rest of the range holds none: it was compacted, aborted, or is control records. Before
-# the first record of a range more patience is needed: connecting takes a moment, and silence then proves nothing.
-IDLE_SECONDS = 0.8
-IDLE_SECONDS_AT_FIRST = 3.0
 FIRST_RANGE = 200
 
 
@@ -149,8 +145,7 @@ class _Walk:
                 at = start
             self._positions[index] = min(max(at, start), end)
         ranges = {index: (at, self.ends[index]) for index, at in self._positions.items() if at < self.ends[index]}
-        reached = self._read(ranges, enough=lambda: len(self.matches) >= query.limit * max(1, len(ranges)))
-        self._positions |= reached
+        self._positions |= self._read(ranges, most=query.limit)
 
     def backward(self) -> None:
         query = self.query
@@ -165,7 +160,7 @@ class _Walk:
             if not ranges:
                 break
             before = len(self.matches)
-            reached = self._read(ranges, enough=lambda: False)
+            reached = self._read(ranges)
             unfinished = [index for index, (_, top) in ranges.items() if reached[index] < top]
             if unfinished:  # the deadline: what was read of an unfinished range would be shown out of order
                 self.matches = [r for r in self.matches[before:] if r.partition not in unfinished] + self.matches[
@@ -193,45 +188,50 @@ class _Walk:
             left = {index: at for index, at in positions.items() if at < self.ends.get(index, 0)}
         return shown, positions if left else {}
 
-    def _read(self, ranges: Mapping[int, tuple[int, int]], enough: Any) -> dict[int, int]:
-        """Reads the ranges [from, to) and keeps what matches. Returns the offset reached in each."""
+    def _read(self, ranges: Mapping[int, tuple[int, int]], most: int | None = None) -> dict[int, int]:
+        """Reads the ranges [from, to) and keeps what matches, up to `most` per partition. Returns the offset reached in
+        each: a range is at its end when a record at or after it arrived, or the broker said that the log ends. Silence
+        proves nothing.
+        """
         reached = {index: low for index, (low, _) in ranges.items()}
+        kept = dict.fromkeys(ranges, 0)
         open_ranges = set(ranges)
         if not ranges:
             return reached
-        reader = kafka.consumer(fetch_wait=0.1, queue_kbytes=16_384)
+        reader = kafka.consumer(fetch_wait=0.1, queue_kbytes=16_384, overrides={"enable.partition.eof": True})
         try:
             topic = self.query.topic
             reader.assign({kafka.TopicPartition(topic, index): low for index, (low, _) in ranges.items()})
-            heard, patience = time.monotonic(), IDLE_SECONDS_AT_FIRST
-            while open_ranges and time.monotonic() < self.until and not enough():
-                records = reader.poll(500, 0.15)
-                now = time.monotonic()
-                if records:
-                    heard, patience = now, IDLE_SECONDS
-                elif now - heard > patience:
-                    for index in open_ranges:
-                        reached[index] = ranges[index][1]
-                    break
-                for record in records:
-                    high = ranges[record.partition][1]
-                    if record.partition not in open_ranges:
+            while open_ranges and time.monotonic() < self.until:
+                for record in reader.poll(500, 0.15):
+                    index, high = record.partition, ranges[record.partition][1]
+                    if index not in open_ranges:
                         continue
                     if record.offset < high:
-                        reached[record.partition] = record.offset + 1
-                        self._look_at(record)
+                        reached[index] = record.offset + 1
+                        kept[index] += self._look_at(record)
                     if record.offset >= high - 1:
-                        reached[record.partition] = high
-                        open_ranges.discard(record.partition)
+                        reached[index] = high
+                        open_ranges.discard(index)
+                    elif most is not None and kept[index] >= most:
+                        open_ranges.discard(index)
+                        reader.pause([record.origin])
+                for place in reader.ends:
+                    if place.partition in open_ranges:
+                        reached[place.partition] = ranges[place.partition][1]
+                        open_ranges.discard(place.partition)
         finally:
             reader.close()
         return reached
 
-    def _look_at(self, record: kafka.Record) -> None:
+    def _look_at(self, record: kafka.Record) -> bool:
+        """Whether the record matches, and so was kept."""
         self.scanned += 1
         self.bytes += len(record.key or b"") + len(record.value or b"")
-        if not self._words or matches(record, self._words, self.query.within):
+        fits = not self._words or matches(record, self._words, self.query.within)
+        if fits:
             self.matches.append(record)
+        return fits
 
 
 def matches(record: kafka.Record, text: str, where: str) -> bool:

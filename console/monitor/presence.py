@@ -1,11 +1,14 @@
-"""Which devices are online: `__sluice_presence`, read from its beginning and followed."""
+"""Which clients are online: `__sluice_presence`, read from its beginning, followed, kept in the table of clients."""
 
-import json
 import logging
 import threading
 from typing import Any
 
+from django.db import DatabaseError, connection
+
 from console import kafka
+from console.devices import presence as table
+from gateway import contract
 
 log = logging.getLogger("sluice.monitor")
 
@@ -16,7 +19,8 @@ class Presence:
     """`online` is None until the topic has been read to where it ended at the start."""
 
     def __init__(self) -> None:
-        self._online: set[bytes] = set()
+        self._online: set[str] = set()
+        self._seen: set[str] = set()  # until the topic was read to its end
         self._complete = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
@@ -38,7 +42,10 @@ class Presence:
                 self._follow()
             except (kafka.ClientError, kafka.SettingsError) as error:
                 log.info("presence can't be read: %s", error)
+            except DatabaseError as error:
+                log.warning("presence can't be kept: %s", error)
             self._complete = False
+            connection.close()
             self._stop.wait(2)
 
     def _follow(self) -> None:
@@ -54,38 +61,51 @@ class Presence:
         }
         behind = {place for place in places if ends.get(place, 0) > starts.get(place, 0)}
         self._online.clear()
+        self._seen.clear()
         reader = kafka.consumer(queue_kbytes=4096)
         try:
             reader.assign(dict.fromkeys(places, kafka.BEGINNING))
-            self._complete = not behind
+            if not behind:
+                self._read_to_the_end()
             quiet = 0
             while not self._stop.is_set():
                 records = reader.poll(1000, 0.5)
+                newest: dict[str, contract.Presence | None] = {}
                 for record in records:
-                    self._take(record)
+                    self._take(record, newest)
                     if record.offset >= ends.get(record.origin, 0) - 1:
                         behind.discard(record.origin)
+                if newest:
+                    table.keep(newest)
                 quiet = 0 if records else quiet + 1
                 if not self._complete and (not behind or quiet > 4):  # compaction may have taken the last offsets
-                    self._complete = True
+                    self._read_to_the_end()
                 if quiet and quiet % 60 == 0 and self._made_anew(topic.id):
                     return
         finally:
             reader.close()
 
-    def _take(self, record: Any) -> None:
-        key = record.key or b""
-        if key.startswith(b"$gateway/"):
+    def _read_to_the_end(self) -> None:
+        table.forget_others(self._seen)
+        self._seen.clear()
+        self._complete = True
+
+    def _take(self, record: Any, newest: dict[str, contract.Presence | None]) -> None:
+        client_id = (record.key or b"").decode("utf-8", "replace")
+        if client_id.startswith(contract.GATEWAY_KEY):
             return
         try:
-            online = bool(record.value and json.loads(record.value).get("online"))
-        except (ValueError, AttributeError):
-            log.warning("a presence record can't be read: %r", key)
+            found = contract.decode(contract.Presence, record.value) if record.value is not None else None
+        except contract.MalformedRecord as error:
+            log.warning("the presence of %r can't be read: %s", client_id, error)
             return
-        if online:
-            self._online.add(key)
+        newest[client_id] = found
+        if found is not None and not self._complete:
+            self._seen.add(client_id)
+        if found is not None and found.online:
+            self._online.add(client_id)
         else:
-            self._online.discard(key)
+            self._online.discard(client_id)
 
     def _made_anew(self, known_id: str) -> bool:
         found = kafka.admin().topics([TOPIC]).get(TOPIC)

@@ -11,6 +11,7 @@ from console import history, kafka
 from console.deadletters import queries as deadletters
 from console.deadletters.indexer import Indexer
 from console.monitor.ages import Ages
+from console.monitor.brokerage import Brokerage
 from console.monitor.compose import Composer, series
 from console.monitor.presence import Presence
 from console.monitor.publish import Publisher
@@ -23,10 +24,11 @@ ROUND_SECONDS = 1.0
 
 def run(stop: threading.Event) -> None:
     sampler, composer = Sampler(kafka.admin), Composer(embedded=not settings.SLUICE.kafka)
-    publisher, ages, presence = Publisher(), Ages(), Presence()
+    publisher, ages, presence, brokerage = Publisher(), Ages(), Presence(), Brokerage()
     past = history.Writer(settings.SLUICE.history_database)
     ages.start()
     presence.start()
+    brokerage.start()
     indexer = threading.Thread(target=Indexer().run, args=(stop,), name="dead-letters", daemon=True)
     indexer.start()
     said = ""
@@ -41,7 +43,7 @@ def run(stop: threading.Event) -> None:
                 ages=ages.of(facts.committed, facts.ends, facts.starts, now),
                 devices=presence.online,
                 letters=_open_letters(),
-                broker={},
+                broker=brokerage.numbers(now),
                 trouble=trouble,
             )
             try:
@@ -59,6 +61,7 @@ def run(stop: threading.Event) -> None:
         indexer.join(5)
         ages.stop()
         presence.stop()
+        brokerage.stop()
         past.close()
 
 

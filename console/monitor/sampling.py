@@ -106,9 +106,10 @@ class Sampler:
         }
 
     def _ask_ends(self, admin: Any) -> None:
+        began = time.time()
         found = admin.offsets(self.places(), kafka.types.At.LATEST)
         self.facts.ends = {place: one.offset for place, one in found.items() if not one.error and one.offset >= 0}
-        self.facts.ends_at = time.time()
+        self.facts.ends_at = (began + time.time()) / 2  # somewhere in between the offsets were read
 
     def _ask_starts(self, admin: Any) -> None:
         found = admin.offsets(self.places(), kafka.types.At.EARLIEST)
@@ -141,6 +142,7 @@ class Sampler:
 
     def _ask_committed(self, admin: Any) -> None:
         facts = self.facts
+        began = time.time()
         share = [name for name, one in facts.listings.items() if one.kind is kafka.types.GroupKind.SHARE]
         plain = [name for name in facts.listings if name not in set(share)]
         found = admin.group_offsets(plain) if plain else {}
@@ -148,7 +150,7 @@ class Sampler:
             name: {place: one.offset for place, one in places.items() if one.offset >= 0}
             for name, places in found.items()
         }
-        facts.committed_at = time.time()
+        facts.committed_at = (began + time.time()) / 2
         facts.share_lag = {}
         if share:
             for name, places in admin.share_offsets(share).items():

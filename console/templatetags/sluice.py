@@ -94,10 +94,13 @@ def moment(value: datetime | float | None, precision: str = "s") -> SafeString |
         return DASH
     at = value if isinstance(value, datetime) else datetime.fromtimestamp(value / 1000, UTC)
     local = timezone.localtime(at)
-    text = local.strftime("%Y-%m-%d %H:%M:%S")
+    clock = local.strftime("%H:%M:%S")
     if precision == "ms":
-        text += f".{local.microsecond // 1000:03d}"
-    return format_html('<time datetime="{}" data-moment>{}</time>', at.isoformat(), text)
+        clock += f".{local.microsecond // 1000:03d}"
+    day = local.strftime("%Y-%m-%d")
+    return format_html(
+        '<time datetime="{}" data-moment><span class="date">{} </span>{}</time>', at.isoformat(), day, clock
+    )
 
 
 @register.filter
@@ -109,8 +112,9 @@ FORMATS = {"num": num, "rate": rate, "size": size, "span": span}
 
 
 @register.simple_tag
-def live(key: str, value: Any, form: str = "num") -> SafeString:
-    """A value that moves by itself: `{% live "topic/orders/in" topic.in_rate "rate" %}`. The last part is the field."""
+def live(key: str, value: Any, form: str = "num", field: str = "") -> SafeString:
+    """A value that moves by itself: `{% live "topic/orders" topic.in_rate "rate" "in" %}`."""
+    key = f"{key}/{field}" if field else key
     text = moment(value) if form == "moment" else FORMATS[form](value) if form in FORMATS else str(value or DASH)
     return format_html('<span data-live="{}" data-as="{}">{}</span>', key, form, text)
 

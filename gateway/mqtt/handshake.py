@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from gateway.mqtt import packets
 from gateway.mqtt import properties as p
 from gateway.mqtt.errors import ConnectRejected, Malformed, PeerError, Reason
+from gateway.mqtt.pacing import HANDSHAKE
 from gateway.mqtt.properties import Properties
-from gateway.mqtt.receiver import HANDSHAKE
 from gateway.mqtt.topics import valid_name
 from gateway.ports import (
     OFFLINE_FOR_EVER,

@@ -1,112 +1,60 @@
-"""The receiving half of a session: frames out of bytes, PUBLISH on its own tight path, acknowledgements in order.
+"""The receiving half of a session: frames out of bytes, PUBLISH on its own tight path.
 
 Theory of operation
 -------------------
 `receive` gets what one read brought. Complete frames are taken straight out of it; an incomplete one is kept, with the
 number of bytes it needs, so that a frame that drips in is looked at once it is whole and never copied again and again.
 
-A run of PUBLISH frames becomes one list of items for one `Engine.publish` and one entry (receipt, acknowledgements)
-of the FIFO. Only the FIFO's head is ever written, so acknowledgements keep PUBLISH order (MQTT-4.6.0-2, -3) and leave
-in one write per receipt. Everything that isn't a PUBLISH ends the run first: packets take effect in their order.
-
-Reading is held, for any of the reasons `HANDSHAKE` ... `SUBSCRIBING`, by not asking the link for more; what had already
-been read waits in `_rest`.
-
-Invariant: `_in_flight` is the number of QoS 1 messages whose PUBACK is in the FIFO; with `inbound` (QoS 2 messages
-not released) it is what Receive Maximum counts.
+A run of PUBLISH frames becomes one list of items for one `Engine.publish` and one entry of the FIFO of
+`acknowledging`. Everything that isn't a PUBLISH ends the run first: packets take effect in their order.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any, Final
 
 from gateway.mqtt import packets
 from gateway.mqtt import properties as p
+from gateway.mqtt.acknowledging import Acknowledging
 from gateway.mqtt.errors import Malformed, PeerError, Reason, TooLarge
+from gateway.mqtt.pacing import CONGESTED, IN_FLIGHT
 from gateway.mqtt.surroundings import Link, Moment, Settings
 from gateway.mqtt.topics import valid_name
 from gateway.ports import (
-    ConnectRequest,
     Engine,
-    Identity,
-    NotAcknowledged,
     PublishItem,
     PublishProperties,
     Receipt,
-    Refused,
     Target,
     settled,
 )
-
-# Reasons to hold reading.
-HANDSHAKE: Final = 1  # the engine is asked who this is
-IN_FLIGHT: Final = 2  # too many unacknowledged messages
-RATE: Final = 4  # over the device's rate
-CONGESTED: Final = 8  # commits fall behind
-WRITING: Final = 16  # the peer doesn't take what we send
-SUBSCRIBING: Final = 32  # a subscription takes effect before what is behind it
 
 _CACHED_TOPICS: Final = 512
 _CACHED_TOPIC_BYTES: Final = 256
 
 
-class Receiver:
+class Receiver(Acknowledging):
     """Base of `session.Session`; see the module."""
 
     __slots__ = (
         "_aliases",
-        "_bytes_left",
-        "_engine",
         "_epoch",
-        "_fifo",
-        "_held",
-        "_in_flight",
-        "_link",
         "_max_packet",
-        "_messages_left",
-        "_moment",
-        "_need",
-        "_rate_checked",
-        "_rest",
         "_settings",
         "_targets",
-        "closed",
-        "connected",
-        "heard",
-        "identity",
-        "inbound",
         "received_messages",
         "refused_messages",
-        "request",
     )
 
-    request: ConnectRequest
-    identity: Identity
-
     def __init__(self, engine: Engine, link: Link, settings: Settings, moment: Moment) -> None:
-        self._engine = engine
-        self._link = link
+        super().__init__(engine, link, moment)
         self._settings = settings
-        self._moment = moment
         self._max_packet = settings.first_packet
-        self._rest: bytearray | None = None
-        self._need = 0
-        self._held = 0
         self._epoch = -1
         self._targets: dict[bytes, Target] | None = None
         self._aliases: dict[int, bytes] | None = None
-        self._fifo: deque[tuple[Receipt[Any], list[bytes], int]] | None = None
-        self._in_flight = 0
-        self.inbound: dict[int, Receipt[Any]] | None = None
-        self.connected = False
-        self.closed = False
-        self.heard = moment.monotonic
         self.received_messages = 0
         self.refused_messages = 0
-        self._rate_checked = moment.monotonic
-        self._messages_left = 0.0
-        self._bytes_left = 0.0
 
     # -- what Session adds -----------------------------------------------------------------------------------------
 
@@ -114,9 +62,6 @@ class Receiver:
         raise NotImplementedError
 
     def _failed(self, error: PeerError) -> None:
-        raise NotImplementedError
-
-    def close(self, code: int, reason: str = "", *, server_reference: str = "") -> None:
         raise NotImplementedError
 
     # -- bytes in --------------------------------------------------------------------------------------------------
@@ -136,9 +81,9 @@ class Receiver:
         elif self._held:
             self._keep(chunk, 0, 0)
             return
-        self._scan_guarded(chunk)
+        self._take(chunk)
 
-    def _scan_guarded(self, data: bytes) -> None:
+    def _take(self, data: bytes) -> None:
         try:
             self._scan(data)
         except PeerError as error:
@@ -316,7 +261,7 @@ class Receiver:
                 raise PeerError("the payload is not UTF-8", Reason.PAYLOAD_FORMAT_INVALID) from None
         return topic, packets.publish_properties(found), position
 
-    # -- the FIFO --------------------------------------------------------------------------------------------------
+    # -- to the engine ---------------------------------------------------------------------------------------------
 
     def _refuse(self, target: Target, packet_id: int, qos: int) -> bytes:
         """Count a refused message; its acknowledgement, or the end of the connection (MQTT 3, if so configured)."""
@@ -339,7 +284,7 @@ class Receiver:
             limits = self.identity.limits
             self.received_messages += len(items)
             self._in_flight += ones
-            held = self._in_flight + (len(self.inbound) if self.inbound else 0) + len(twos)
+            held = self._unacknowledged + len(twos)
             if held >= limits.in_flight:
                 if held > limits.in_flight and self.request.protocol == 5:
                     self._in_flight -= ones
@@ -362,131 +307,6 @@ class Receiver:
             return
         if acks:
             self._queue(receipt, acks, ones)
-
-    def _queue(self, receipt: Receipt[Any], acks: list[bytes], ones: int) -> None:
-        """Let these acknowledgements leave once the receipt settled and all before them left."""
-        fifo = self._fifo
-        if fifo is None:
-            fifo = self._fifo = deque()
-        if receipt.settled:
-            if not fifo and not receipt.failed_for(self):
-                self._in_flight -= ones
-                if acks:
-                    self._link.write(b"".join(acks))
-                if self._held & IN_FLIGHT:
-                    self._recheck_in_flight()
-                return
-            fifo.append((receipt, acks, ones))
-            self.receipt_settled(receipt)
-        elif fifo and fifo[-1][0] is receipt:
-            last = fifo[-1]
-            last[1].extend(acks)
-            if ones:
-                fifo[-1] = (receipt, last[1], last[2] + ones)
-        else:
-            fifo.append((receipt, acks, ones))
-            receipt.waiters.append(self)
-
-    def receipt_settled(self, receipt: Receipt[Any]) -> None:
-        """Write the acknowledgements that are due."""
-        fifo = self._fifo
-        if self.closed or not fifo:
-            return
-        out: list[bytes] = []
-        failed: Receipt[Any] | None = None
-        while fifo and fifo[0][0].settled:
-            head, acks, ones = fifo[0]
-            if head.failure is not None or (head.doubtful is not None and head.failed_for(self)):
-                failed = head
-                break
-            fifo.popleft()
-            out += acks
-            self._in_flight -= ones
-        if out:
-            self._link.write(b"".join(out))
-        if failed is not None:
-            self._not_acknowledged(failed)
-        elif self._held & IN_FLIGHT:
-            self._recheck_in_flight()
-
-    def _not_acknowledged(self, receipt: Receipt[Any]) -> None:
-        failure = receipt.failure
-        if isinstance(failure, Refused):
-            self.close(failure.code, failure.reason)
-        else:
-            self.close(Reason.UNSPECIFIED, str(failure or NotAcknowledged.__doc__))
-
-    def _answer_again(self, packet_id: int) -> None:
-        """PUBREC for a QoS 2 message that came before; it is not published again (MQTT-4.3.3-10)."""
-        assert self.inbound is not None
-        self._queue(self.inbound[packet_id], [b"\x50\x02" + packet_id.to_bytes(2, "big")], 0)
-
-    def _release(self, packet_id: int) -> None:
-        """PUBREL: PUBCOMP once the packet id's removal is durable."""
-        receipt = self.inbound.pop(packet_id, None) if self.inbound else None
-        protocol = self.request.protocol
-        if receipt is None:
-            code = Reason.PACKET_IDENTIFIER_NOT_FOUND
-            ack = packets.encode_acknowledgement(p.PUBCOMP, packet_id, code, protocol)
-            self._queue(self._fifo[-1][0] if self._fifo else settled(), [ack], 0)
-            return
-        ack = packets.encode_acknowledgement(p.PUBCOMP, packet_id, 0, protocol)
-        self._queue(self._engine.release(self, packet_id), [ack], 0)  # type: ignore[arg-type]
-        if self._held & IN_FLIGHT:
-            self._recheck_in_flight()
-
-    # -- holding reading -------------------------------------------------------------------------------------------
-
-    def hold(self, reason: int) -> None:
-        if not self._held and not self.closed:
-            self._link.pause_reading()
-        self._held |= reason
-
-    def let_go(self, reason: int) -> None:
-        """End one reason to hold; the last one resumes reading, after what had been read already."""
-        if not self._held & reason:
-            return
-        self._held &= ~reason
-        if not self._held and not self.closed and self._rest is not None and len(self._rest) >= self._need:
-            data = bytes(self._rest)
-            self._rest = None
-            self._scan_guarded(data)
-        if not self._held and not self.closed:
-            self.heard = self._moment.monotonic
-            self._link.resume_reading()
-
-    @property
-    def held(self) -> int:
-        return self._held
-
-    def _recheck_in_flight(self) -> None:
-        held = self._in_flight + (len(self.inbound) if self.inbound else 0)
-        if held <= self.identity.limits.in_flight // 2:
-            self.let_go(IN_FLIGHT)
-
-    def _meter(self, items: list[PublishItem]) -> None:
-        """Two token buckets of one second's depth each; a deficit holds reading until it is made up."""
-        limits, now = self.identity.limits, self._moment.monotonic
-        passed = now - self._rate_checked
-        self._rate_checked = now
-        wait = 0.0
-        if limits.messages_rate:
-            self._messages_left = min(limits.messages_rate, self._messages_left + passed * limits.messages_rate) - len(
-                items
-            )
-            wait = -self._messages_left / limits.messages_rate
-        if limits.bytes_rate:
-            size = sum(len(item[1]) for item in items)
-            self._bytes_left = min(limits.bytes_rate, self._bytes_left + passed * limits.bytes_rate) - size
-            wait = max(wait, -self._bytes_left / limits.bytes_rate)
-        if wait > 0 and not self._held & RATE:
-            self.hold(RATE)
-            self._link.wake_after(wait)
-
-    def rate_recovered(self) -> None:
-        """The link's answer to `wake_after`."""
-        if not self.closed:
-            self.let_go(RATE)
 
 
 def _long_length(data: bytes, position: int, end: int) -> tuple[int, int]:

@@ -3,9 +3,10 @@
     waiting for CONNECT ─▶ authenticating ◀─▶ challenged ─▶ opening ─▶ connected ─▶ closed
                                `handshake`                              here
 
-The handshake is an object of its own that is gone once the session is connected. `receiver` has frames, PUBLISH and
-acknowledgements to the peer, `sender` messages to the peer. This module dispatches the rest, keeps the time limits
-(`tick`), and ends the connection exactly once, in the protocol's terms (`close`, `lost`).
+The handshake is an object of its own that is gone once the session is connected. `receiver` has frames and PUBLISH,
+`acknowledging` acknowledgements to the peer, `pacing` the speed of reading, `sender` messages to the peer. This module
+dispatches the rest, keeps the time limits (`tick`), and ends the connection exactly once, in the protocol's terms
+(`close`, `lost`).
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from gateway.mqtt import packets
 from gateway.mqtt import properties as p
 from gateway.mqtt.errors import ConnectRejected, Malformed, PeerError, Reason
 from gateway.mqtt.handshake import Handshake, Reauthentication
+from gateway.mqtt.pacing import CONGESTED, SUBSCRIBING, WRITING
 from gateway.mqtt.properties import Properties
-from gateway.mqtt.receiver import CONGESTED, IN_FLIGHT, RATE, SUBSCRIBING, WRITING, Receiver
+from gateway.mqtt.receiver import Receiver
 from gateway.mqtt.sender import Sender
 from gateway.mqtt.surroundings import Link, Moment, Settings
 from gateway.mqtt.topics import split_share, valid_filter
@@ -315,8 +317,7 @@ class Session(Receiver):
             return
         if state.subscriptions:
             self.subscriptions = {entry.filter: entry for entry in state.subscriptions}
-        if state.inbound:
-            self.inbound = dict(state.inbound)
+        self._restore_inbound(state.inbound)
         if state.outbound or state.queue:
             self.sender().restore(state)
 
@@ -381,6 +382,3 @@ class _UnsubscribeReply:
             if session.subscriptions is not None:
                 session.subscriptions.pop(name, None)
         session._link.write(packets.encode_unsuback(self._packet_id, receipt.value, session.request.protocol))
-
-
-__all__ = ["CONGESTED", "IN_FLIGHT", "RATE", "WRITING", "Session"]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
+from gateway.contract import Command, decode
 from gateway.routes import Downlink, Uplink
+from tests.acceptance.gateway.device import Wire, connect, packet, text
 from tests.acceptance.gateway.people import Device311, Operator, until
 from tests.acceptance.gateway.stack import Stack
 
@@ -139,6 +142,16 @@ def test_a_downlink_record_reaches_its_device_even_if_that_is_away(running: Stac
     target = Device311(running, "target", clean=False)
     assert until(lambda: ("cmd/target", b"off") in target.received)
     assert other.received == []
+    operator.send("commands", b"?", b"nobody")
+    assert until(lambda: {"delivered", "failed"} <= set(states(operator).values()))
+    place = {record.value: f"commands/{record.partition}/{record.offset}" for record in operator.records("commands")}
+    assert until(lambda: states(operator)[place[b"off"]] == "delivered")
+    assert states(operator)[place[b"?"]] == "failed"
+
+
+def states(operator: Operator) -> dict[str, str]:
+    found = [(record.key or b"", record.value or b"") for record in operator.records("__sluice_commands")]
+    return {key.decode(): decode(Command, value).state for key, value in found}
 
 
 def test_a_gateway_told_to_stop_says_goodbye_and_ends_well(running: Stack, operator: Operator) -> None:
@@ -147,3 +160,23 @@ def test_a_gateway_told_to_stop_says_goodbye_and_ends_well(running: Stack, opera
     assert running.gateway.stop() == 0
     assert device.gone.wait(5)
     assert b"Traceback" not in running.gateway.log.read_bytes()
+
+
+async def test_what_is_published_after_a_subscribe_is_heard_though_nobody_waited_for_the_suback(
+    running: Stack, operator: Operator
+) -> None:
+    writer = await Wire.open(running.port)
+    writer.write(connect("writer"))
+    await writer.read()
+    for number in range(20):
+        listener = await Wire.open(running.port)
+        listener.write(connect(f"listener-{number}"))
+        await listener.read()
+        listener.write(packet(0x82, b"\x00\x01" + text("now/#") + b"\x01"))
+        writer.write(packet(0x32, text("now/x") + b"\x00\x01" + b"%d" % number))
+        await writer.read()
+        seen = [await asyncio.wait_for(listener.read(), 5) for _ in range(2)]
+        (published,) = [body for first, body in seen if first & 0xF0 == 0x30]
+        assert published.endswith(b"%d" % number)
+        listener.close()
+    writer.close()

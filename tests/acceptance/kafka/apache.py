@@ -78,7 +78,10 @@ class ApacheKafka:
 
     name = "apache"
 
-    def __init__(self, *, port: int = 0, heap: str = "256m", log_level: str = "error") -> None:
+    def __init__(
+        self, *, port: int = 0, heap: str = "256m", log_level: str = "error", more: str = "", quick: bool = True
+    ) -> None:
+        """`more`: further lines of server.properties. `quick`: start fast rather than run fast."""
         self.folder = Path(tempfile.mkdtemp(prefix="apache-kafka-"))
         self.plain_port, self.sasl_port, controller = port or free_port(), free_port(), free_port()
         self.log = self.folder / "kafka.log"
@@ -94,9 +97,11 @@ class ApacheKafka:
                 password=password,
                 LISTENER=LISTENER,
             )
+            + more
         )
         level = f"-Dorg.slf4j.simpleLogger.defaultLogLevel={log_level}"
-        self._options = [f"-Xmx{heap}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", level, "-cp", java.classpath()]
+        tuning = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"] if quick else ["-XX:+UseG1GC", "-server"]
+        self._options = [f"-Xmx{heap}", *tuning, level, "-cp", java.classpath()]
         self._properties = properties
         self._process: subprocess.Popen[bytes] | None = None
 

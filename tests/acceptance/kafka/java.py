@@ -69,4 +69,5 @@ def _compile(sources: list[Path], path: str, classes: Path) -> None:
 def command(main: str, *arguments: str, module: str = "kafka", heap: str = "96m") -> list[str]:
     """The command that runs a main class of tests/java."""
     options = [f"-Xmx{heap}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]
+    options.append("-Dorg.slf4j.simpleLogger.defaultLogLevel=error")
     return ["java", *options, "-cp", classpath(module), main, *arguments]

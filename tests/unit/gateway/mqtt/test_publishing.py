@@ -414,3 +414,31 @@ def test_a_dead_session_hears_of_no_receipt() -> None:
 def test_connects_first_bytes_and_publish_in_one_read_work() -> None:
     device = Device().send(connect(version=5) + publish("a", b"x", qos=1, properties=b""))
     assert [first for first, _ in device.received()] == [0x20, 0x40]
+
+
+def test_packet_ids_of_an_earlier_connection_do_not_eat_the_receive_maximum() -> None:
+    engine = MemoryEngine(Rules(limits=Limits(in_flight=2)))
+    expiry = b"\x11\xff\xff\xff\xff"
+    before = Device(engine).connected(version=5, properties=expiry)
+    before.send(*(publish("a", b"", qos=2, packet_id=number, properties=b"") for number in (1, 2)))
+    before.session.lost("gone")
+    after = Device(engine).connected(version=5, clean=False, properties=expiry)
+    after.send(*(publish("a", b"", qos=2, packet_id=number, properties=b"") for number in (3, 4)))
+    assert not after.link.closed
+    after.send(publish("a", b"", qos=2, packet_id=5, properties=b""))
+    assert after.link.closed
+
+
+def test_a_receipt_that_is_settled_at_once_does_not_overtake_one_that_waits() -> None:
+    class Uneven(MemoryEngine):
+        first: Receipt[Any] = Receipt()
+
+        def publish(self, session: Session, items: Sequence[PublishItem]) -> Receipt[Any]:
+            return self.first if items[0][0].topic == "slow" else super().publish(session, items)
+
+    engine = Uneven()
+    device = Device(engine).connected()
+    device.send(publish("slow", b"", qos=1, packet_id=1), publish("quick", b"", qos=1, packet_id=2))
+    assert device.received() == []
+    engine.first.settle()
+    assert device.received() == [(0x40, b"\x00\x01"), (0x40, b"\x00\x02")]

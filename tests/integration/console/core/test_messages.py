@@ -62,6 +62,22 @@ def test_a_search_finds_what_holds_the_text_and_says_how_much_it_looked_at(topic
     assert search(Query(topic=topic, text="needle", within="key"), 3).records == []
 
 
+def test_a_range_that_ends_in_transaction_markers_has_an_end(broker: str, unique: str, database: None) -> None:
+    writer = Producer({"bootstrap.servers": broker, "transactional.id": unique})
+    writer.init_transactions(20)
+    for number in range(6):
+        writer.begin_transaction()
+        writer.produce(unique, f'{{"number": {number}}}', partition=0)
+        if number % 2:
+            writer.abort_transaction(20)
+        else:
+            writer.commit_transaction(20)
+    for start in ("oldest", "newest"):
+        found = search(Query(topic=unique, start=start), 1)
+        assert sorted(numbers(found.records)) == [0, 2, 4]
+        assert found.complete
+
+
 def test_it_starts_at_an_offset_or_a_time(topic: str, database: None) -> None:
     at = search(Query(topic=topic, start="offset", offset=40, partition=0), 3)
     assert numbers(at.records)[0] == 120

@@ -12,7 +12,7 @@ from console import history
 from console.monitor.run import run
 from console.snapshot import held
 from console.snapshot.tail import Tail
-from tests.integration.console.conftest import eventually
+from tests.integration.console.core.conftest import eventually
 
 
 @pytest.fixture

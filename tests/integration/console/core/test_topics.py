@@ -12,7 +12,7 @@ from console import snapshot
 from console.accounts.permissions import Role
 from console.audit.models import Entry, Intent
 from console.audit.verify import verify
-from tests.integration.console.conftest import eventually
+from tests.integration.console.core.conftest import eventually
 
 
 @pytest.fixture

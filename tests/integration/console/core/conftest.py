@@ -20,18 +20,12 @@ from console.accounts.models import User
 from console.accounts.permissions import Role
 from console.snapshot import Picture, held
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 TRIGGERS = {
     f"audit_entry_no_{verb.lower()}": f"BEFORE {verb} ON audit_entry "
     "BEGIN SELECT RAISE(ABORT, 'audit entries are append-only'); END"
     for verb in ("UPDATE", "DELETE")
 }
-
-
-@pytest.fixture(scope="session")
-def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A file, as in the product: the jobs' threads and the views' share it."""
-    connection.settings_dict["TEST"]["NAME"] = str(tmp_path_factory.mktemp("database") / "test.sqlite3")
 
 
 @pytest.fixture(scope="session")

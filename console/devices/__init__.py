@@ -1,0 +1,1 @@
+"""Devices, the clients that are or were connected, and bans."""

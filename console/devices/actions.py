@@ -1,0 +1,176 @@
+"""Changes to devices and bans: permission, row with its record, audit, announcement. Orders to connected clients."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from console import announcements, audit, kafka, outbox
+from console.accounts.permissions import Permission, demand
+from console.devices.models import Ban, Device, Presence
+from console.policies.models import Policy
+from gateway import contract, passwords
+
+
+class DeviceExists(Exception):
+    """There is a device of that name."""
+
+
+class ClientIdTaken(Exception):
+    """Another device is bound to the client id, or bears it as its name."""
+
+
+def add(
+    *,
+    actor: Any,
+    name: str,
+    client_id: str = "",
+    labels: Sequence[str] = (),
+    policies: Sequence[Policy] = (),
+    note: str = "",
+) -> str:
+    """Adds a device. Returns its generated secret (128 bits), of which only a keyed hash is kept."""
+    demand(actor, Permission.DEVICE_MANAGE)
+    if Device.objects.filter(name=name).exists():
+        raise DeviceExists(_("There is a device %(name)s already.") % {"name": name})
+    _refuse_taken(client_id, name)
+    secret, credential = passwords.generate()
+    now = timezone.now()
+    device = Device(
+        name=name, client_id=client_id, labels=list(labels), note=note, credentials=[asdict(credential)], rotated=now
+    )
+    after = _described(device, [policy.name for policy in policies])
+    with audit.change(actor, "device.create", kind="device", name=name, after=after):
+        _write(device, policies)
+    announcements.changed("device", name)
+    return secret
+
+
+def edit(
+    *, actor: Any, device: Device, client_id: str, labels: Sequence[str], policies: Sequence[Policy], note: str
+) -> None:
+    """Changes what a device is bound to. Gateways disconnect it when its client id is another now."""
+    demand(actor, Permission.DEVICE_MANAGE)
+    _refuse_taken(client_id, device.name)
+    before = _described(device, _policy_names(device))
+    device.client_id, device.labels, device.note = client_id, list(labels), note
+    after = _described(device, [policy.name for policy in policies])
+    with audit.change(actor, "device.edit", kind="device", name=device.name, before=before, after=after):
+        _write(device, policies)
+    announcements.changed("device", device.name)
+
+
+def rotate(*, actor: Any, device: Device) -> str:
+    """Gives the device a new secret and returns it. The old one ends, and what is connected with it is disconnected."""
+    demand(actor, Permission.DEVICE_MANAGE)
+    secret, credential = passwords.generate()
+    with audit.change(actor, "device.rotate", kind="device", name=device.name):
+        device.credentials, device.rotated = [asdict(credential)], timezone.now()
+        _write(device)
+    announcements.changed("device", device.name)
+    return secret
+
+
+def revoke(*, actor: Any, device: Device) -> None:
+    """Takes the device's secret away; it stays registered, so nobody else can use its name or client id."""
+    demand(actor, Permission.DEVICE_MANAGE)
+    before = {"credentials": len(device.credentials)}
+    with audit.change(actor, "device.revoke", kind="device", name=device.name, before=before, after={"credentials": 0}):
+        device.credentials = []
+        _write(device)
+    announcements.changed("device", device.name)
+
+
+def enable(*, actor: Any, device: Device, enabled: bool) -> None:
+    """A disabled device is refused, and disconnected where it is connected."""
+    demand(actor, Permission.DEVICE_MANAGE)
+    action = "device.enable" if enabled else "device.disable"
+    before, after = {"enabled": device.enabled}, {"enabled": enabled}
+    with audit.change(actor, action, kind="device", name=device.name, before=before, after=after):
+        device.enabled = enabled
+        _write(device)
+    announcements.changed("device", device.name)
+
+
+def delete(*, actor: Any, device: Device) -> None:
+    demand(actor, Permission.DEVICE_MANAGE)
+    name, before = device.name, _described(device, _policy_names(device))
+    with audit.change(actor, "device.delete", kind="device", name=name, before=before), transaction.atomic():
+        device.delete()
+        outbox.put(contract.DEVICES, name, None)
+    announcements.changed("device", name)
+
+
+def kick(*, actor: Any, client_id: str, clear: bool = False) -> None:
+    """Disconnects a client, wherever it is connected. `clear`: its stored session and queued messages go too."""
+    demand(actor, Permission.DEVICE_MANAGE)
+    verb = "clear" if clear else "kick"
+    order = contract.Control(verb=verb, client_id=client_id, actor=actor.username, at=time.time())
+    with audit.change(actor, f"client.{verb}", kind="device", name=client_id):
+        kafka.send(contract.CONTROL, contract.encode(order), client_id.encode())
+
+
+def kick_device(*, actor: Any, device: Device) -> int:
+    """Disconnects every client that signed in as the device. Returns how many were told to."""
+    demand(actor, Permission.DEVICE_MANAGE)
+    online = list(Presence.objects.filter(principal=device.name, online=True).values_list("client_id", flat=True))
+    for client_id in online:
+        kick(actor=actor, client_id=client_id)
+    return len(online)
+
+
+def ban(*, actor: Any, kind: str, value: str, until: datetime | None = None, reason: str = "") -> Ban:
+    """Keeps a client id, user name or address out, until a time or for good. One that is banned already is changed."""
+    demand(actor, Permission.DEVICE_MANAGE)
+    after = {"until": until.isoformat() if until else None, "reason": reason}
+    with audit.change(actor, "ban.set", kind="ban", name=f"{kind}:{value}", after=after), transaction.atomic():
+        changes = {"until": until, "reason": reason, "by": actor.username, "created": timezone.now()}
+        found, _made = Ban.objects.update_or_create(kind=kind, value=value, defaults=changes)
+        record = found.record()
+        outbox.put(contract.BANS, record.key, contract.encode(record))
+    return found
+
+
+def lift(*, actor: Any, ban: Ban) -> None:
+    """Lets somebody in again."""
+    demand(actor, Permission.DEVICE_MANAGE)
+    before = {"until": ban.until.isoformat() if ban.until else None, "reason": ban.reason}
+    key = ban.record().key
+    with audit.change(actor, "ban.lift", kind="ban", name=key, before=before), transaction.atomic():
+        ban.delete()
+        outbox.put(contract.BANS, key, None)
+
+
+def _write(device: Device, policies: Sequence[Policy] | None = None) -> None:
+    """The row and its record, in one transaction."""
+    with transaction.atomic():
+        device.save()
+        if policies is not None:
+            device.policies.set(policies)
+        outbox.put(contract.DEVICES, device.name, contract.encode(device.record()))
+
+
+def _refuse_taken(client_id: str, name: str) -> None:
+    others = Device.objects.exclude(name=name)
+    bound = client_id and (others.filter(client_id=client_id).exists() or others.filter(name=client_id).exists())
+    if bound:
+        raise ClientIdTaken(_("The client id %(id)s belongs to another device.") % {"id": client_id})
+
+
+def _policy_names(device: Device) -> list[str]:
+    return list(device.policies.order_by("name").values_list("name", flat=True))
+
+
+def _described(device: Device, policies: Sequence[str]) -> dict[str, Any]:
+    return {
+        "client_id": device.client_id,
+        "labels": device.labels,
+        "policies": sorted(policies),
+        "note": device.note,
+        "enabled": device.enabled,
+    }

@@ -1,0 +1,59 @@
+"""What device pages show."""
+
+from typing import Any
+
+from django.conf import settings
+from django.db.models import Q, QuerySet
+
+from console.audit.models import Entry
+from console.devices.models import Device, Presence
+
+
+def find_devices(rows: QuerySet[Device], text: str) -> QuerySet[Device]:
+    """Every word must be in the name, the client id, a label or the note."""
+    for word in text.split():
+        rows = rows.filter(
+            Q(name__icontains=word) | Q(client_id__icontains=word) | Q(labels__icontains=word) | Q(note__icontains=word)
+        )
+    return rows
+
+
+def find_clients(rows: QuerySet[Presence], text: str) -> QuerySet[Presence]:
+    for word in text.split():
+        rows = rows.filter(
+            Q(client_id__icontains=word)
+            | Q(principal__icontains=word)
+            | Q(address__startswith=word)
+            | Q(gateway__icontains=word)
+        )
+    return rows
+
+
+def by_state(rows: QuerySet[Any], state: str) -> QuerySet[Any]:
+    """online, offline, disabled; anything else keeps all."""
+    if state == "online":
+        return rows.filter(online=True)
+    if state == "offline":
+        return rows.filter(online=False)
+    if state == "disabled":
+        return rows.filter(enabled=False)
+    return rows
+
+
+def clients_of(device: Device) -> list[Presence]:
+    """What signed in as the device, newest first, and what uses the client id it is bound to."""
+    mine = Q(principal=device.name)
+    if device.client_id:
+        mine |= Q(client_id=device.client_id)
+    return list(Presence.objects.filter(mine).order_by("-online", "-since")[:20])
+
+
+def changes_of(device: Device) -> list[Entry]:
+    """The newest audit entries about the device."""
+    return list(Entry.objects.filter(kind="device", name=device.name)[:10])
+
+
+def connect_command(name: str, client_id: str) -> str:
+    """How to try the device with a common client, against the first MQTT listener."""
+    host = settings.SLUICE.public_url.hostname
+    return f"mosquitto_pub -h {host} -p 1883 -i {client_id or name} -u {name} -P … -t test -m hello -q 1"

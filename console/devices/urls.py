@@ -1,0 +1,21 @@
+from django.urls import path
+
+import console.names  # noqa: F401 - registers the `name` converter
+from console.devices import views
+
+urlpatterns = [
+    path("devices/", views.device_list, name="device-list"),
+    path("devices/add/", views.add, name="device-add"),
+    path("clients/", views.client_list, name="device-clients"),
+    path("clients/<name:client_id>/kick/", views.kick, name="device-kick"),
+    path("bans/", views.ban_list, name="device-bans"),
+    path("bans/add/", views.add_ban, name="device-ban"),
+    path("bans/<int:pk>/lift/", views.lift, name="device-ban-lift"),
+    path("devices/<name:name>/", views.device, name="device"),
+    path("devices/<name:name>/edit/", views.edit, name="device-edit"),
+    path("devices/<name:name>/rotate/", views.rotate, name="device-rotate"),
+    path("devices/<name:name>/revoke/", views.revoke, name="device-revoke"),
+    path("devices/<name:name>/enable/", views.enable, name="device-enable"),
+    path("devices/<name:name>/disable/", views.disable, name="device-disable"),
+    path("devices/<name:name>/delete/", views.delete, name="device-delete"),
+]

@@ -1,0 +1,315 @@
+"""Pages of devices, clients and bans."""
+
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, render
+from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from console import dialogs, lists, outbox
+from console.accounts.permissions import Permission, holds, requires
+from console.devices import actions, queries
+from console.devices.forms import AddBan, AddDevice, EditDevice
+from console.devices.models import Ban, Device, Presence
+from console.topics.forms import TypeName
+
+DEVICE_COLUMNS = (
+    lists.Column(key="name", label=gettext_lazy("Device"), value=lambda d: d.name, order="name"),
+    lists.Column(key="state", label=gettext_lazy("State"), value=lambda d: d.online, order="online"),
+    lists.Column(key="since", label=gettext_lazy("Since"), value=lambda d: d.since, order="since", css="num opt"),
+    lists.Column(key="address", label=gettext_lazy("Address"), value=lambda d: d.address, order="address", css="opt2"),
+    lists.Column(
+        key="client", label=gettext_lazy("Client id"), value=lambda d: d.client_id, order="client_id", css="opt2"
+    ),
+    lists.Column(
+        key="labels", label=gettext_lazy("Labels"), value=lambda d: " ".join(d.labels), sortable=False, css="opt"
+    ),
+    lists.Column(
+        key="created", label=gettext_lazy("Added"), value=lambda d: d.created, order="created", css="num opt2"
+    ),
+)
+STATE = lists.Filter(
+    name="state",
+    label=gettext_lazy("State"),
+    choices=(
+        lists.Choice(value="all", label=gettext_lazy("All devices")),
+        lists.Choice(value="online", label=gettext_lazy("Online")),
+        lists.Choice(value="offline", label=gettext_lazy("Offline")),
+        lists.Choice(value="disabled", label=gettext_lazy("Disabled")),
+    ),
+)
+CLIENT_COLUMNS = (
+    lists.Column(key="client", label=gettext_lazy("Client id"), value=lambda c: c.client_id, order="client_id"),
+    lists.Column(key="state", label=gettext_lazy("State"), value=lambda c: c.online, order="online"),
+    lists.Column(key="device", label=gettext_lazy("Device"), value=lambda c: c.principal, order="principal", css="opt"),
+    lists.Column(key="since", label=gettext_lazy("Since"), value=lambda c: c.since, order="since", css="num opt"),
+    lists.Column(key="address", label=gettext_lazy("Address"), value=lambda c: c.address, order="address", css="opt2"),
+    lists.Column(
+        key="protocol", label=gettext_lazy("Protocol"), value=lambda c: c.protocol_name, order="protocol", css="opt2"
+    ),
+    lists.Column(
+        key="subscriptions",
+        label=gettext_lazy("Subscriptions"),
+        value=lambda c: c.subscriptions,
+        order="subscriptions",
+        css="num opt2",
+    ),
+    lists.Column(key="queued", label=gettext_lazy("Queued"), value=lambda c: c.queued, order="queued", css="num opt2"),
+    lists.Column(key="do", label=gettext_lazy("Change"), sortable=False, quiet=True, csv=False, css="num"),
+)
+PRESENT = lists.Filter(
+    name="state",
+    label=gettext_lazy("State"),
+    choices=(
+        lists.Choice(value="online", label=gettext_lazy("Online")),
+        lists.Choice(value="offline", label=gettext_lazy("Offline")),
+        lists.Choice(value="all", label=gettext_lazy("All clients")),
+    ),
+)
+BAN_COLUMNS = (
+    lists.Column(key="who", label=gettext_lazy("Who"), value=lambda b: b.value, order="value"),
+    lists.Column(key="kind", label=gettext_lazy("Kind"), value=lambda b: b.kind, order="kind"),
+    lists.Column(key="until", label=gettext_lazy("Until"), value=lambda b: b.until, order="until", css="num"),
+    lists.Column(key="reason", label=gettext_lazy("Reason"), value=lambda b: b.reason, order="reason", css="opt"),
+    lists.Column(key="by", label=gettext_lazy("By"), value=lambda b: b.by, order="by", css="opt2"),
+    lists.Column(
+        key="created", label=gettext_lazy("Since"), value=lambda b: b.created, order="created", css="num opt2"
+    ),
+    lists.Column(key="do", label=gettext_lazy("Change"), sortable=False, quiet=True, csv=False, css="num"),
+)
+
+
+@requires(Permission.VIEW)
+@require_safe
+def device_list(request: HttpRequest) -> HttpResponse:
+    listing = lists.build(
+        request,
+        name="devices",
+        columns=DEVICE_COLUMNS,
+        rows=queries.by_state(Device.objects.with_presence(), lists.chosen(request, STATE)),
+        row_template="devices/_row.html",
+        search=queries.find_devices,
+        sort="name",
+        filters=(STATE,),
+        placeholder=_("Filter devices by name, client id or label"),
+        empty=lists.Empty(
+            title=_("No devices yet"),
+            hint=_("A device signs in with a name and a password made here."),
+            command="manage.py device add pump-7",
+            sampled=False,
+        ),
+        refresh_on="cluster/devices",
+    )
+    context = {"tab": "devices", "waiting": outbox.waiting()}
+    return lists.respond(request, listing, "devices/list.html", context)  # type: ignore[no-any-return]  # CSV streams
+
+
+@requires(Permission.VIEW)
+@require_safe
+def client_list(request: HttpRequest) -> HttpResponse:
+    listing = lists.build(
+        request,
+        name="clients",
+        columns=CLIENT_COLUMNS,
+        rows=queries.by_state(Presence.objects.all(), lists.chosen(request, PRESENT)),
+        row_template="devices/_client.html",
+        search=queries.find_clients,
+        sort="client",
+        filters=(PRESENT,),
+        placeholder=_("Filter clients by client id, device, address or gateway"),
+        empty=lists.Empty(
+            title=_("No client is connected"),
+            hint=_("Whatever connects by MQTT appears here, registered or not."),
+            command="mosquitto_sub -h 127.0.0.1 -p 1883 -i tester -t '#'",
+            sampled=False,
+        ),
+        refresh_on="cluster/devices",
+    )
+    return lists.respond(request, listing, "devices/clients.html", {"tab": "clients"})  # type: ignore[no-any-return]  # CSV streams
+
+
+@requires(Permission.VIEW)
+@require_safe
+def ban_list(request: HttpRequest) -> HttpResponse:
+    listing = lists.build(
+        request,
+        name="bans",
+        columns=BAN_COLUMNS,
+        rows=Ban.objects.all(),
+        row_template="devices/_ban.html",
+        search=lambda rows, text: rows.filter(value__icontains=text) | rows.filter(reason__icontains=text),
+        sort="-created",
+        placeholder=_("Filter bans by who or why"),
+        empty=lists.Empty(
+            title=_("Nobody is banned"), hint=_("A ban keeps a client id, a user or an address out."), sampled=False
+        ),
+    )
+    return lists.respond(request, listing, "devices/bans.html", {"tab": "bans"})  # type: ignore[no-any-return]  # CSV streams
+
+
+@requires(Permission.VIEW)
+@require_safe
+def device(request: HttpRequest, name: str) -> HttpResponse:
+    found = get_object_or_404(Device.objects.with_presence(), name=name)
+    context = {
+        "device": found,
+        "clients": queries.clients_of(found),
+        "policies": found.policies.all(),
+        "changes": queries.changes_of(found) if holds(request.user, Permission.AUDIT_VIEW) else (),  # type: ignore[arg-type]  # the middleware's user is ours
+        "command": queries.connect_command(found.name, found.client_id),
+    }
+    return render(request, "devices/device.html", context)
+
+
+@never_cache
+@requires(Permission.DEVICE_MANAGE)
+@require_http_methods(["GET", "HEAD", "POST"])
+def add(request: HttpRequest) -> HttpResponse:
+    form = AddDevice(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        data = form.cleaned_data
+        try:
+            secret = actions.add(
+                actor=request.user,
+                name=data["name"],
+                client_id=data["client_id"],
+                labels=data["labels"],
+                policies=list(data["policies"]),
+                note=data["note"],
+            )
+        except actions.DeviceExists as error:
+            form.add_error("name", str(error))
+        except actions.ClientIdTaken as error:
+            form.add_error("client_id", str(error))
+        else:
+            return _secret(request, _("Device %(name)s was added.") % {"name": data["name"]}, data["name"], secret)
+    return dialogs.show(request, "devices/edit.html", {"form": form}, refused=bool(form.errors))
+
+
+@requires(Permission.DEVICE_MANAGE)
+@require_http_methods(["GET", "HEAD", "POST"])
+def edit(request: HttpRequest, name: str) -> HttpResponse:
+    found = get_object_or_404(Device, name=name)
+    initial = {
+        "client_id": found.client_id,
+        "labels": ", ".join(found.labels),
+        "policies": found.policies.all(),
+        "note": found.note,
+    }
+    form = EditDevice(request.POST or None, initial=initial)
+    if request.method == "POST" and form.is_valid():
+        data = form.cleaned_data
+        try:
+            actions.edit(
+                actor=request.user,
+                device=found,
+                client_id=data["client_id"],
+                labels=data["labels"],
+                policies=list(data["policies"]),
+                note=data["note"],
+            )
+        except actions.ClientIdTaken as error:
+            form.add_error("client_id", str(error))
+        else:
+            return _done(request, name, _("Device %(name)s was changed.") % {"name": name})
+    return dialogs.show(request, "devices/edit.html", {"form": form, "name": name}, refused=bool(form.errors))
+
+
+@never_cache
+@requires(Permission.DEVICE_MANAGE)
+@require_http_methods(["GET", "HEAD", "POST"])
+def rotate(request: HttpRequest, name: str) -> HttpResponse:
+    found = get_object_or_404(Device, name=name)
+    if request.method == "POST":
+        secret = actions.rotate(actor=request.user, device=found)
+        return _secret(request, _("%(name)s has a new password.") % {"name": name}, name, secret)
+    return dialogs.show(request, "devices/rotate.html", {"name": name})
+
+
+@requires(Permission.DEVICE_MANAGE)
+@require_http_methods(["GET", "HEAD", "POST"])
+def revoke(request: HttpRequest, name: str) -> HttpResponse:
+    found = get_object_or_404(Device, name=name)
+    form = TypeName(name, request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        actions.revoke(actor=request.user, device=found)
+        return _done(request, name, _("%(name)s can't sign in with a password any more.") % {"name": name})
+    return dialogs.show(request, "devices/revoke.html", {"name": name, "form": form}, refused=bool(form.errors))
+
+
+@requires(Permission.DEVICE_MANAGE)
+@require_POST
+def enable(request: HttpRequest, name: str) -> HttpResponse:
+    actions.enable(actor=request.user, device=get_object_or_404(Device, name=name), enabled=True)
+    return _done(request, name, _("Device %(name)s is enabled.") % {"name": name})
+
+
+@requires(Permission.DEVICE_MANAGE)
+@require_POST
+def disable(request: HttpRequest, name: str) -> HttpResponse:
+    actions.enable(actor=request.user, device=get_object_or_404(Device, name=name), enabled=False)
+    return _done(request, name, _("Device %(name)s is disabled.") % {"name": name})
+
+
+@requires(Permission.DEVICE_MANAGE)
+@require_http_methods(["GET", "HEAD", "POST"])
+def delete(request: HttpRequest, name: str) -> HttpResponse:
+    found = get_object_or_404(Device, name=name)
+    form = TypeName(name, request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        actions.delete(actor=request.user, device=found)
+        said = _("Device %(name)s was deleted.") % {"name": name}
+        return dialogs.done(request, reverse("console:device-list"), said)
+    return dialogs.show(request, "devices/delete.html", {"name": name, "form": form}, refused=bool(form.errors))
+
+
+@requires(Permission.DEVICE_MANAGE)
+@require_http_methods(["GET", "HEAD", "POST"])
+def kick(request: HttpRequest, client_id: str) -> HttpResponse:
+    """POST with `clear`: its session and queued messages go too."""
+    if request.method == "POST":
+        actions.kick(actor=request.user, client_id=client_id, clear="clear" in request.POST)
+        said = _("%(client)s is being disconnected.") % {"client": client_id}
+        return dialogs.done(request, reverse("console:device-clients"), said)
+    return dialogs.show(request, "devices/kick.html", {"client_id": client_id})
+
+
+@requires(Permission.DEVICE_MANAGE)
+@require_http_methods(["GET", "HEAD", "POST"])
+def add_ban(request: HttpRequest) -> HttpResponse:
+    initial = {"kind": request.GET.get("kind", "client"), "value": request.GET.get("value", "")}
+    form = AddBan(request.POST or None, initial=initial)
+    if request.method == "POST" and form.is_valid():
+        data = form.cleaned_data
+        actions.ban(
+            actor=request.user, kind=data["kind"], value=data["value"], until=form.until(), reason=data["reason"]
+        )
+        return dialogs.done(request, reverse("console:device-bans"), _("%(who)s is banned.") % {"who": data["value"]})
+    return dialogs.show(request, "devices/add_ban.html", {"form": form}, refused=bool(form.errors))
+
+
+@requires(Permission.DEVICE_MANAGE)
+@require_POST
+def lift(request: HttpRequest, pk: int) -> HttpResponse:
+    found = get_object_or_404(Ban, pk=pk)
+    actions.lift(actor=request.user, ban=found)
+    said = _("%(who)s may connect again.") % {"who": found.value}
+    return dialogs.done(request, reverse("console:device-bans"), said)
+
+
+def _secret(request: HttpRequest, said: str, name: str, secret: str) -> HttpResponse:
+    context: dict[str, Any] = {
+        "said": said,
+        "name": name,
+        "secret": secret,
+        "next": reverse("console:device", args=[name]),
+    }
+    return dialogs.show(request, "parts/secret.html", context)
+
+
+def _done(request: HttpRequest, name: str, said: str) -> HttpResponse:
+    return dialogs.done(request, reverse("console:device", args=[name]), said)

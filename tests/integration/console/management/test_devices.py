@@ -1,0 +1,284 @@
+"""Devices, bans and policies: the row, the record that gateways follow, the audit entry, and a broker that is away."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.test import Client
+from django.urls import reverse
+
+from console import audit, outbox
+from console.accounts.models import User
+from console.accounts.permissions import PermissionRefused
+from console.audit.models import Entry
+from console.devices import actions, presence
+from console.devices.models import Device, Presence
+from console.outbox.models import Pending
+from console.policies import actions as policies
+from console.policies.models import Policy
+from gateway import contract, passwords
+
+from .conftest import Broker
+
+Newest = Callable[[str], dict[bytes, bytes | None]]
+Commit = Any
+HTMX = {"HX-Request": "true"}
+
+
+def named(text: str) -> str:
+    return f"{text}-{uuid.uuid4().hex[:8]}"
+
+
+def held(newest: Newest, name: str) -> contract.Device:
+    value = newest(contract.DEVICES)[name.encode()]
+    assert value is not None
+    return contract.decode(contract.Device, value)
+
+
+def test_an_added_device_reaches_the_topic_with_a_hash_that_fits_the_password_shown(
+    broker: Broker, as_operator: Client, newest: Newest, django_capture_on_commit_callbacks: Commit
+) -> None:
+    name = named("pump")
+    with django_capture_on_commit_callbacks(execute=True):
+        answer = as_operator.post(
+            reverse("console:device-add"),
+            {"name": name, "client_id": "c-" + name, "labels": "hall-3, wet"},
+            headers=HTMX,
+        )
+    secret = answer.context["secret"]
+    record = held(newest, name)
+    assert (record.name, record.client_id, record.enabled) == (name, "c-" + name, True)
+    assert passwords.verify(record.credentials[0], secret.encode())
+    assert not passwords.verify(record.credentials[0], b"another")
+    assert secret not in newest(contract.DEVICES)[name.encode()].decode()  # type: ignore[union-attr]  # held
+    assert outbox.waiting() == 0
+    entry = Entry.objects.get(kind="device", name=name)
+    assert (entry.action, entry.actor, entry.outcome) == ("device.create", "the-operator", "done")
+    assert secret not in str(vars(entry))
+    assert Device.objects.get(name=name).labels == ["hall-3", "wet"]
+
+
+def test_rotating_revoking_disabling_and_deleting_follow_in_the_topic(
+    broker: Broker, operator: User, newest: Newest, django_capture_on_commit_callbacks: Commit
+) -> None:
+    name = named("valve")
+    with django_capture_on_commit_callbacks(execute=True):
+        first = actions.add(actor=operator, name=name)
+    device = Device.objects.get(name=name)
+    with django_capture_on_commit_callbacks(execute=True):
+        second = actions.rotate(actor=operator, device=device)
+    credential = held(newest, name).credentials[0]
+    assert passwords.verify(credential, second.encode())
+    assert not passwords.verify(credential, first.encode())
+    with django_capture_on_commit_callbacks(execute=True):
+        actions.enable(actor=operator, device=device, enabled=False)
+        actions.revoke(actor=operator, device=device)
+    record = held(newest, name)
+    assert (record.enabled, record.credentials) == (False, ())
+    with django_capture_on_commit_callbacks(execute=True):
+        actions.delete(actor=operator, device=device)
+    assert newest(contract.DEVICES)[name.encode()] is None
+
+
+def test_a_client_id_belongs_to_one_device(broker: Broker, operator: User) -> None:
+    name = named("first")
+    actions.add(actor=operator, name=name, client_id=name + "-id")
+    with pytest.raises(actions.ClientIdTaken):
+        actions.add(actor=operator, name=named("second"), client_id=name + "-id")
+    with pytest.raises(actions.ClientIdTaken):
+        actions.add(actor=operator, name=named("third"), client_id=name)
+
+
+def test_changes_made_while_the_broker_is_away_wait_and_go_out_newest_only(
+    running_broker: Broker,
+    tmp_path: Any,
+    operator: User,
+    request: pytest.FixtureRequest,
+    django_capture_on_commit_callbacks: Commit,
+) -> None:
+    request.getfixturevalue("no_broker")
+    name = named("remote")
+    with django_capture_on_commit_callbacks(execute=True):
+        actions.add(actor=operator, name=name)
+    device = Device.objects.get(name=name)
+    with django_capture_on_commit_callbacks(execute=True):
+        secret = actions.rotate(actor=operator, device=device)
+    waiting = Pending.objects.get(topic=contract.DEVICES, key=name)
+    assert (waiting.version, waiting.attempts) == (2, 2)
+    assert waiting.error
+    assert "1 change" in page_of(request, "console:device-list")
+    request.getfixturevalue("broker")
+    assert outbox.drain() == 1
+    newest = request.getfixturevalue("newest")
+    assert passwords.verify(held(newest, name).credentials[0], secret.encode())
+    assert not Pending.objects.exists()
+
+
+def page_of(request: pytest.FixtureRequest, view: str) -> str:
+    client: Client = request.getfixturevalue("as_viewer")
+    return client.get(reverse(view)).content.decode()
+
+
+def test_a_value_that_another_process_is_publishing_is_left_to_it_and_published_again_when_newer(
+    broker: Broker, newest: Newest, django_capture_on_commit_callbacks: Commit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from console import kafka
+    from console.outbox import delivery
+
+    name, sent = named("raced"), kafka.send
+
+    def meanwhile(*args: Any, **options: Any) -> Any:
+        monkeypatch.setattr(kafka, "send", sent)
+        with django_capture_on_commit_callbacks(execute=True):
+            outbox.put(contract.BANS, name, b"newer")  # its own delivery finds the row held
+        return sent(*args, **options)
+
+    monkeypatch.setattr(kafka, "send", meanwhile)
+    with django_capture_on_commit_callbacks(execute=True):
+        outbox.put(contract.BANS, name, b"older")
+    assert newest(contract.BANS)[name.encode()] == b"newer"
+    assert not Pending.objects.exists()
+    assert delivery.waiting() == 0
+
+
+def test_bans_reach_their_compacted_topic_and_are_lifted_by_a_tombstone(
+    broker: Broker, as_operator: Client, newest: Newest, django_capture_on_commit_callbacks: Commit
+) -> None:
+    value = named("intruder")
+    with django_capture_on_commit_callbacks(execute=True):
+        as_operator.post(reverse("console:device-ban"), {"kind": "client", "value": value, "lasts": "0", "reason": "x"})
+    key = f"client:{value}".encode()
+    record = newest(contract.BANS)[key]
+    assert record is not None
+    assert contract.decode(contract.Ban, record) == contract.Ban(kind="client", value=value, reason="x")
+    from console.devices.models import Ban
+
+    with django_capture_on_commit_callbacks(execute=True):
+        as_operator.post(reverse("console:device-ban-lift", args=[Ban.objects.get(value=value).pk]))
+    assert newest(contract.BANS)[key] is None
+
+
+def test_a_kick_is_an_order_on_the_control_topic(broker: Broker, as_operator: Client, newest: Newest) -> None:
+    client_id = named("noisy")
+    from console.outbox.delivery import _ensure
+
+    _ensure(contract.CONTROL)
+    as_operator.post(reverse("console:device-kick", args=[client_id]))
+    value = newest(contract.CONTROL)[client_id.encode()]
+    assert value is not None
+    order = contract.decode(contract.Control, value)
+    assert (order.verb, order.client_id, order.actor) == ("kick", client_id, "the-operator")
+
+
+def seen(client_id: str, **other: Any) -> contract.Presence:
+    fields: dict[str, Any] = {"online": True, "since": datetime.now(UTC).timestamp(), "gateway": "g1"}
+    return contract.Presence(client_id=client_id, **{**fields, **other})
+
+
+def test_presence_is_kept_by_client_and_shown_with_its_device(
+    db: None, operator: User, as_viewer: Client, no_broker: None
+) -> None:
+    name = named("seen")
+    Device.objects.create(name=name)
+    presence.keep({"c1": seen("c1", principal=name, address="10.0.0.9:4711"), "c2": seen("c2"), "c3": seen("c3")})
+    presence.keep({"c1": seen("c1", principal=name, online=False, reason="timeout"), "c2": None})
+    assert set(Presence.objects.values_list("client_id", "online")) == {("c1", False), ("c3", True)}
+    presence.keep({"c1": seen("c1", principal=name, address="10.0.0.10:4711")})
+    listing = as_viewer.get(reverse("console:device-list"), {"state": "online"})
+    assert [row.name for row in listing.context["list"].rows] == [name]
+    assert "10.0.0.10:4711" in listing.content.decode()
+    assert "10.0.0.10:4711" in as_viewer.get(reverse("console:device", args=[name])).content.decode()
+    assert presence.forget_others({"c1"}) == 1
+    assert list(Presence.objects.values_list("client_id", flat=True)) == ["c1"]
+
+
+def test_hostile_names_are_shown_as_text(db: None, as_operator: Client, no_broker: None) -> None:
+    evil = "<script>alert(1)</script>"
+    Device.objects.create(name=f"x{evil.replace('/', '')}", note=evil, labels=["<b>"])
+    presence.keep({evil: seen(evil, principal="<i>p</i>", reason=evil, address=evil[:20])})
+    for view in ("console:device-list", "console:device-clients"):
+        page = as_operator.get(reverse(view)).content.decode()
+        assert "<script>alert" not in page
+        assert "&lt;script&gt;" in page
+        assert "<i>p</i>" not in page
+
+
+def test_names_that_gateways_would_refuse_are_refused(db: None, as_operator: Client, no_broker: None) -> None:
+    for name in ("a/b", "a+", "#", "$gateway/x", ""):
+        answer = as_operator.post(reverse("console:device-add"), {"name": name})
+        assert answer.status_code == 422, name
+    assert not Device.objects.exists()
+
+
+def test_a_viewer_manages_nothing(db: None, viewer: User, as_viewer: Client, no_broker: None) -> None:
+    for attempt in (
+        lambda: actions.add(actor=viewer, name="x"),
+        lambda: actions.kick(actor=viewer, client_id="x"),
+        lambda: actions.ban(actor=viewer, kind="client", value="x"),
+        lambda: policies.create(actor=viewer, name="x", values={}),
+    ):
+        with pytest.raises(PermissionRefused):
+            attempt()
+    assert as_viewer.post(reverse("console:device-add"), {"name": "x"}).status_code == 403
+    assert not Entry.objects.exists()
+
+
+def test_the_command_line_adds_a_device_and_lists_it(
+    broker: Broker, newest: Newest, django_capture_on_commit_callbacks: Commit
+) -> None:
+    name, said = named("cli"), StringIO()
+    with django_capture_on_commit_callbacks(execute=True):
+        call_command("device", "add", name, "--password-stdout", stdout=said)
+    assert passwords.verify(held(newest, name).credentials[0], said.getvalue().strip().encode())
+    said = StringIO()
+    call_command("device", "list", stdout=said)
+    assert f"{name}\toffline" in said.getvalue()
+    assert Entry.objects.get(name=name).actor == "system:manage.py"
+    assert audit.system("x").is_active
+
+
+def test_the_simulator_answers_as_the_gateway_would(
+    broker: Broker, admin: User, as_viewer: Client, newest: Newest, django_capture_on_commit_callbacks: Commit
+) -> None:
+    name, policy = named("meter"), named("meters")
+    asked = {"device": name, "verb": "publish", "topic": f"site/a/{name}/state"}
+    open_to_all = as_viewer.get(reverse("console:policy-try"), asked).context["verdict"]
+    assert (open_to_all.allowed, open_to_all.unrestricted) == (True, True)
+    with django_capture_on_commit_callbacks(execute=True):
+        policies.create(
+            actor=admin,
+            name=policy,
+            values={"publish": ["site/+/%c/#"], "subscribe": ["cmd/#"], "deny_subscribe": ["cmd/secret/#"]},
+        )
+        actions.add(actor=admin, name=name, policies=[Policy.objects.get(name=policy)])
+
+    def verdict(**changes: str) -> Any:
+        return as_viewer.get(reverse("console:policy-try"), {**asked, **changes}).context["verdict"]
+
+    allowed = verdict()
+    assert (allowed.allowed, allowed.policy, allowed.filter) == (True, policy, f"site/+/{name}/#")
+    assert not verdict(topic="site/a/other/state").allowed
+    assert not verdict(device="").allowed
+    subscription = verdict(verb="subscribe", topic="cmd/#")
+    assert (subscription.allowed, subscription.conditional) == (True, True)
+    assert not verdict(verb="receive", topic="cmd/secret/x").allowed
+    assert not verdict(topic="a/#").fits
+    record = newest(contract.POLICIES)[policy.encode()]
+    assert record is not None
+    assert contract.decode_policy(record) == Policy.objects.get(name=policy).record()
+    assert held(newest, name).policies == (policy,)
+    with pytest.raises(policies.InUse):
+        policies.delete(actor=admin, policy=Policy.objects.get(name=policy))
+
+
+def test_a_malformed_filter_is_refused_where_it_is_typed(db: None, as_admin: Client, no_broker: None) -> None:
+    answer = as_admin.post(reverse("console:policy-create"), {"name": "p", "publish": "ok/#\nbad/#/x"})
+    assert answer.status_code == 422
+    assert "bad/#/x" in answer.content.decode()
+    assert not Policy.objects.exists()

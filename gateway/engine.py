@@ -16,7 +16,7 @@ from gateway.authentication import Authenticator
 from gateway.commands import Commands
 from gateway.contract import Ban, Control, GatewayStatus, Presence
 from gateway.counters import Counters
-from gateway.delivery import Delivery
+from gateway.delivery import Delivery, Joining
 from gateway.exactly import Lanes
 from gateway.mailbox import Mailbox
 from gateway.mqtt.fanout import Fanout, wants_retained
@@ -115,12 +115,15 @@ class GatewayEngine:
         return self._authenticator.authenticate(request)
 
     def answer(self, exchange: Any, data: bytes) -> Receipt[Identity | Challenge]:
-        receipt: Receipt[Identity | Challenge] = Receipt()
-        receipt.fail(Refused(0x8C, "no such authentication method"))
-        return receipt
+        return self._authenticator.answer(exchange, data)
 
     def reauthenticate(self, session: Session, method: str, data: bytes) -> Receipt[Identity | Challenge]:
-        return self.answer(None, data)
+        try:
+            return settled(self._authenticator.begin(session.request, method, data))
+        except Refused as refusal:
+            receipt: Receipt[Identity | Challenge] = Receipt()
+            receipt.fail(refusal)
+            return receipt
 
     def open(self, session: Session) -> Receipt[Opened]:
         plugins, request = self.plugins, session.request
@@ -251,8 +254,16 @@ class GatewayEngine:
         assert self.delivery is not None
         self.sessions.remember(session, granted)
         receipt: Receipt[list[int]] = Receipt()
+        subscriber, now = self.sessions.subscriber(session), int(self._clock() * 1000)
+        held = getattr(session, "subscriptions", None) or {}
+        joining = [
+            Joining(subscriber, each, now)
+            for each in granted
+            if each.filter not in held and not each.filter.startswith("$share/")
+        ]
+        self.delivery.joining += joining
         barrier = self.delivery.barrier()
-        barrier.waiters.append(_Subscribing(self, session, granted, codes, receipt))
+        barrier.waiters.append(_Subscribing(self, session, granted, codes, receipt, joining))
         return receipt
 
     def subscribed(self, session: Session, subscriptions: Sequence[Subscription]) -> None:
@@ -426,7 +437,7 @@ class GatewayEngine:
 class _Subscribing:
     """A SUBSCRIBE that waits for its barrier."""
 
-    __slots__ = ("_codes", "_engine", "_granted", "_receipt", "_session")
+    __slots__ = ("_codes", "_engine", "_granted", "_joining", "_receipt", "_session")
 
     def __init__(
         self,
@@ -435,8 +446,10 @@ class _Subscribing:
         granted: list[Subscription],
         codes: list[int],
         receipt: Receipt[list[int]],
+        joining: list[Joining],
     ) -> None:
         self._engine = engine
+        self._joining = joining
         self._session = session
         self._granted = granted
         self._codes = codes
@@ -444,6 +457,9 @@ class _Subscribing:
 
     def receipt_settled(self, receipt: Receipt[Any]) -> None:
         session, engine = self._session, self._engine
+        assert engine.delivery is not None
+        for joining in self._joining:
+            engine.delivery.joining.remove(joining)
         if receipt.failure is not None:
             self._receipt.fail(receipt.failure)
             return

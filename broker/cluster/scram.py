@@ -148,7 +148,7 @@ class Exchange:
         if not separator or "m" in attributes:
             raise AuthenticationFailed("Malformed SCRAM client final message")
         binding_is_right = attributes.get("c") == base64.b64encode(self._gs2).decode()
-        # librdkafka up to 2.0 sends its own nonce twice; like Kafka we ask for our part at the end, which the proof covers.
+        # librdkafka up to 2.0 sends its own nonce twice; as Kafka we ask for our part at its end (the proof covers it).
         nonce_is_right = attributes.get("r", "").endswith(self._server_nonce)
         try:
             proof = base64.b64decode(proof_text, validate=True)

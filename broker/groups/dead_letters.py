@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from broker.api.registry import Broker
@@ -31,7 +32,7 @@ TOPIC_NAME = "errors.deadletterqueue.topic.name"
 COPY_RECORD = "errors.deadletterqueue.copy.record.enable"
 AUTO_CREATE = "errors.deadletterqueue.auto.create.topics.enable"
 
-_REASONS = {Cause.REJECTED: "rejected", Cause.ATTEMPTS: "attempts"}
+_REASONS = {Cause.REJECTED: "rejected", Cause.ATTEMPTS: "attempts", Cause.EXPIRED: "expired"}
 
 
 class DeadLetters:
@@ -42,6 +43,8 @@ class DeadLetters:
         self._creating: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.written = 0
+        self.discarded: Counter[Cause] = Counter()
+        """Records given up by groups that want no dead letters."""
         self.failures: dict[str, str] = {}
         """Why the newest dead letter of a group could not be written; gone once one is."""
 
@@ -50,6 +53,7 @@ class DeadLetters:
         overrides = self._broker.metadata.image.configs_of("group", place.group)
         name = overrides.get(TOPIC_NAME, "")
         if not name:
+            self.discarded[cause] += 1
             return True
         origin = self._broker.topics.by_id(place.topic)
         if origin is None:

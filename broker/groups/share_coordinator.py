@@ -199,6 +199,16 @@ class ShareCoordinator:
         self._freed(place)
         return code
 
+    def give_up(self, place: Place, member: str, offsets: Sequence[int], cause: Cause, now: int) -> None:
+        """Records the member was about to get are not handed out after all."""
+        partition, limits = self._partitions[place], self._limits(place.group)
+
+        def step() -> None:
+            for offset in offsets:
+                partition.give_up(member, offset, cause, limits)
+
+        self._change(place, partition, step, now)
+
     def release_member(self, group: str, member: str, now: int) -> None:
         """The member is gone: what it had is free again."""
         limits = self._limits(group)

@@ -55,6 +55,8 @@ class Cause(enum.Enum):
 
     REJECTED = "Offset rejected by client."
     ATTEMPTS = "Offset delivery count exceeded the threshold."
+    EXPIRED = "Record expired before it was delivered."
+    """Our own: KIP-1191 knows no expiry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,6 +329,13 @@ class SharePartition:
             else:
                 kept = min(run.count, limits.delivery_count - 1)
                 self._put(replace(_free_of(one, RecordState.AVAILABLE), count=kept))
+
+    def give_up(self, member: str, offset: int, cause: Cause, limits: ShareLimits) -> None:
+        """A record the member was about to get is not handed out after all."""
+        for run in list(self._within(offset, offset)):
+            if run.state is RecordState.ACQUIRED and run.member == member:
+                self._give_up(run, cause, limits)
+        self._tidy()
 
     def expire_locks(self, limits: ShareLimits, now: int) -> bool:
         """Take back what was not judged in time; whether there was any."""

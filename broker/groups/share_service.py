@@ -13,7 +13,8 @@ from broker.api.registry import Broker
 from broker.groups.dead_letters import DeadLetters
 from broker.groups.ports import StateUnwritable
 from broker.groups.share_coordinator import Place, ShareCoordinator
-from broker.groups.share_partition import Acquired, ShareLimits, Span
+from broker.groups.share_expiry import expired, may_expire, without
+from broker.groups.share_partition import Acquired, Cause, ShareLimits, Span
 from broker.groups.share_sessions import ShareSession, ShareSessions
 from broker.groups.shell import Shell, StateTopic
 from broker.log.failures import LogError
@@ -173,7 +174,8 @@ class ShareService(Shell[ShareCoordinator]):
             if offset is None or offset >= end:
                 break
             found = partition.read(offset, max_bytes, committed=committed)
-            batches = batch.split(b"".join(found.buffers)) if len(found.buffers) != 1 else batch.split(found.buffers[0])
+            raw = b"".join(found.buffers)
+            batches = batch.split(raw)
             spans = [
                 Span(one.base_offset, one.last_offset, deliverable)
                 for one, deliverable in zip(batches, _deliverable(batches, found), strict=True)
@@ -192,6 +194,8 @@ class ShareService(Shell[ShareCoordinator]):
                     now=now,
                 )
             )
+            if acquired and may_expire(raw, batches):
+                acquired = self._without_expired(place, member, batches, acquired)
             if acquired:
                 handed.acquired = acquired
                 handed.records = [one.data for one in batches if _overlaps(one, acquired)]
@@ -200,6 +204,14 @@ class ShareService(Shell[ShareCoordinator]):
             if self.coordinator.next_offset(place) == offset:
                 break
         return handed
+
+    def _without_expired(
+        self, place: Place, member: str, batches: list[Batch], acquired: list[Acquired]
+    ) -> list[Acquired]:
+        late = expired(batches, acquired, self._broker.clock.now())
+        if late:
+            self.step(lambda coordinator, now: coordinator.give_up(place, member, late, Cause.EXPIRED, now))
+        return without(acquired, late)
 
     def log_of(self, place: Place) -> Partition | None:
         """The partition's log."""

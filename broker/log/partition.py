@@ -480,11 +480,11 @@ class Partition:
             self._warm = None
         return gone
 
-    def replace_segments(self, slot: int, count: int, fresh: Segment) -> None:
+    def replace_segments(self, slot: int, count: int, fresh: list[Segment]) -> None:
         """Compaction's result stands for `count` segments from `slot` on."""
         if self._warm in self.segments[slot : slot + count]:
             self._warm = None
-        self.segments[slot : slot + count] = [fresh]
+        self.segments[slot : slot + count] = fresh
 
     # -- replaying
 

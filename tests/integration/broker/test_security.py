@@ -438,9 +438,9 @@ async def test_a_token_that_ends_ends_the_session(tmp_path: Path) -> None:
     issuer = Issuer(tmp_path / "jwks.json")
     config = settings(tmp_path / "data", oauth=OAuth(jwks=issuer.path), mechanisms=("OAUTHBEARER",))
     async with started(config) as running:
-        connection, answer = await bearer(running, issuer.token(exp=time.time() + 1.2))
+        connection, answer = await bearer(running, issuer.token(exp=time.time() + 2.5))
         assert answer.error_code == 0
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
             while time.monotonic() < deadline:
                 await connection.call("Metadata", 12, topics=[])

@@ -212,6 +212,29 @@ async def test_retention_takes_what_nobody_has_judged(running: Running) -> None:
     assert [offset for offset, _, _ in taken] == [8, 9]
 
 
+async def test_expired_records_are_buried_instead_of_handed_out_compressed_or_not(running: Running) -> None:
+    jobs = await topic(running)
+    await topic(running, "dlq.jobs", **{"errors.deadletterqueue.group.enable": "true"})
+    await group_config(running, "g", **{"errors.deadletterqueue.topic.name": "dlq.jobs"})
+    connection = await running.connect()
+    soon = str(running.broker.clock.now() + 3_600_000).encode()
+    values = [b"1", soon, b"-5", b"soon", b"9" * 30, b""]
+    for compression in (batch.Compression.NONE, batch.Compression.ZSTD):
+        made = [batch.Record(i, 5, None, v, (("sluice.expires.at", v),)) for i, v in enumerate(values)]
+        await produce(connection, "jobs", batch=batch.build(made, compression=compression))
+    member = await worker(running, jobs, "a")
+    taken = await member.fetch()
+    more = await member.fetch()
+    assert [value for _, value, _ in taken + more] == [soon, b"soon", b"9" * 30, b""] * 2
+    letters = await connection.call("Fetch", 11, **fetch_fields("dlq.jobs", (0, 0)))
+    buried = [
+        (bytes(record.value or b""), dict(record.headers)["sluice.error.reason"])
+        for part in batch.split(bytes(letters.responses[0].partitions[0].records))
+        for record in batch.records(part)
+    ]
+    assert [(value, bytes(reason or b"")) for value, reason in buried] == [(b"1", b"expired"), (b"-5", b"expired")] * 2
+
+
 def _txn_topic(name: str, *partitions: int) -> Any:
     return struct("AddPartitionsToTxnRequest.AddPartitionsToTxnTopic")(name=name, partitions=list(partitions))
 

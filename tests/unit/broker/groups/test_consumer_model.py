@@ -79,7 +79,6 @@ class ConsumerLife(RuleBasedStateMachine):
     @rule(which=st.integers(0, 4))
     def step(self, which: int) -> None:
         client = self.clients[which % len(self.clients)]
-        client.revoking = frozenset()
         if client.classic:
             self.step_classic(client)
         else:
@@ -87,6 +86,7 @@ class ConsumerLife(RuleBasedStateMachine):
 
     def step_consumer(self, client: Client, lose_answer: bool = False) -> None:
         joining = client.epoch == 0
+        client.revoking = frozenset()
         beat = self.groups.consumer_heartbeat(
             ConsumerHeartbeat(
                 group_id="g",
@@ -112,6 +112,7 @@ class ConsumerLife(RuleBasedStateMachine):
 
     def step_classic(self, client: Client) -> None:
         """A cooperative client: joins with what it owns, syncs, and beats."""
+        client.revoking = frozenset()
         if client.member_id and client.epoch:
             error = self.groups.heartbeat("g", client.member_id, client.instance_id, client.epoch, self.now)
             if error is ErrorCode.NONE:
@@ -256,7 +257,7 @@ class ConsumerLife(RuleBasedStateMachine):
 
 
 ConsumerLife.TestCase.settings = settings(
-    max_examples=80,
+    max_examples=50,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -192,6 +192,6 @@ class ShareLife(RuleBasedStateMachine):
 
 
 ShareLife.TestCase.settings = settings(
-    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=80, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 TestShareLife = ShareLife.TestCase

@@ -171,6 +171,6 @@ class TransactionLife(RuleBasedStateMachine):
 
 
 TransactionLife.TestCase.settings = settings(
-    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=80, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 TestTransactionLife = TransactionLife.TestCase

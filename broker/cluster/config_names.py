@@ -184,7 +184,7 @@ GROUP = Definitions(
             choices=("read_committed", "read_uncommitted"),
         ),
         _d("share.partition.max.record.locks", Type.INT, "2000", least=100, most=4000),
-        _d("share.record.lock.duration.ms", Type.INT, "30000", least=15000, most=60000),
+        _d("share.record.lock.duration.ms", Type.INT, "30000", least=1000, most=60000),
         _d("share.session.timeout.ms", Type.INT, "45000", least=1),
         _d("streams.heartbeat.interval.ms", Type.INT, "5000", least=1),
         _d("streams.num.standby.replicas", Type.INT, "0", least=0),

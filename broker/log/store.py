@@ -33,6 +33,7 @@ from broker.log.segment import Segment
 
 _FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 _GROUP_BYTES: Final = 32 << 20
+_MANY_FILES: Final = 3
 DELETED: Final = ".deleted"
 
 
@@ -170,6 +171,9 @@ class Store:
             store._doomed = list(found.doomed)
             store._damage.update(dict.fromkeys(found.damage))
             store._since_entries, store._since_bytes, store._since_time = found.entries, found.bytes, now
+            if not found.clean:
+                # at the next look: a process that crashes again and again must not replay more and more
+                store._since_time = now - store.config.checkpoint_ms
             store.recovery = Recovery(
                 clean=found.clean,
                 partitions=len(store._parts),
@@ -178,11 +182,16 @@ class Store:
                 cut_bytes=found.cut_bytes,
                 damage=tuple(found.damage),
             )
+            if found.entries:
+                store._since_time = now - store.config.checkpoint_ms  # as soon as it serves: the next start reads less
             if not found.clean:
                 for partition in store._parts.values():
                     if partition.dirty:
                         partition.stage_epoch(partition.leader_epoch + 1)
                 store.settle()
+            if found.files >= _MANY_FILES:  # one unclean start after another: not once more
+                with contextlib.suppress(StorageFailure):
+                    store.checkpoint(now)
         except OSError as error:
             store._lock.release()
             raise StorageUnwritable(f"{folder} can't be opened: {error}") from error

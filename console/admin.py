@@ -23,11 +23,14 @@ from console.audit.models import Entry
 from console.deadletters.models import Letter
 from console.devices import actions as devices
 from console.devices.models import Ban, Device, Presence
+from console.groups import actions as groups
+from console.inventory.models import Group, Topic
 from console.jobs.models import Job
 from console.outbox.models import Pending
 from console.policies.models import Policy
 from console.routes import actions as routes
 from console.routes.models import Route
+from console.topics import actions as topics
 
 admin.site.site_header = _("Sluice operations")
 admin.site.site_title = _("Sluice operations")
@@ -37,6 +40,8 @@ admin.site.unregister(PermissionGroup)
 REFUSALS = (
     accounts.OwnAccount,
     accounts.LastAdministrator,
+    groups.InternalGroup,
+    topics.InternalTopic,
     kafka.ClientError,
     kafka.SettingsError,
 )
@@ -81,6 +86,32 @@ class ReadMostly(admin.ModelAdmin):  # type: ignore[type-arg]  # generic in the 
                 done += 1
         said = ngettext("Done for %(n)d object.", "Done for %(n)d objects.", done) % {"n": done}
         self.message_user(request, said, messages.SUCCESS if done else messages.WARNING)
+
+
+@admin.register(Topic)
+class TopicAdmin(ReadMostly):
+    list_display = ("name", "partitions", "replication", "messages", "size", "lag", "cleanup", "in_console")
+    list_filter = ("cleanup",)
+    search_fields = ("name",)
+    page_name = "console:topic"
+    actions = ("purge",)
+
+    @admin.action(description=_("Purge: delete every record"))
+    def purge(self, request: HttpRequest, rows: QuerySet[Topic]) -> None:
+        self.each(request, rows, lambda row: topics.purge(actor=request.user, name=row.name))
+
+
+@admin.register(Group)
+class GroupAdmin(ReadMostly):
+    list_display = ("name", "kind", "state", "members", "lag", "in_console")
+    list_filter = ("state", "kind")
+    search_fields = ("name", "topics")
+    page_name = "console:group"
+    actions = ("remove",)
+
+    @admin.action(description=_("Delete with its offsets"))
+    def remove(self, request: HttpRequest, rows: QuerySet[Group]) -> None:
+        self.each(request, rows, lambda row: groups.delete(actor=request.user, name=row.name))
 
 
 @admin.register(Device)

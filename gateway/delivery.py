@@ -28,6 +28,7 @@ from gateway.counters import Counters
 from gateway.mqtt.fanout import Fanout
 from gateway.mqtt.topics import matches
 from gateway.ports import Message, NotAcknowledged, PublishProperties, Receipt, Subscription
+from gateway.receipts import wait
 from gateway.registry import Registry
 from gateway.routes import DEFAULT, Outgoing, could_write, outgoing
 from gateway.tail import Tail
@@ -279,28 +280,6 @@ class Delivery:
         if self._worker is not None:
             self._worker.cancel()
         await self.tail.stop()
-
-
-async def wait(receipt: Receipt[Any]) -> Any:
-    """Await a receipt; raises its failure."""
-    if not receipt.settled:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        receipt.waiters.append(_Wake(future))
-        await future
-    if receipt.failure is not None:
-        raise receipt.failure
-    return receipt.value
-
-
-class _Wake:
-    __slots__ = ("_future",)
-
-    def __init__(self, future: asyncio.Future[None]) -> None:
-        self._future = future
-
-    def receipt_settled(self, receipt: Receipt[Any]) -> None:
-        if not self._future.done():
-            self._future.set_result(None)
 
 
 _PROPERTIES = frozenset(

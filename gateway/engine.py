@@ -29,7 +29,6 @@ from gateway.ports import (
     Ending,
     Identity,
     Message,
-    NotAcknowledged,
     Opened,
     PublishItem,
     Receipt,
@@ -39,6 +38,7 @@ from gateway.ports import (
     settled,
 )
 from gateway.presence import PresenceBook
+from gateway.receipts import answer, follow, gather, refused
 from gateway.registry import BanSet, Change, DeviceChanged, Registry, RightsChanged, RoutesChanged
 from gateway.retained import RetainedMessages
 from gateway.sessions import Sessions
@@ -121,9 +121,7 @@ class GatewayEngine:
         try:
             return settled(self._authenticator.begin(session.request, method, data))
         except Refused as refusal:
-            receipt: Receipt[Identity | Challenge] = Receipt()
-            receipt.fail(refusal)
-            return receipt
+            return refused(refusal)
 
     def open(self, session: Session) -> Receipt[Opened]:
         plugins, request = self.plugins, session.request
@@ -304,11 +302,7 @@ class GatewayEngine:
         subscriber = self.sessions.subscriber(session)
         codes = [0 if self.fanout.unsubscribe(subscriber, each) else NO_SUBSCRIPTION for each in filters]
         written = self.sessions.forget(session, filters)
-        if written.settled:
-            return settled(codes)
-        receipt: Receipt[list[int]] = Receipt()
-        written.waiters.append(_Answer(receipt, codes))
-        return receipt
+        return answer(written, codes)
 
     # --- delivering
 
@@ -473,69 +467,6 @@ class _Subscribing:
 
 
 TAKEN_OVER = 0x8E
-
-
-def gather(receipts: Sequence[Receipt[Any]], then: Callable[[], None]) -> None:
-    """Call `then` when all have settled, at once when there is none to wait for."""
-    if receipts:
-        count = _Count(len(receipts), then)
-        for receipt in receipts:
-            receipt.waiters.append(count)
-    else:
-        then()
-
-
-def follow(inner: Receipt[Any], outer: Receipt[Any]) -> None:
-    """Let one receipt settle as another does."""
-    if inner.settled:
-        _Follow(outer).receipt_settled(inner)
-    else:
-        inner.waiters.append(_Follow(outer))
-
-
-class _Count:
-    __slots__ = ("_left", "_then")
-
-    def __init__(self, left: int, then: Callable[[], None]) -> None:
-        self._left = left
-        self._then = then
-
-    def receipt_settled(self, receipt: Receipt[Any]) -> None:
-        self._left -= 1
-        if not self._left:
-            self._then()
-
-
-class _Follow:
-    __slots__ = ("_outer",)
-
-    def __init__(self, outer: Receipt[Any]) -> None:
-        self._outer = outer
-
-    def receipt_settled(self, receipt: Receipt[Any]) -> None:
-        if receipt.failure is not None:
-            self._outer.fail(receipt.failure)
-        elif receipt.doubtful:
-            # the waiters differ: whoever waits here is in doubt if anybody is
-            self._outer.fail(NotAcknowledged("the outcome is unknown"))
-        else:
-            self._outer.settle(receipt.value)
-
-
-class _Answer:
-    """Settles one receipt with a value when another has settled."""
-
-    __slots__ = ("_receipt", "_value")
-
-    def __init__(self, receipt: Receipt[list[int]], value: list[int]) -> None:
-        self._receipt = receipt
-        self._value = value
-
-    def receipt_settled(self, receipt: Receipt[Any]) -> None:
-        if receipt.failure is not None:
-            self._receipt.fail(receipt.failure)
-        else:
-            self._receipt.settle(self._value)
 
 
 def _checked(subscription: Subscription, *, check: bool) -> Subscription:

@@ -116,6 +116,9 @@ class Store:
             store._doomed = list(found.doomed)
             store._damage.update(dict.fromkeys(found.damage))
             store._since_entries, store._since_bytes, store._since_time = found.entries, found.bytes, now
+            if not found.clean:
+                # at the next look: a process that crashes again and again must not replay more and more
+                store._since_time = now - store.config.checkpoint_ms
             store.recovery = Recovery(
                 clean=found.clean,
                 partitions=len(store._parts),

@@ -1,6 +1,6 @@
 """Other projects' integration suites against the embedded broker.
 
-    python -m tests.acceptance.suites.run [confluent-kafka-python | kafka-python] [--checkout FOLDER] [-- pytest options]
+    python -m tests.acceptance.suites.run [confluent-kafka-python | kafka-python] [--checkout FOLDER] [-- OPTIONS]
 
 Each suite has a manifest beside this file: where it comes from, how it is told of a broker, and every one of its test
 ids, with "run" or the reason why it can't apply to one embedded broker. A test that the manifest doesn't name, or names

@@ -19,8 +19,8 @@ from gateway.authentication import FREE_GUESSES, Authenticator
 from gateway.config import BadSettings, Settings
 from gateway.contract import BANS, DEVICES, Ban, Credential, Device, DeviceLimits
 from gateway.counters import Counters
-from gateway.delivery import wait
 from gateway.ports import Challenge, ConnectRequest, Identity, Refused
+from gateway.receipts import wait
 from gateway.registry import Registry
 from tests.unit.gateway.parts import request
 

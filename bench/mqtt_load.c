@@ -149,6 +149,8 @@ static void open_connection(struct connection *c) {
     if (c->fd < 0) die("socket");
     int one = 1;
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    int buffer = 65536; /* what lies in our kernel's buffer is not on its way yet */
+    if (!qos) setsockopt(c->fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer);
     if (connect(c->fd, (struct sockaddr *)&address, sizeof address) < 0 && errno != EINPROGRESS) die("connect");
     c->state = CONNECTING;
     c->out_used = c->out_start = c->rest_used = 0;

@@ -14,6 +14,7 @@ from django.core.paginator import Page, Paginator
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import render
+from django.utils.cache import patch_cache_control, patch_vary_headers
 
 PER_PAGE = 50
 MAX_SEARCH = 200
@@ -238,7 +239,11 @@ def respond(request: HttpRequest, listing: ListPage, template: str, context: Map
         return _csv(listing)
     everything = {"list": listing, **(context or {})}
     if getattr(request, "htmx", None) and request.htmx.target == listing.body_id:  # type: ignore[attr-defined]  # set by the middleware
-        return render(request, "parts/list.html#body", everything)
+        fragment = render(request, "parts/list.html#body", everything)
+        # Long enough for a page that the pointer asked for in advance to be there when it is clicked.
+        patch_cache_control(fragment, private=True, max_age=2)
+        patch_vary_headers(fragment, ("HX-Request", "HX-Target", "Cookie"))
+        return fragment
     return render(request, template, everything)
 
 

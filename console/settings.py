@@ -35,6 +35,7 @@ INSTALLED_APPS = [
     "console.audit",
     "console.jobs",
     "console.outbox",
+    "console.inventory",
     "console.policies",
     "console.routes",
     "console.devices",

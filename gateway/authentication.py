@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from gateway import passwords
 from gateway.config import Settings
 from gateway.contract import Credential, Device
 from gateway.counters import Counters
+from gateway.mqtt import scram
 from gateway.policy import unfit
 from gateway.ports import OFFLINE_FOR_EVER, Challenge, ConnectRequest, Identity, Limits, Receipt, Refused, settled
 from gateway.registry import Registry
@@ -32,6 +34,7 @@ CLIENT_ID_INVALID = 0x85
 BAD_CREDENTIALS = 0x86
 NOT_AUTHORIZED = 0x87
 BANNED = 0x8A
+BAD_METHOD = 0x8C
 RATE_EXCEEDED = 0x9F
 FREE_GUESSES = 5
 GUESS_INTERVAL = 1.0  # seconds, doubling per further failure
@@ -68,12 +71,17 @@ class Authenticator:
         self._clock = clock
         self._executor = executor
         self._verifiers = verifiers
+        self._secret = secrets.token_bytes(32)  # what unknown names get as salt
         self._guesses: OrderedDict[tuple[str, str], tuple[int, float]] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def authenticate(self, request: ConnectRequest) -> Receipt[Identity | Challenge]:
         receipt: Receipt[Identity | Challenge] = Receipt()
         try:
+            if request.authentication_method is not None:
+                self._not_banned(request)
+                method, data = request.authentication_method, request.authentication_data or b""
+                return settled(self.begin(request, method, data))
             found = self._decide(request)
         except Refused as refusal:
             self._counters.refused_connects += 1
@@ -100,18 +108,60 @@ class Authenticator:
         else:
             receipt.settle(identity)
 
+    # --- enhanced authentication (SCRAM, RFC 5802)
+
+    def begin(self, request: ConnectRequest, method: str, data: bytes) -> Challenge:
+        """The client's first message; raises Refused."""
+        algorithm = scram.METHODS.get(method)
+        if algorithm is None:
+            raise Refused(BAD_METHOD, f"no authentication method {method!r} here")
+        address = request.peer.address.rpartition(":")[0].strip("[]")
+        exchange = scram.Exchange()
+
+        def find(username: str) -> scram.Credential | None:
+            self._may_guess(address, username)
+            device = self._registry.devices.get(username)
+            return None if device is None else passwords.scram_of(device.credentials, algorithm)
+
+        try:
+            nonce = secrets.token_urlsafe(18).encode()
+            challenge = exchange.first(data, method=method, find=find, nonce=nonce, secret=self._secret)
+        except scram.ScramFailed as failure:
+            raise Refused(NOT_AUTHORIZED, failure.text) from None
+        return Challenge(data=challenge, exchange=(exchange, request))
+
+    def answer(self, exchange: Any, data: bytes) -> Receipt[Identity | Challenge]:
+        """The client's last message."""
+        receipt: Receipt[Identity | Challenge] = Receipt()
+        scramming, request = exchange
+        try:
+            proof = scramming.final(data)
+            device = self._registry.devices.get(scramming.username)
+            if device is None:
+                raise Refused(NOT_AUTHORIZED, "the device is gone")
+            receipt.settle(replace(self.identity(device, request), authentication_data=proof))
+        except scram.ScramFailed as failure:
+            self._failed(request.peer.address.rpartition(":")[0].strip("[]"), scramming.username)
+            self._counters.refused_connects += 1
+            receipt.fail(Refused(NOT_AUTHORIZED, failure.text))
+        except Refused as refusal:
+            receipt.fail(refusal)
+        return receipt
+
     # --- the decision
+
+    def _not_banned(self, request: ConnectRequest) -> None:
+        address = request.peer.address.rpartition(":")[0].strip("[]")
+        ban = self._registry.banned(request.client_id, request.username or "", address, self._clock())
+        if ban is not None:
+            raise Refused(BANNED, "banned" + (f": {ban.reason}" if ban.reason else ""))
 
     def _decide(self, request: ConnectRequest) -> Identity | Device | None:
         """An identity at once; or what a slow check is needed for (None: the verifiers decide). Raises Refused."""
         registry, peer = self._registry, request.peer
         address = peer.address.rpartition(":")[0].strip("[]")
         username = request.username or ""
-        ban = registry.banned(request.client_id, username, address, self._clock())
-        if ban is not None:
-            raise Refused(BANNED, "banned" + (f": {ban.reason}" if ban.reason else ""))
-        if request.authentication_method is not None:
-            raise Refused(0x8C, f"no authentication method {request.authentication_method!r} here")
+        self._not_banned(request)
         if not request.username and not request.password:
             if peer.certificate_subject is not None:
                 device = registry.by_subject(peer.certificate_subject)

@@ -90,6 +90,8 @@ class Credential:
 
     kind `blake2b`: `hash` = keyed BLAKE2b of a generated 128-bit secret, `salt` is the key (both hex).
     kind `argon2id`: `hash` is the PHC string of a password that a person chose.
+    kind `scram-sha256`, `scram-sha512`: for MQTT 5's enhanced authentication; `hash` is
+    `<iterations>:<stored key>:<server key>`, `salt` the salt (hex).
     """
 
     kind: str

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 from broker.client import Consumer, Record, TopicPartition
@@ -25,13 +26,38 @@ from gateway import contract
 from gateway.catalogue import Catalogue
 from gateway.counters import Counters
 from gateway.mqtt.fanout import Fanout
-from gateway.ports import Message, NotAcknowledged, PublishProperties, Receipt
+from gateway.mqtt.topics import matches
+from gateway.ports import Message, NotAcknowledged, PublishProperties, Receipt, Subscription
+from gateway.receipts import wait
 from gateway.registry import Registry
 from gateway.routes import DEFAULT, Outgoing, could_write, outgoing
 from gateway.tail import Tail
 from gateway.ticks import Ticks
 
 log = logging.getLogger("gateway.delivery")
+
+
+@dataclass(frozen=True, slots=True)
+class Joining:
+    """A subscription whose barrier is under way. What was written since the SUBSCRIBE is given to it already, so that a
+    device that publishes without waiting for another's SUBACK is heard."""
+
+    subscriber: Any  # a session or what stands for it
+    subscription: Subscription
+    since: int  # epoch milliseconds
+
+    def deliver(self, message: Message, timestamp: int) -> None:
+        wanted = self.subscription
+        if (
+            timestamp >= self.since
+            and matches(wanted.filter, message.topic)
+            and not (wanted.no_local and message.sender == self.subscriber.client_id)
+            and self.subscriber.state.rights.may_receive(message.topic)
+        ):
+            identifiers = () if wanted.identifier is None else (wanted.identifier,)
+            retain = message.retain and wanted.retain_as_published
+            self.subscriber.deliver(message, min(message.qos, wanted.qos), retain, identifiers)
+
 
 BARRIER_DEADLINE = 60.0
 REFRESH = 5.0
@@ -74,6 +100,7 @@ class Delivery:
         self._nudge = asyncio.Event()
         self._asked: list[Receipt[Any]] = []
         self._worker: asyncio.Task[None] | None = None
+        self.joining: list[Joining] = []
         self._known: set[str] = set()
         self._since = 0.0
         self._resumed: dict[TopicPartition, int] = {}
@@ -116,13 +143,17 @@ class Delivery:
         partitions = self._catalogue.of(topics)
         found = await self._catalogue.admin.offsets(partitions, At.LATEST, committed_only=True)
         ends = {key: place.offset for key, place in found.items() if not place.error}
-        young = dict(ends)
-        if self._since:
-            since = int((self._since - CLOCKS_APART) * 1000)
-            missed = await self._catalogue.admin.offsets(partitions, since)
-            young |= {key: place.offset for key, place in missed.items() if not place.error and place.offset >= 0}
-            self._since = 0.0
         tailed = self.tail.positions
+        # a partition not read so far is read from where its subscribers began to wait, or an earlier run ended
+        since = [each.since for each in self.joining]
+        if self._since:
+            since.append(int((self._since - CLOCKS_APART) * 1000))
+        young = dict(ends)
+        fresh = [key for key in ends if key not in tailed]
+        if since and fresh:
+            missed = await self._catalogue.admin.offsets(fresh, min(since))
+            young |= {key: place.offset for key, place in missed.items() if not place.error and place.offset >= 0}
+        self._since = 0.0
         new = {}
         for key in ends:
             if key in tailed:
@@ -221,7 +252,7 @@ class Delivery:
     # --- records
 
     def _arrived(self, records: list[Record]) -> None:
-        deliver = self._fanout.deliver
+        deliver, joining = self._fanout.deliver, self.joining
         downlinks = self._registry.downlinks
         for record in records:
             if record.topic in downlinks:
@@ -230,6 +261,8 @@ class Delivery:
             message = message_of(record)
             if message is not None:
                 deliver(message)
+                for each in joining:
+                    each.deliver(message, record.timestamp)
 
     def _down(self, record: Record) -> None:
         for route in self._registry.downlinks[record.topic]:
@@ -247,28 +280,6 @@ class Delivery:
         if self._worker is not None:
             self._worker.cancel()
         await self.tail.stop()
-
-
-async def wait(receipt: Receipt[Any]) -> Any:
-    """Await a receipt; raises its failure."""
-    if not receipt.settled:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        receipt.waiters.append(_Wake(future))
-        await future
-    if receipt.failure is not None:
-        raise receipt.failure
-    return receipt.value
-
-
-class _Wake:
-    __slots__ = ("_future",)
-
-    def __init__(self, future: asyncio.Future[None]) -> None:
-        self._future = future
-
-    def receipt_settled(self, receipt: Receipt[Any]) -> None:
-        if not self._future.done():
-            self._future.set_result(None)
 
 
 _PROPERTIES = frozenset(

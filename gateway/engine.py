@@ -16,7 +16,7 @@ from gateway.authentication import Authenticator
 from gateway.commands import Commands
 from gateway.contract import Ban, Control, GatewayStatus, Presence
 from gateway.counters import Counters
-from gateway.delivery import Delivery
+from gateway.delivery import Delivery, Joining
 from gateway.exactly import Lanes
 from gateway.mailbox import Mailbox
 from gateway.mqtt.fanout import Fanout, wants_retained
@@ -29,7 +29,6 @@ from gateway.ports import (
     Ending,
     Identity,
     Message,
-    NotAcknowledged,
     Opened,
     PublishItem,
     Receipt,
@@ -39,6 +38,7 @@ from gateway.ports import (
     settled,
 )
 from gateway.presence import PresenceBook
+from gateway.receipts import answer, follow, gather, refused
 from gateway.registry import BanSet, Change, DeviceChanged, Registry, RightsChanged, RoutesChanged
 from gateway.retained import RetainedMessages
 from gateway.sessions import Sessions
@@ -115,12 +115,13 @@ class GatewayEngine:
         return self._authenticator.authenticate(request)
 
     def answer(self, exchange: Any, data: bytes) -> Receipt[Identity | Challenge]:
-        receipt: Receipt[Identity | Challenge] = Receipt()
-        receipt.fail(Refused(0x8C, "no such authentication method"))
-        return receipt
+        return self._authenticator.answer(exchange, data)
 
     def reauthenticate(self, session: Session, method: str, data: bytes) -> Receipt[Identity | Challenge]:
-        return self.answer(None, data)
+        try:
+            return settled(self._authenticator.begin(session.request, method, data))
+        except Refused as refusal:
+            return refused(refusal)
 
     def open(self, session: Session) -> Receipt[Opened]:
         plugins, request = self.plugins, session.request
@@ -251,8 +252,16 @@ class GatewayEngine:
         assert self.delivery is not None
         self.sessions.remember(session, granted)
         receipt: Receipt[list[int]] = Receipt()
+        subscriber, now = self.sessions.subscriber(session), int(self._clock() * 1000)
+        held = getattr(session, "subscriptions", None) or {}
+        joining = [
+            Joining(subscriber, each, now)
+            for each in granted
+            if each.filter not in held and not each.filter.startswith("$share/")
+        ]
+        self.delivery.joining += joining
         barrier = self.delivery.barrier()
-        barrier.waiters.append(_Subscribing(self, session, granted, codes, receipt))
+        barrier.waiters.append(_Subscribing(self, session, granted, codes, receipt, joining))
         return receipt
 
     def subscribed(self, session: Session, subscriptions: Sequence[Subscription]) -> None:
@@ -293,11 +302,7 @@ class GatewayEngine:
         subscriber = self.sessions.subscriber(session)
         codes = [0 if self.fanout.unsubscribe(subscriber, each) else NO_SUBSCRIPTION for each in filters]
         written = self.sessions.forget(session, filters)
-        if written.settled:
-            return settled(codes)
-        receipt: Receipt[list[int]] = Receipt()
-        written.waiters.append(_Answer(receipt, codes))
-        return receipt
+        return answer(written, codes)
 
     # --- delivering
 
@@ -426,7 +431,7 @@ class GatewayEngine:
 class _Subscribing:
     """A SUBSCRIBE that waits for its barrier."""
 
-    __slots__ = ("_codes", "_engine", "_granted", "_receipt", "_session")
+    __slots__ = ("_codes", "_engine", "_granted", "_joining", "_receipt", "_session")
 
     def __init__(
         self,
@@ -435,8 +440,10 @@ class _Subscribing:
         granted: list[Subscription],
         codes: list[int],
         receipt: Receipt[list[int]],
+        joining: list[Joining],
     ) -> None:
         self._engine = engine
+        self._joining = joining
         self._session = session
         self._granted = granted
         self._codes = codes
@@ -444,6 +451,9 @@ class _Subscribing:
 
     def receipt_settled(self, receipt: Receipt[Any]) -> None:
         session, engine = self._session, self._engine
+        assert engine.delivery is not None
+        for joining in self._joining:
+            engine.delivery.joining.remove(joining)
         if receipt.failure is not None:
             self._receipt.fail(receipt.failure)
             return
@@ -457,69 +467,6 @@ class _Subscribing:
 
 
 TAKEN_OVER = 0x8E
-
-
-def gather(receipts: Sequence[Receipt[Any]], then: Callable[[], None]) -> None:
-    """Call `then` when all have settled, at once when there is none to wait for."""
-    if receipts:
-        count = _Count(len(receipts), then)
-        for receipt in receipts:
-            receipt.waiters.append(count)
-    else:
-        then()
-
-
-def follow(inner: Receipt[Any], outer: Receipt[Any]) -> None:
-    """Let one receipt settle as another does."""
-    if inner.settled:
-        _Follow(outer).receipt_settled(inner)
-    else:
-        inner.waiters.append(_Follow(outer))
-
-
-class _Count:
-    __slots__ = ("_left", "_then")
-
-    def __init__(self, left: int, then: Callable[[], None]) -> None:
-        self._left = left
-        self._then = then
-
-    def receipt_settled(self, receipt: Receipt[Any]) -> None:
-        self._left -= 1
-        if not self._left:
-            self._then()
-
-
-class _Follow:
-    __slots__ = ("_outer",)
-
-    def __init__(self, outer: Receipt[Any]) -> None:
-        self._outer = outer
-
-    def receipt_settled(self, receipt: Receipt[Any]) -> None:
-        if receipt.failure is not None:
-            self._outer.fail(receipt.failure)
-        elif receipt.doubtful:
-            # the waiters differ: whoever waits here is in doubt if anybody is
-            self._outer.fail(NotAcknowledged("the outcome is unknown"))
-        else:
-            self._outer.settle(receipt.value)
-
-
-class _Answer:
-    """Settles one receipt with a value when another has settled."""
-
-    __slots__ = ("_receipt", "_value")
-
-    def __init__(self, receipt: Receipt[list[int]], value: list[int]) -> None:
-        self._receipt = receipt
-        self._value = value
-
-    def receipt_settled(self, receipt: Receipt[Any]) -> None:
-        if receipt.failure is not None:
-            self._receipt.fail(receipt.failure)
-        else:
-            self._receipt.settle(self._value)
 
 
 def _checked(subscription: Subscription, *, check: bool) -> Subscription:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from collections.abc import Iterable
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from gateway.contract import Credential
+from gateway.mqtt import scram
 
 MIN_PASSWORD = 8
 _HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)  # OWASP's second recommendation
@@ -43,9 +45,35 @@ def from_password(password: str) -> Credential:
     return Credential(kind="argon2id", hash=_HASHER.hash(password))
 
 
+def scram_from(password: str, algorithm: str = "sha256") -> Credential:
+    """The credential for SCRAM of a secret or password; takes milliseconds."""
+    made = scram.credential(password, algorithm=algorithm, salt=secrets.token_bytes(16))
+    keys = f"{made.iterations}:{made.stored_key.hex()}:{made.server_key.hex()}"
+    return Credential(kind=f"scram-{algorithm}", hash=keys, salt=made.salt.hex())
+
+
+def scram_of(credentials: Iterable[Credential], algorithm: str) -> scram.Credential | None:
+    """The SCRAM credential of an algorithm, if there is one that is well formed."""
+    for each in credentials:
+        if each.kind != f"scram-{algorithm}":
+            continue
+        try:
+            iterations, stored, server = each.hash.split(":")
+            return scram.Credential(
+                algorithm=algorithm,
+                salt=bytes.fromhex(each.salt),
+                iterations=int(iterations),
+                stored_key=bytes.fromhex(stored),
+                server_key=bytes.fromhex(server),
+            )
+        except ValueError:
+            return None
+    return None
+
+
 def slow(credential: Credential) -> bool:
     """Whether `verify` takes long enough to hold an event loop up."""
-    return credential.kind != "blake2b"
+    return credential.kind == "argon2id"
 
 
 def verify(credential: Credential, password: bytes) -> bool:

@@ -20,12 +20,13 @@ from gateway.catalogue import Catalogue
 from gateway.config import Settings
 from gateway.contract import INBOX, RETAINED, SESSIONS, Control
 from gateway.counters import Counters
-from gateway.delivery import Delivery, wait
+from gateway.delivery import Delivery
 from gateway.engine import GatewayEngine
 from gateway.exactly import TRANSACTION_TIMEOUT, Lanes
 from gateway.jwt import TokenSettings, TokenVerifier
 from gateway.local import FILE_NAME, LocalCopy
 from gateway.plugins import PluginHost
+from gateway.receipts import wait
 from gateway.registry import Registry
 from gateway.retained import RetainedMessages
 from gateway.server.server import Server, ServerSettings, TlsFiles

@@ -12,6 +12,7 @@ checkpoint: at least once for QoS 1; QoS 2 entries remember their origin, see `m
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -38,6 +39,7 @@ from gateway.ports import (
     Will,
     settled,
 )
+from gateway.receipts import again_if_failed, answer, over, refused
 from gateway.registry import Registry
 from gateway.ticks import Ticks
 from gateway.uplink import Uplinks, properties_object, properties_of
@@ -46,6 +48,7 @@ log = logging.getLogger("gateway.sessions")
 
 CHECKPOINT_KEY = "$checkpoint/"
 CHECKPOINT_INTERVAL = 1.0
+CHECKPOINT_PATIENCE = 1.5  # seconds, when stopping
 TAKEN_OVER = 0x8E
 UNAVAILABLE = 0x88
 NOT_AUTHORIZED = 0x87
@@ -110,12 +113,12 @@ class Sessions:
         rights = self._registry.rights(principal, client_id, own)
         if request.will is not None and (request.will.topic[:1] == "$" or not rights.may_publish(request.will.topic)):
             self._counters.denied += 1
-            return _refused(Refused(NOT_AUTHORIZED, "not authorised to publish the will"))
+            return refused(Refused(NOT_AUTHORIZED, "not authorised to publish the will"))
         current = self.live.get(client_id)
         mailbox = self.mailboxes.get(client_id)
         owner = current.state.principal if current is not None else mailbox.owner if mailbox is not None else principal
         if owner != principal:
-            return _refused(Refused(NOT_AUTHORIZED, "the client id is another principal's"))
+            return refused(Refused(NOT_AUTHORIZED, "the client id is another principal's"))
         if current is not None:
             current.close(TAKEN_OVER, "session taken over")
         connection = Connection(principal, rights, self._clock(), request.will)
@@ -136,7 +139,7 @@ class Sessions:
             if doubtful:
                 # a transaction failed: what the log says is true, and known once the lane works again
                 self.live.pop(client_id)
-                return _refused(Refused(UNAVAILABLE, "the session is being recovered"))
+                return refused(Refused(UNAVAILABLE, "the session is being recovered"))
             opened = Opened(present=True, state=mailbox.attach(session))
         elif session.durable:
             mailbox = self._mailbox(client_id, principal, rights, session.identity.limits)
@@ -151,12 +154,7 @@ class Sessions:
             mailbox.expiry = _expiry(session)
             mailbox.protocol = request.protocol
             mailbox.limit = session.identity.limits.queue
-        receipt: Receipt[Opened] = Receipt()
-        written = self.store(session)
-        if written.settled:
-            return settled(opened)
-        written.waiters.append(_Then(receipt, opened))
-        return receipt
+        return answer(self.store(session), opened)
 
     def _mailbox(self, client_id: str, owner: str, rights: Rights, limits: Limits) -> Mailbox:
         mailbox = Mailbox(client_id, owner, rights, limit=limits.queue, touched=self._touch)
@@ -243,7 +241,7 @@ class Sessions:
     def _unmark(self, client_id: str, packet_id: int) -> Receipt[Any]:
         receipt = self._ticks().write(SESSIONS, None, mark_key(client_id, packet_id))
         # a mark that stays would make the next message of this packet id a repetition
-        receipt.waiters.append(_Retry(lambda: self._unmark(client_id, packet_id)))
+        again_if_failed(receipt, lambda: self._unmark(client_id, packet_id))
         return receipt
 
     def mark(self, client_id: str, packet_id: int, *, there: bool) -> None:
@@ -345,7 +343,7 @@ class Sessions:
             gone += [(mailbox.client_id, number) for number in mailbox.gone]
             mailbox.gone = []
         for receipt in dict.fromkeys(stored):
-            await _settled(receipt)
+            await over(receipt)
             if receipt.failure is not None:
                 for mailbox in touched.values():
                     mailbox.unstored.update(mailbox.pending)
@@ -357,7 +355,7 @@ class Sessions:
             "positions": [[key.topic, key.partition, at] for key, at in positions.items()],
         }
         written = ticks.write(SESSIONS, json.dumps(value).encode(), (CHECKPOINT_KEY + self._gateway).encode())
-        await _settled(written)
+        await over(written)
         if written.failure is None:
             self._checkpointed = positions
         for client_id, number in gone:
@@ -484,60 +482,8 @@ class Sessions:
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
-        await self.checkpoint()
-
-
-class _Retry:
-    """Does something again when a receipt fails."""
-
-    __slots__ = ("_again",)
-
-    def __init__(self, again: Callable[[], object]) -> None:
-        self._again = again
-
-    def receipt_settled(self, receipt: Receipt[Any]) -> None:
-        if receipt.failure is not None:
-            self._again()
-
-
-class _Then:
-    """Settles one receipt with a value when another has settled."""
-
-    __slots__ = ("_receipt", "_value")
-
-    def __init__(self, receipt: Receipt[Any], value: Any) -> None:
-        self._receipt = receipt
-        self._value = value
-
-    def receipt_settled(self, receipt: Receipt[Any]) -> None:
-        if receipt.failure is not None:
-            self._receipt.fail(receipt.failure)
-        else:
-            self._receipt.settle(self._value)
-
-
-async def _settled(receipt: Receipt[Any]) -> None:
-    if not receipt.settled:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        receipt.waiters.append(_Done(future))
-        await future
-
-
-class _Done:
-    __slots__ = ("_future",)
-
-    def __init__(self, future: asyncio.Future[None]) -> None:
-        self._future = future
-
-    def receipt_settled(self, receipt: Receipt[Any]) -> None:
-        if not self._future.done():
-            self._future.set_result(None)
-
-
-def _refused(refusal: Refused) -> Receipt[Any]:
-    receipt: Receipt[Any] = Receipt()
-    receipt.fail(refusal)
-    return receipt
+        with contextlib.suppress(TimeoutError):  # with the broker away it never ends, and what it saves is a shortcut
+            await asyncio.wait_for(self.checkpoint(), CHECKPOINT_PATIENCE)
 
 
 def _expiry(session: Session) -> int:

@@ -47,6 +47,8 @@ STORED_KIND: Mapping[int, str] = {
     ResourceKind.CLIENT_METRICS: "client-metrics",
 }
 DEFAULT_BROKER = ""
+CLUSTER_WIDE = {"min.insync.replicas": "1"}
+"""What every Kafka cluster with eligible leader replicas (KIP-966) has set for the whole cluster from its birth."""
 
 
 class Refused(Exception):
@@ -88,6 +90,8 @@ def _dynamic_layers(broker: Broker, name: str) -> list[tuple[str, str, Source]]:
         value = image.configs_of("broker", resource).get(name)
         if value is not None:
             layers.append((name, value, source))
+        elif resource == DEFAULT_BROKER and name in CLUSTER_WIDE:
+            layers.append((name, CLUSTER_WIDE[name], source))
     return layers
 
 

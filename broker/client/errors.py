@@ -129,6 +129,12 @@ class CoordinatorMoved(ClusterError):
     codes = frozenset({5, 6, 14, 15, 16, 41})
 
 
+class NotYet(ClusterError):
+    """A transaction is in the way; ask again."""
+
+    codes = frozenset({51, 88})
+
+
 RETRIABLE = frozenset({3, 5, 6, 7, 8, 9, 13, 14, 15, 16, 19, 20, 27, 41, 56, 60, 70, 71, 72, 74, 75, 78, 88, 100, 103})
 _BY_CODE: dict[int, type[ClusterError]] = {code: kind for kind in ClusterError.__subclasses__() for code in kind.codes}
 _FENCED = frozenset({47, 90, KafkaError._FENCED})

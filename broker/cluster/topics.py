@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from broker.cluster.config_names import TOPIC
 from broker.cluster.metadata import Key, Metadata, Topic, new_topic_id, topic_change
 from broker.log.config import LogConfig
+from broker.log.failures import LogError
 
 if TYPE_CHECKING:
     from broker.log.partition import Partition
@@ -138,7 +139,7 @@ class Topics:
         )
         self._open[name] = self._made(topic, range(partitions))
         self._alike[_collision_name(name)] = name
-        await self._metadata.change([topic_change(topic)])
+        await self._kept(topic)
         return topic
 
     async def grow(self, topic: Topic, count: int) -> Topic:
@@ -146,7 +147,7 @@ class Topics:
         added = self._made(topic, range(topic.partitions, count))
         self._open[topic.name] = [*self._open[topic.name], *added]
         grown = replace(topic, partitions=count)
-        await self._metadata.change([topic_change(grown)])
+        await self._kept(grown)
         return grown
 
     async def configure(self, topic: Topic, configs: Mapping[str, str]) -> Topic:
@@ -157,9 +158,9 @@ class Topics:
 
     async def delete(self, topic: Topic) -> None:
         """Delete; returns once durable."""
+        position = self._metadata.change_now([(("topic", topic.topic_id.hex()), None)])
         gone = self._open.pop(topic.name, [])
         self._alike.pop(_collision_name(topic.name), None)
-        position = self._metadata.change_now([(("topic", topic.topic_id.hex()), None)])
         for partition in gone:
             self._store.delete(topic.topic_id, partition.index)
         for told in self.on_deleted:
@@ -169,6 +170,14 @@ class Topics:
     async def ensure_internal(self, name: str, partitions: int, configs: Mapping[str, str]) -> Topic:
         """One of the product's own topics, created when it is not there yet."""
         return self.get(name) or await self.create(name, partitions, configs)
+
+    async def _kept(self, topic: Topic) -> None:
+        """Write the topic down and wait until that is durable; if it can't be, its partitions go again."""
+        try:
+            await self._metadata.change([topic_change(topic)])
+        except LogError:
+            self.open()
+            raise
 
     def _made(self, topic: Topic, indexes: range) -> list[Partition]:
         config = self.log_config(topic.configs)

@@ -56,7 +56,7 @@ def backup(files: Files, folder: str, target: str, now: int, *, wait: Callable[[
     try:
         copy = _Copy(files, folder, target)
         state = _checkpoint(files, folder)
-        copy.bytes(checkpoint.NAME, checkpoint.pack(state))
+        copy.small(checkpoint.NAME, checkpoint.pack(state))
         for record in state["partitions"]:
             _partition(copy, record)
         _journal(copy, state["journal"]["sequence"])
@@ -91,7 +91,7 @@ class _Copy:
         self._total = 0
         files.make_folder(target)
 
-    def bytes(self, path: str, data: bytes) -> None:
+    def small(self, path: str, data: bytes) -> None:
         """Write one small file."""
         self._write(path, iter((data,)))
 
@@ -124,7 +124,7 @@ class _Copy:
         for name in {path.rpartition("/")[0] for path in self.files} - {""}:
             self.port.sync_folder(f"{self._target}/{name}")
         done = Done(files=len(self.files), bytes=self._total)
-        self.bytes(MANIFEST, json.dumps(manifest, separators=(",", ":")).encode())
+        self.small(MANIFEST, json.dumps(manifest, separators=(",", ":")).encode())
         self.port.sync_folder(self._target)
         return done
 
@@ -158,7 +158,7 @@ def _journal(copy: _Copy, sequence: int) -> None:
         found = scan(data, sequence)
         if found.base is None:
             return  # just begun: it holds nothing yet
-        copy.bytes(file_name(sequence), data[: found.end - found.base])
+        copy.small(file_name(sequence), data[: found.end - found.base])
         if not final:
             return
         sequence += 1

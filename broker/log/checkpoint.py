@@ -31,6 +31,7 @@ HOLD: Final = "hold"  # locked by a running backup: nothing may be dropped
 _MARK: Final = b"SLUICE-CHECKPOINT"
 _VERSION: Final = 1
 SNAPSHOT: Final = ".producers"
+NEW: Final = ".new"
 
 Record = dict[str, Any]
 
@@ -74,7 +75,7 @@ class Captured:
 
     partition: Partition
     logs: list[File] = field(default_factory=list)
-    indexes: list[tuple[File, int, bytes]] = field(default_factory=list)
+    indexes: list[tuple[str, int, bytes]] = field(default_factory=list)
     snapshot: tuple[str, bytes] | None = None
     born: bool = False
     undo: list[tuple[Segment, tuple[int, int, int], bool]] = field(default_factory=list)
@@ -174,32 +175,36 @@ class Checkpoint:
 
     def _sync(self, todo: Captured) -> None:
         path = todo.partition.path
-        for file, position, data in todo.indexes:
-            if not position:
-                file.truncate(0)
-            file.write(position, [data])
-        if todo.snapshot is not None:
-            try:
-                file = self._files.open(todo.snapshot[0], create=True)
-            except FileNotFoundError:
-                if not todo.partition.buried:
-                    raise
-                return
-            file.truncate(0)
-            file.write(0, [todo.snapshot[1]])
-            todo.logs.append(file)
         self.fatal = True
         for file in todo.logs:
             file.datasync()
-        for file, _, _ in todo.indexes:
-            file.datasync()
-        if todo.born or todo.snapshot is not None:
-            try:
-                self._files.sync_folder(path)
-            except FileNotFoundError:  # deleted (its folder renamed) meanwhile: nothing of it is wanted
-                if not todo.partition.buried:
-                    raise
         self.fatal = False
+        try:
+            for name, position, data in todo.indexes:
+                self._put(name, position, data)
+            if todo.snapshot is not None:
+                self._put(todo.snapshot[0], 0, todo.snapshot[1])
+            if todo.born or todo.snapshot is not None:
+                self.fatal = True
+                self._files.sync_folder(path)
+            self.fatal = False
+        except FileNotFoundError:  # deleted (its folder renamed) meanwhile: nothing of it is wanted
+            self.fatal = False
+            if not todo.partition.buried:
+                raise
+
+    def _put(self, path: str, position: int, data: bytes) -> None:
+        """Write and sync. One begun anew takes its name when it is whole: nothing else tells how long it is."""
+        whole = not position
+        file = self._files.open(path + NEW if whole else path, create=True)
+        if whole:
+            file.truncate(0)
+        file.write(position, [data])
+        self.fatal = True
+        file.datasync()
+        self.fatal = False
+        if whole:
+            self._files.rename(path + NEW, path)
 
     def _drop(self) -> None:
         """What this checkpoint made needless, unless a backup is reading it."""

@@ -244,12 +244,24 @@ def _rewrite(store: Store, partition: Partition, run: list[Segment], rewriter: _
         files.remove(path + CLEANED)
         return
     try:
+        if not size and run[0] is not partition.segments[0]:
+            _remove(files, partition, run)
+            return
         out.datasync()
         _swap(files, partition, run, size, crc)
         _take_over(files, partition, run, size)
     finally:
         hold.release()
     yield
+
+
+def _remove(files: Files, partition: Partition, run: list[Segment]) -> None:
+    """Nothing is left of them."""
+    files.remove(run[0].path(CLEANED))
+    slot = partition.segments.index(run[0])
+    partition.replace_segments(slot, len(run), [])
+    for segment in run:
+        segment.remove()
 
 
 def _swap(files: Files, partition: Partition, run: list[Segment], size: int, crc: int) -> None:
@@ -277,12 +289,12 @@ def _take_over(files: Files, partition: Partition, run: list[Segment], size: int
 
     Its transaction index is empty: no record of a transaction that was aborted in it is left, here or before.
     """
-    fresh = Segment(files, partition.path, run[0].base, size=size, born=False)
+    fresh = Segment(files, partition.path, run[0].base, size=size)
     fresh.rebuild_indexes(partition.config.index_interval_bytes)
     fresh.seal()
     fresh.dirty = True
     slot = partition.segments.index(run[0])
-    partition.replace_segments(slot, len(run), fresh)
+    partition.replace_segments(slot, len(run), [fresh])
 
 
 def finish_merges(files: Files, folder: str, names: Sequence[str]) -> None:

@@ -56,6 +56,7 @@ class Found:
     doomed: list[str] = field(default_factory=list)
     damage: list[str] = field(default_factory=list)
     clean: bool = False
+    files: int = 0  # journal files that were replayed
     entries: int = 0
     bytes: int = 0
     cut_bytes: int = 0
@@ -125,7 +126,7 @@ class _Recovery:
             self._damage.append(f"journal: entries of partition {topic_id.hex()}-{index}, which is not there")
         for key in self._parts.keys() & self._complaints.keys():
             self._damage.extend(self._complaints[key])
-        self._settle(live)
+        self._settle()
         for name in names:
             if name.endswith(DELETED):
                 self._doomed.append(name)
@@ -154,6 +155,7 @@ class _Recovery:
             doomed=self._doomed,
             damage=self._damage,
             clean=self._clean,
+            files=len(live),
             entries=self._entries,
             bytes=self._bytes,
             cut_bytes=self._cut,
@@ -250,7 +252,9 @@ class _Recovery:
                 bases.append(int(start))
         for name in names:
             start, dot, suffix = name.partition(".")
-            if (dot + suffix in SUFFIXES and start.isdigit() and int(start) not in bases) or name.endswith(".cleaned"):
+            if (dot + suffix in SUFFIXES and start.isdigit() and int(start) not in bases) or name.endswith(
+                (".cleaned", marks.NEW)
+            ):
                 self._files.remove(f"{partition.path}/{name}")
         return bases
 
@@ -466,10 +470,13 @@ class _Recovery:
             if self._from <= frame.position and frame.end <= limit:
                 yield frame
 
-    def _settle(self, live: list[int]) -> None:
+    def _settle(self) -> None:
         """What was read may live in the page cache only (after a kill): make it durable before building on it."""
-        for number in live:
-            self._files.open(f"{self._root}/{file_name(number)}").datasync()
+        for found in self._scans:
+            file = self._files.open(f"{self._root}/{file_name(found.sequence)}")
+            if not self._broken and found.base is not None and found.end - found.base < file.size():
+                file.truncate(found.end - found.base)  # the next start need not read what holds nothing
+            file.datasync()
         self._files.sync_folder(self._root)
 
     def _replay(self, found: Scan) -> None:

@@ -169,15 +169,14 @@ class Segment:
         self.load_indexes()
         self.times.append(self.max_timestamp, self.max_timestamp_offset)
 
-    def unsaved(self) -> list[tuple[File, int, bytes]]:
-        """Index bytes not yet in their files, as (file, position, bytes); counts them as saved."""
-        out: list[tuple[File, int, bytes]] = []
+    def unsaved(self) -> list[tuple[str, int, bytes]]:
+        """Index bytes not yet in their files, as (path, position, bytes); counts them as saved."""
+        out: list[tuple[str, int, bytes]] = []
         if not self._indexes_loaded:
             return out
         for suffix, index in ((OFFSETS, self.offsets), (TIMES, self.times), (TRANSACTIONS, self.transactions)):
             if index.saved < len(index) or (self.born and suffix != TRANSACTIONS):
-                file = self.files.open(self.path(suffix), create=True)
-                out.append((file, index.saved * index.entry_size, index.dump(index.saved)))
+                out.append((self.path(suffix), index.saved * index.entry_size, index.dump(index.saved)))
                 index.saved = len(index)
         return out
 

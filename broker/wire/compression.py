@@ -58,7 +58,9 @@ def compress(codec: Compression, data: Buffer) -> bytes:
         packer = zlib.compressobj(wbits=GZIP_WINDOW)
         return packer.compress(data) + packer.flush()
     if codec is Compression.LZ4:
-        return bytes(cramjam.lz4.compress(data))
+        frame = cramjam.lz4.Compressor(block_linked=False)  # Kafka's Java reads independent blocks only
+        frame.compress(data)
+        return bytes(frame.finish())
     if codec is Compression.ZSTD:
         return bytes(cramjam.zstd.compress(data, level=ZSTD_LEVEL))
     parts = [XERIAL_HEADER]

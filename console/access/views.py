@@ -28,9 +28,9 @@ USER_COLUMNS = (
 ACL_COLUMNS = (
     lists.Column(key="principal", label=gettext_lazy("Who"), value=lambda a: a.principal),
     lists.Column(key="permission", label=gettext_lazy("Permission"), value=lambda a: a.permission.name),
-    lists.Column(key="operation", label=gettext_lazy("Operation"), value=lambda a: a.operation.name),
+    lists.Column(key="operation", label=gettext_lazy("Operation"), value=lambda a: a.operation.name, css="opt"),
     lists.Column(key="resource", label=gettext_lazy("Resource"), value=lambda a: a.resource.name, css="opt"),
-    lists.Column(key="name", label=gettext_lazy("Named"), value=lambda a: a.name),
+    lists.Column(key="name", label=gettext_lazy("Named"), value=lambda a: a.name, css="opt"),
     lists.Column(key="pattern", label=gettext_lazy("Pattern"), value=lambda a: a.pattern.name, css="opt2"),
     lists.Column(key="host", label=gettext_lazy("From address"), value=lambda a: a.host, css="opt2"),
     lists.Column(key="do", label=gettext_lazy("Change"), sortable=False, quiet=True, csv=False, css="num"),

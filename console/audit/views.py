@@ -12,8 +12,8 @@ from console.audit import queries
 from console.audit.models import Entry
 
 COLUMNS = (
-    lists.Column(key="at", label=gettext_lazy("Time"), value=lambda e: e.at, order="id"),
-    lists.Column(key="actor", label=gettext_lazy("Who"), value=lambda e: e.actor, order="actor"),
+    lists.Column(key="at", label=gettext_lazy("Time"), value=lambda e: e.at, order="id", css="opt"),
+    lists.Column(key="actor", label=gettext_lazy("Who"), value=lambda e: e.actor, order="actor", css="opt"),
     lists.Column(key="action", label=gettext_lazy("Action"), value=lambda e: e.action, order="action"),
     lists.Column(key="name", label=gettext_lazy("On what"), value=lambda e: e.name, order="name"),
     lists.Column(key="outcome", label=gettext_lazy("Outcome"), value=lambda e: e.outcome, order="outcome", css="opt"),

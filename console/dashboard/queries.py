@@ -27,13 +27,8 @@ def overview(picture: Picture) -> dict[str, Any]:
         "busiest": busiest[:TOP],
         "most_in": max((topic.in_rate or 0 for topic in busiest[:TOP]), default=0),
         "dead_letter_topics": len(letters),
-        "behind": sum(is_behind(group) for group in groups),
+        "behind": sum(group.health == "bad" for group in groups),
     }
-
-
-def is_behind(group: Group) -> bool:
-    """Whether the group has unread records that it isn't getting through: its ETA is unknown, or over five minutes."""
-    return bool(group.lag) and (group.eta is None or group.eta > 300) and (group.age is None or group.age > 60)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

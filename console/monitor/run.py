@@ -10,6 +10,7 @@ from django.db import DatabaseError
 from console import history, kafka
 from console.deadletters import queries as deadletters
 from console.deadletters.indexer import Indexer
+from console.inventory.keeping import Inventory
 from console.monitor.ages import Ages
 from console.monitor.brokerage import Brokerage
 from console.monitor.compose import Composer, series
@@ -25,6 +26,7 @@ ROUND_SECONDS = 1.0
 def run(stop: threading.Event) -> None:
     sampler, composer = Sampler(kafka.admin), Composer(embedded=not settings.SLUICE.kafka)
     publisher, ages, presence, brokerage = Publisher(), Ages(), Presence(), Brokerage()
+    inventory = Inventory()
     past = history.Writer(settings.SLUICE.history_database)
     ages.start()
     presence.start()
@@ -55,6 +57,10 @@ def run(stop: threading.Event) -> None:
                 said = trouble
             if not trouble:
                 past.add(series(picture), now)
+                try:
+                    inventory.keep(picture)
+                except DatabaseError as error:
+                    log.info("the inventory can't be written: %s", error)
             stop.wait(max(0.05, ROUND_SECONDS - (time.monotonic() - began)))
     finally:
         stop.set()

@@ -79,6 +79,7 @@ class _Route(forms.Form):
         self.named = named
         if not named:
             self.fields["name"] = forms.CharField(label=_("Name"), max_length=200, validators=[check_name])
+            self.fields["name"].widget.attrs["autofocus"] = True
         for field in self.fields.values():
             field.widget.attrs.setdefault("autocomplete", "off")
             field.widget.attrs.setdefault("spellcheck", "false")

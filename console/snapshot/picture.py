@@ -9,6 +9,7 @@ from typing import Any
 
 DEAD_LETTERS = "dlq."
 INTERNAL = "__"
+KEEPS_UP_SECONDS = 10.0  # commits come every few seconds: an unread record younger than this is no sign of trouble
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +54,15 @@ class Group:
     @property
     def internal(self) -> bool:
         return self.name.startswith(INTERNAL)
+
+    @property
+    def health(self) -> str:
+        """`ok`: nothing unread, or only for seconds. `warn`: the lag shrinks. `bad`: it doesn't. `none`: unknown."""
+        if self.lag is None:
+            return "none"
+        if self.lag == 0 or (self.age is not None and self.age < KEEPS_UP_SECONDS):
+            return "ok"
+        return "bad" if self.eta is None else "warn"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,4 +169,5 @@ def group_numbers(group: Group) -> dict[str, Any]:
         "eta": group.eta,
         "members": group.members,
         "state": group.state,
+        "health": group.health,
     }

@@ -4,8 +4,6 @@ Every page that a test opens is watched: a console error, a violated security po
 the test that caused it.
 """
 
-import os
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 
@@ -14,16 +12,9 @@ from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, sync_playwright
 
+from tests.browser.chromium import launch_chromium
 from tests.running_product import PASSWORD, Product, running_product
 
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--no-first-run",
-]
 SIZES = {"desktop": (1440, 900), "phone": (390, 844)}
 WATCH = """
 window.violations = [];
@@ -46,8 +37,7 @@ def playwright() -> Iterator[Playwright]:
 
 @pytest.fixture(scope="session")
 def browser(playwright: Playwright) -> Iterator[Browser]:
-    path = os.environ.get("SLUICE_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-    started = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+    started = launch_chromium(playwright)
     yield started
     started.close()
 
@@ -60,8 +50,9 @@ def opened(browser: Browser, product: Product) -> Iterator[Callable[..., Page]]:
     wrong: list[str] = []
 
     def heard(message: ConsoleMessage) -> None:
-        refused_form = "status of 422" in message.text  # the browser's own note of a form that was answered with errors
-        if message.type == "error" and not refused_form:
+        # The browser's own note of a form answered with errors, or of the page that isn't there.
+        expected = "status of 422" in message.text or "no-such-page" in message.location.get("url", "")
+        if message.type == "error" and not expected:
             wrong.append(f"{message.text} ({message.location.get('url', '')})")
 
     def make(size: str = "desktop", theme: str = "dark", *, sign_in: bool = True, locale: str = "en-US") -> Page:

@@ -11,7 +11,6 @@ from broker.client.administration.offsets import by_topic
 from broker.client.administration.types import Committed, Group, GroupKind, GroupListing, Member, ShareOffset
 from broker.client.errors import (
     ClientError,
-    CoordinatorMoved,
     NotAuthorized,
     UnknownGroup,
     UnsupportedByCluster,
@@ -32,6 +31,10 @@ REQUEST = {GroupKind.CONSUMER: "ConsumerGroupDescribeRequest", GroupKind.SHARE: 
 
 
 async def listing(link: Link) -> tuple[GroupListing, ...]:
+    return await link.retried(lambda _: _listing(link))
+
+
+async def _listing(link: Link) -> tuple[GroupListing, ...]:
     found: dict[str, GroupListing] = {}
     for broker in list(await link.brokers()):
         answer = await link.ask(LIST_GROUPS, codec.struct("ListGroupsRequest")(), broker)
@@ -55,6 +58,10 @@ async def describe(link: Link, names: Iterable[str]) -> dict[str, Group]:
     wanted = list(dict.fromkeys(names))
     if not wanted:
         return {}
+    return await link.retried(lambda _: _describe(link, wanted))
+
+
+async def _describe(link: Link, wanted: list[str]) -> dict[str, Group]:
     kinds = {each.name: each.kind for each in await listing(link)}
     found: dict[str, Group] = {}
     for broker, mine in (await link.coordinators(wanted)).items():
@@ -181,6 +188,11 @@ def _places(assignment: Struct) -> tuple[TopicPartition, ...]:
 async def committed(
     link: Link, names: Iterable[str], *, require_stable: bool
 ) -> dict[str, dict[TopicPartition, Committed]]:
+    wanted = list(names)
+    return await link.retried(lambda _: _committed(link, wanted, require_stable))
+
+
+async def _committed(link: Link, names: list[str], require_stable: bool) -> dict[str, dict[TopicPartition, Committed]]:
     found: dict[str, dict[TopicPartition, Committed]] = {}
     for broker, mine in (await link.coordinators(names)).items():
         try:
@@ -193,14 +205,15 @@ async def committed(
                 if isinstance(error, NotAuthorized | UnknownGroup):
                     continue
                 raise error
-            found[name] = {
-                TopicPartition(topic.name, part.partition_index): Committed(
-                    part.committed_offset, part.metadata or "", part.committed_leader_epoch
-                )
-                for topic in answer.topics
-                for part in topic.partitions
-                if part.committed_offset >= 0 and not part.error_code
-            }
+            places = found[name] = {}
+            for topic in answer.topics:
+                for part in topic.partitions:
+                    if part.error_code:
+                        raise from_code(part.error_code, f"{name}: {topic.name}-{part.partition_index}")
+                    if part.committed_offset >= 0:
+                        places[TopicPartition(topic.name, part.partition_index)] = Committed(
+                            part.committed_offset, part.metadata or "", part.committed_leader_epoch
+                        )
     return found
 
 
@@ -313,6 +326,11 @@ async def remove_members(link: Link, group: str, members: Iterable[str]) -> None
 
 
 async def share_offsets(link: Link, names: Iterable[str]) -> dict[str, dict[TopicPartition, ShareOffset]]:
+    wanted = list(names)
+    return await link.retried(lambda _: _share_offsets(link, wanted))
+
+
+async def _share_offsets(link: Link, names: list[str]) -> dict[str, dict[TopicPartition, ShareOffset]]:
     make = codec.struct("DescribeShareGroupOffsetsRequest.DescribeShareGroupOffsetsRequestGroup")
     found: dict[str, dict[TopicPartition, ShareOffset]] = {}
     for broker, mine in (await link.coordinators(names)).items():
@@ -368,7 +386,4 @@ async def delete_share_offsets(link: Link, group: str, names: Iterable[str]) -> 
 def _refuse(answer: Struct) -> None:
     """Raise what the answer's code means. Those that say "ask again" are CoordinatorMoved."""
     if answer.error_code:
-        error = from_code(answer.error_code, getattr(answer, "error_message", None))
-        if not isinstance(error, CoordinatorMoved) and answer.error_code in (14, 15, 16):
-            raise CoordinatorMoved(answer.error_code, str(error))
-        raise error
+        raise from_code(answer.error_code, getattr(answer, "error_message", None))

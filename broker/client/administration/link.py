@@ -18,6 +18,7 @@ from broker.client.errors import (
     AuthenticationFailed,
     ClusterError,
     CoordinatorMoved,
+    NotYet,
     TimedOut,
     Unreachable,
     from_code,
@@ -98,7 +99,7 @@ class Link:
             left = deadline - time.monotonic()
             try:
                 return await attempt(max(left, 0.001))
-            except (Unreachable, CoordinatorMoved):
+            except (Unreachable, CoordinatorMoved, NotYet):
                 self.forget()
                 pause = PAUSES[min(failures, len(PAUSES) - 1)] * random.uniform(0.75, 1.25)
                 failures += 1

@@ -14,6 +14,10 @@ TRANSACTIONAL_ID_NOT_FOUND = 105
 
 
 async def listing(link: Link) -> tuple[Transaction, ...]:
+    return await link.retried(lambda _: _listing(link))
+
+
+async def _listing(link: Link) -> tuple[Transaction, ...]:
     found = []
     for broker in list(await link.brokers()):
         answer = await link.ask(LIST_TRANSACTIONS, codec.struct("ListTransactionsRequest")(), broker)
@@ -29,6 +33,11 @@ async def listing(link: Link) -> tuple[Transaction, ...]:
 
 
 async def describe(link: Link, ids: Iterable[str]) -> dict[str, Transaction]:
+    wanted = list(ids)
+    return await link.retried(lambda _: _describe(link, wanted))
+
+
+async def _describe(link: Link, ids: list[str]) -> dict[str, Transaction]:
     found = {}
     for broker, mine in (await link.coordinators(ids, CoordinatorKind.TRANSACTION)).items():
         request = codec.struct("DescribeTransactionsRequest")(transactional_ids=mine)

@@ -39,8 +39,8 @@ const Live = (() => {
     }
     for (const dot of $$("[data-state-of]")) {
       const group = known.get(dot.dataset.stateOf);
-      if (!group) continue;
-      const name = group.lag == null ? "none" : group.lag === 0 ? "ok" : group.eta != null ? "warn" : "bad";
+      if (!group?.health) continue;
+      const name = group.health;
       if (dot.classList.contains(name)) continue;
       dot.className = `state ${name}`;
       dot.setAttribute("aria-label", dot.dataset[name]);

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from gateway.contract import Command, decode
 from gateway.routes import Downlink, Uplink
+from tests.acceptance.gateway.device import Wire, connect, packet, text
 from tests.acceptance.gateway.people import Device311, Operator, until
 from tests.acceptance.gateway.stack import Stack
 
@@ -158,3 +160,23 @@ def test_a_gateway_told_to_stop_says_goodbye_and_ends_well(running: Stack, opera
     assert running.gateway.stop() == 0
     assert device.gone.wait(5)
     assert b"Traceback" not in running.gateway.log.read_bytes()
+
+
+async def test_what_is_published_after_a_subscribe_is_heard_though_nobody_waited_for_the_suback(
+    running: Stack, operator: Operator
+) -> None:
+    writer = await Wire.open(running.port)
+    writer.write(connect("writer"))
+    await writer.read()
+    for number in range(20):
+        listener = await Wire.open(running.port)
+        listener.write(connect(f"listener-{number}"))
+        await listener.read()
+        listener.write(packet(0x82, b"\x00\x01" + text("now/#") + b"\x01"))
+        writer.write(packet(0x32, text("now/x") + b"\x00\x01" + b"%d" % number))
+        await writer.read()
+        seen = [await asyncio.wait_for(listener.read(), 5) for _ in range(2)]
+        (published,) = [body for first, body in seen if first & 0xF0 == 0x30]
+        assert published.endswith(b"%d" % number)
+        listener.close()
+    writer.close()

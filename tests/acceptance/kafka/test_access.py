@@ -225,9 +225,9 @@ async def test_aiokafka_and_kafka_python_sign_in(
     admin.delete_acls([types.AclFilter(principal=f"User:{user}")])
 
 
+# Apache Kafka denies nobody its internal topics as such
+@pytest.mark.parametrize("cluster", ["embedded"], indirect=True)
 def test_internal_topics_are_nobodys_business(cluster: Node, admin: Admin, user: str) -> None:
-    if cluster.name != "embedded":
-        pytest.skip("Apache Kafka denies nobody its internal topics as such")
     admin.create_acls(
         [
             rule(user, types.Operation.ALL, types.ResourceType.TOPIC, "*"),

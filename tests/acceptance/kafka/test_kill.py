@@ -145,7 +145,8 @@ def torment(broker: EmbeddedBroker, cycles: int, seed: int) -> History:
         for thread in scene.threads:
             thread.start()
         for cycle in range(cycles):
-            time.sleep(source.uniform(0.05, 0.8))
+            # mostly early, in the middle of recovery's aftermath; now and then after a checkpoint
+            time.sleep(source.uniform(0.05, 0.6) if source.random() < 0.7 else source.uniform(1, 2.5))
             broker.kill()
             broker.start()
             if cycle % 50 == 49:
@@ -188,7 +189,7 @@ def check(history: History, cycles: int) -> None:
 
 
 def test_a_few_kills_harm_nothing(own_broker: EmbeddedBroker) -> None:
-    check(torment(own_broker, 8, seed=1), 8)
+    check(torment(own_broker, 5, seed=1), 5)
 
 
 @pytest.mark.torture

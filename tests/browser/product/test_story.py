@@ -16,11 +16,10 @@ from dataclasses import dataclass
 import paho.mqtt.client as paho
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from broker.client import Record, Retry, Settings, run_consumer
 from tests.acceptance.kafka.apache import ADMIN, ApacheKafka
-from tests.browser.chromium import launch_chromium
 from tests.running_product import PASSWORD, Product, free_ports, running_product
 
 pytestmark = pytest.mark.browser
@@ -62,22 +61,21 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
 
 
 @pytest.fixture
-def page(stage: Stage) -> Iterator[Page]:
+def page(stage: Stage, browser: Browser) -> Iterator[Page]:
     """A page signed in as the administrator; errors on the console or against the CSP fail the test."""
     trouble: list[str] = []
-    with sync_playwright() as playwright:
-        browser = launch_chromium(playwright)
-        page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
-        page.set_default_timeout(20_000)
-        page.on("console", lambda message: trouble.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: trouble.append(str(error)))
-        page.goto(stage.product.url)
-        page.fill("input[name=username]", "admin")
-        page.fill("input[name=password]", PASSWORD)
-        page.click("button.primary")
-        expect(page.locator("h1")).to_have_text("Overview")
-        yield page
-        browser.close()
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    page.on("console", lambda message: trouble.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: trouble.append(str(error)))
+    page.goto(stage.product.url)
+    page.fill("input[name=username]", "admin")
+    page.fill("input[name=password]", PASSWORD)
+    page.click("button.primary")
+    expect(page.locator("h1")).to_have_text("Overview")
+    yield page
+    context.close()
     assert not trouble, trouble
 
 

@@ -30,7 +30,7 @@ class Process:
 
     async def wait_ready(self) -> None:
         assert self.process.stderr is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             while line := (await self.process.stderr.readline()).decode():
                 self.lines.append(line)
                 if found := re.search(r"ready: PLAINTEXT://127\.0\.0\.1:(\d+)", line):
@@ -43,7 +43,7 @@ class Process:
 
     async def end(self, number: int) -> int:
         self.process.send_signal(number)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(90):
             _, rest = await self.process.communicate()
         self.lines += rest.decode().splitlines(keepends=True)
         assert self.process.returncode is not None
@@ -82,7 +82,7 @@ async def running(folder: Path, **variables: str) -> AsyncIterator[Process]:
 
 async def outcome(folder: Path, *arguments: str, **variables: str) -> tuple[int | None, str, str]:
     process = await spawn(folder, *arguments, **variables)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         out, err = await process.communicate()
     return process.returncode, out.decode(), err.decode()
 
@@ -161,8 +161,9 @@ async def test_killed_it_keeps_everything_it_acknowledged(tmp_path: Path) -> Non
     async with running(tmp_path) as first:
         await create(await first.connect(), "t", 8)
         writers = [asyncio.create_task(write(await first.connect(), worker)) for worker in range(16)]
-        while len(acknowledged) < 500:  # noqa: ASYNC110 — the writers have no event for it
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(90):
+            while len(acknowledged) < 500:  # noqa: ASYNC110 — the writers have no event for it
+                await asyncio.sleep(0.01)
         await first.end(signal.SIGKILL)
         await asyncio.gather(*writers)
     async with running(tmp_path) as second:

@@ -48,10 +48,10 @@ class Connection:
 
     async def call(self, name: str, version: int, **fields: Any) -> Any:
         self.send(name, version, **fields)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return await self.receive(name, version)
 
-    async def closed(self, seconds: float = 5) -> bool:
+    async def closed(self, seconds: float = 60) -> bool:
         """Whether the broker closes the connection; bytes it still sends are passed over."""
         try:
             async with asyncio.timeout(seconds):
@@ -128,7 +128,7 @@ def settings(folder: Path, **changes: Any) -> Config:
         data=folder,
         listeners=(PLAINTEXT, SASL, INTERNAL_LISTENER),
         super_users=frozenset((INTERNAL.principal,)),
-        limits=Limits(authentication_seconds=5.0),
+        limits=Limits(authentication_seconds=60.0),
     )
     return replace(usual, **changes)
 

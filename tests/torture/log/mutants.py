@@ -312,7 +312,7 @@ def forget_partitions_whose_deletion_is_not_durable(patch: Patch) -> None:
 
 @mutant
 def build_on_a_journal_that_was_only_read(patch: Patch) -> None:
-    patch.setattr(recovery._Recovery, "_settle", lambda self, live: None)
+    patch.setattr(recovery._Recovery, "_settle", lambda self: None)
 
 
 @mutant

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
+import hmac
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,8 +19,8 @@ from gateway.authentication import FREE_GUESSES, Authenticator
 from gateway.config import BadSettings, Settings
 from gateway.contract import BANS, DEVICES, Ban, Credential, Device, DeviceLimits
 from gateway.counters import Counters
-from gateway.delivery import wait
-from gateway.ports import ConnectRequest, Identity, Refused
+from gateway.ports import Challenge, ConnectRequest, Identity, Refused
+from gateway.receipts import wait
 from gateway.registry import Registry
 from tests.unit.gateway.parts import request
 
@@ -163,3 +168,40 @@ def test_settings_that_are_not_safe_or_not_possible_are_refused(tmp_path: Path) 
     ):
         with pytest.raises(BadSettings):
             Settings.from_env(environ)
+
+
+def scram_client(username: str, password: str, nonce: bytes = b"clientnonce1") -> Any:
+    """A client's half of SCRAM-SHA-256: yields its messages, is sent the server's."""
+    bare = b"n=%b,r=%b" % (username.encode(), nonce)
+    server_first = yield b"n,," + bare
+    fields = dict(each.split(b"=", 1) for each in server_first.split(b","))
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), base64.b64decode(fields[b"s"]), int(fields[b"i"]))
+    client_key = hmac.digest(salted, b"Client Key", "sha256")
+    without_proof = b"c=biws,r=" + fields[b"r"]
+    signed = b",".join((bare, server_first, without_proof))
+    signature = hmac.digest(hashlib.sha256(client_key).digest(), signed, "sha256")
+    proof = bytes(a ^ b for a, b in zip(client_key, signature, strict=True))
+    yield without_proof + b",p=" + base64.b64encode(proof)
+
+
+@pytest.mark.parametrize(
+    ("username", "password", "known"), [("d1", "right", True), ("d1", "wrong", False), ("d2", "right", False)]
+)
+async def test_enhanced_authentication_proves_the_password_without_sending_it(
+    door: Door, username: str, password: str, known: bool
+) -> None:
+    door.device("d1", passwords.scram_from("right"))
+    client = scram_client(username, password)
+    connect = replace(request(), authentication_method="SCRAM-SHA-256", authentication_data=next(client))
+    challenge = await wait(door.authenticator.authenticate(connect))
+    assert isinstance(challenge, Challenge)
+    receipt = door.authenticator.answer(challenge.exchange, client.send(challenge.data))
+    if known:
+        identity = await wait(receipt)
+        assert identity.name == "d1" and identity.authentication_data.startswith(b"v=")
+    else:
+        assert isinstance(receipt.failure, Refused)
+
+
+async def test_an_unknown_authentication_method_is_refused(door: Door) -> None:
+    assert await door.refused(replace(request(), authentication_method="X", authentication_data=b"")) == 0x8C

@@ -80,13 +80,41 @@ def test_a_malformed_first_message_is_refused(message: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [lambda m: m.replace(b"r=clientnonce", b"r=xlientnonce"), lambda m: m[:-6], lambda m: b""]
+    "change",
+    [
+        lambda m: m.replace(b"r=clientnonce", b"r=xlientnonce"),
+        lambda m: m.replace(b",p=", b"x,p="),
+        lambda m: m[:-6],
+        lambda m: b"",
+    ],
 )
 def test_a_tampered_final_message_is_refused(change) -> None:  # type: ignore[no-untyped-def]  # a lambda of bytes
     client, server = ScramClient(ESCAPED, "pencil", "SCRAM-SHA-256"), exchange("SCRAM-SHA-256")
     message = change(client.final(server.first(client.first())))
     with pytest.raises(scram.AuthenticationFailed):
         server.final(message)
+
+
+def test_a_client_that_repeats_its_nonce_as_old_librdkafka_does_signs_in_as_at_kafka() -> None:
+    client, server = ScramClient(ESCAPED, "pencil", "SCRAM-SHA-256"), exchange("SCRAM-SHA-256")
+    first = server.first(client.first())
+    sent = first.decode().split(",")[0].removeprefix("r=")
+    assert server.final(client.final(first, nonce=f"clientnonce{sent}")).user == "al,i=ce"
+
+
+def test_a_proof_over_another_nonce_than_the_servers_is_refused() -> None:
+    client, server = ScramClient(ESCAPED, "pencil", "SCRAM-SHA-256"), exchange("SCRAM-SHA-256")
+    with pytest.raises(scram.AuthenticationFailed):
+        server.final(client.final(server.first(client.first()), nonce="clientnonce"))
+
+
+def test_a_nonce_of_another_exchange_is_refused() -> None:
+    client, server = ScramClient(ESCAPED, "pencil", "SCRAM-SHA-256"), exchange("SCRAM-SHA-256")
+    replayed = client.final(server.first(client.first()))
+    other = exchange("SCRAM-SHA-256")
+    other.first(client.first())
+    with pytest.raises(scram.AuthenticationFailed):
+        other.final(replayed)
 
 
 def test_a_final_message_without_a_first_is_refused() -> None:

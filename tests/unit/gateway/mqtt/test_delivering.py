@@ -480,3 +480,27 @@ def test_the_state_of_an_in_flight_message_says_what_is_due() -> None:
     [entry] = device.engine.kept["d1"].state.outbound
     assert isinstance(entry, InFlight)
     assert (entry.packet_id, entry.released, entry.qos, entry.retain, entry.identifiers) == (1, True, 2, True, (4,))
+
+
+def test_a_packet_id_in_flight_is_not_given_out_again() -> None:
+    device = Device(rules=Rules(limits=Limits(window=3))).connected()
+    device.session.deliver(message(b"stays"), 1, False)
+    for _ in range(65_534):
+        device.session.deliver(message(), 1, False)
+        packet_id = device.session.sender()._last_id
+        assert packet_id != 1
+        device.session.sender().acknowledged(packet_id, 0)
+    device.session.deliver(message(b"after the turn"), 1, False)
+    assert device.session.sender()._last_id == 2
+
+
+def test_nothing_is_delivered_before_the_connack() -> None:
+    engine = MemoryEngine(manual=True)
+    device = Device(engine).send(connect(clean=False))
+    assert not device.session.deliver(message(qos=0), 0, False)
+    assert not device.session.deliver(message(), 1, False)
+    assert device.received() == []
+    engine.settle_all()
+    assert [first for first, _ in device.received()] == [0x20]
+    device.session.lost("gone")
+    assert not device.session.deliver(message(), 1, False)

@@ -427,3 +427,18 @@ def test_packet_ids_of_an_earlier_connection_do_not_eat_the_receive_maximum() ->
     assert not after.link.closed
     after.send(publish("a", b"", qos=2, packet_id=5, properties=b""))
     assert after.link.closed
+
+
+def test_a_receipt_that_is_settled_at_once_does_not_overtake_one_that_waits() -> None:
+    class Uneven(MemoryEngine):
+        first: Receipt[Any] = Receipt()
+
+        def publish(self, session: Session, items: Sequence[PublishItem]) -> Receipt[Any]:
+            return self.first if items[0][0].topic == "slow" else super().publish(session, items)
+
+    engine = Uneven()
+    device = Device(engine).connected()
+    device.send(publish("slow", b"", qos=1, packet_id=1), publish("quick", b"", qos=1, packet_id=2))
+    assert device.received() == []
+    engine.first.settle()
+    assert device.received() == [(0x40, b"\x00\x01"), (0x40, b"\x00\x02")]

@@ -21,7 +21,7 @@ from console import kafka
 from console.accounts.models import User
 from console.accounts.permissions import Role
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 READY_SECONDS = 40.0
 
 

@@ -95,6 +95,22 @@ class ShareMember:
 
 
 def crashed(folder: Path, into: Path) -> Path:
-    """The data folder as a killed process leaves it: whatever it has written so far, nothing closed."""
-    shutil.copytree(folder, into)
-    return into
+    """The data folder as a killed process leaves it: whatever it has written so far, nothing closed.
+
+    A checkpoint may drop journal files under the copy; such a copy is no moment of the folder and is taken again.
+    """
+    for _ in range(100):
+        before = _journals(folder)
+        try:
+            shutil.copytree(folder, into)
+        except shutil.Error:
+            shutil.rmtree(into, ignore_errors=True)
+            continue
+        if _journals(folder) == before:
+            return into
+        shutil.rmtree(into)
+    raise AssertionError("the folder never held still")
+
+
+def _journals(folder: Path) -> set[str]:
+    return {path.name for path in folder.rglob("journal-*")}

@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 RUN_LOCK := $(VENV)/.run-$(shell cksum < requirements/run.txt | cut -d' ' -f1)
 DEV_LOCK := $(VENV)/.dev-$(shell cksum < requirements/dev.txt | cut -d' ' -f1)
 
-.PHONY: help env dev-env run test check format bench torture soak lock messages clients
+.PHONY: help env dev-env run test check format bench torture suites lock
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
@@ -48,9 +48,9 @@ bench: dev-env ## Measure, beside the peers found on this machine
 torture: dev-env ## The long crash, corruption and fuzz runs
 	$(BIN)/pytest -m torture tests -p no:randomly
 
+suites: dev-env ## Other projects' integration suites for their Kafka clients, against the embedded broker
+	$(BIN)/python -m tests.acceptance.suites.run
+
 lock: dev-env ## Resolve the dependencies of pyproject.toml into hashed requirements
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --extra postgres --extra redis pyproject.toml -o requirements/run.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --extra postgres --extra redis --group dev pyproject.toml -c requirements/run.txt -o requirements/dev.txt
-
-messages: dev-env ## Gather the translatable strings
-	$(BIN)/python manage.py makemessages -l zh_Hans --no-location --no-wrap

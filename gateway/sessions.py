@@ -12,6 +12,7 @@ checkpoint: at least once for QoS 1; QoS 2 entries remember their origin, see `m
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -47,6 +48,7 @@ log = logging.getLogger("gateway.sessions")
 
 CHECKPOINT_KEY = "$checkpoint/"
 CHECKPOINT_INTERVAL = 1.0
+CHECKPOINT_PATIENCE = 1.5  # seconds, when stopping
 TAKEN_OVER = 0x8E
 UNAVAILABLE = 0x88
 NOT_AUTHORIZED = 0x87
@@ -480,7 +482,8 @@ class Sessions:
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
-        await self.checkpoint()
+        with contextlib.suppress(TimeoutError):  # with the broker away it never ends, and what it saves is a shortcut
+            await asyncio.wait_for(self.checkpoint(), CHECKPOINT_PATIENCE)
 
 
 def _expiry(session: Session) -> int:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from broker.log import batches as stored
 from broker.log import producers as rules
+from broker.log.answers import Aborted, Appended, ProducerView, Slice, TimeIndexHit
 from broker.log.batches import CONTROL, LENGTH_AT, PLACE, TRANSACTIONAL, Info
 from broker.log.config import LogConfig
 from broker.log.failures import (
@@ -27,67 +27,17 @@ from broker.log.failures import (
 )
 from broker.log.files import Files
 from broker.log.index import AbortedTransaction
-from broker.log.journal import ROLL_FIRST, Kind, entry_header
+from broker.log.journal import Kind
 from broker.log.producers import Producer
 from broker.log.segment import RELATIVE_MAX, TAIL_BYTES, Segment
+from broker.log.staged import Staged, Stager
 from broker.wire import batch as wire
 from broker.wire.batch import HEADER_SIZE, Batch
 
+__all__ = ["Aborted", "Appended", "Gap", "Partition", "ProducerView", "Slice", "Staged", "Stager", "TimeIndexHit"]
+
 Buffer = bytes | memoryview
 _NO_TIME: Final = -1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Appended:
-    """Where an append went. Acknowledge it once `Commit.durable(position)` is done."""
-
-    base_offset: int
-    last_offset: int
-    append_time: int  # ms; -1 unless the topic uses LogAppendTime
-    log_start_offset: int
-    position: int  # in the journal's order: monotone over all partitions
-    duplicate: bool = False  # an idempotent producer's repeat: the offsets are the first append's
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Aborted:
-    """An aborted transaction: its producer and the offset of its first record."""
-
-    producer_id: int
-    first_offset: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Slice:
-    """What a read found: whole batches, the first of which holds the offset asked for."""
-
-    buffers: Sequence[Buffer]
-    size: int
-    high_watermark: int
-    last_stable_offset: int
-    log_start_offset: int
-    aborted: Sequence[Aborted] | None  # None for read_uncommitted
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TimeIndexHit:
-    """The record a lookup by time found."""
-
-    offset: int
-    timestamp: int
-    leader_epoch: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProducerView:
-    """One producer's state, as DescribeProducers shows it."""
-
-    producer_id: int
-    producer_epoch: int
-    last_sequence: int
-    last_timestamp: int
-    coordinator_epoch: int
-    transaction_start_offset: int  # -1: no open transaction
 
 
 class Gap(NamedTuple):
@@ -96,55 +46,6 @@ class Gap(NamedTuple):
     start: int
     end: int  # exclusive
     why: str
-
-
-class Staged:
-    """One entry on its way through the journal."""
-
-    __slots__ = (
-        "base",
-        "commit",
-        "data",
-        "header",
-        "infos",
-        "kind",
-        "last",
-        "partition",
-        "position",
-        "producers",
-        "roll",
-    )
-
-    def __init__(self, partition: Partition, kind: int, base: int, data: bytes = b"", *, roll: bool = False) -> None:
-        self.partition = partition
-        self.kind = kind
-        self.base = base
-        self.data = data
-        self.roll = roll
-        self.last = base
-        self.infos: Sequence[Info] = ()
-        self.producers: Sequence[tuple[int, Producer]] = ()
-        self.commit = False  # a control batch's word
-        self.position = 0
-        self.header = entry_header(
-            kind, ROLL_FIRST if roll else 0, len(data), partition.index, base, partition.topic_id
-        )
-
-
-class Stager(Protocol):
-    """The store, as a partition sees it."""
-
-    def admit(self, *, records: bool) -> None:
-        """Raise StorageFull (of applications' records only), StorageFatal, StoreClosed when nothing can be staged."""
-
-    def stage(self, staged: Staged) -> int:
-        """Put it in the journal's order; gives its position."""
-
-    def grew(self, partition: Partition) -> None:
-        """A tail has grown large enough to be written."""
-
-    def damaged(self, what: str) -> None:
-        """Corruption was found; tell of it until the process ends."""
 
 
 class Partition:

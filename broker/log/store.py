@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from broker.log import cleaner, recovery
@@ -27,9 +27,13 @@ from broker.log.failures import (
     UnknownPartition,
 )
 from broker.log.files import Files, Lock, RealFiles, take_folder
+from broker.log.group import Group
+from broker.log.health import Health, Recovery
 from broker.log.journal import Journal, Kind
 from broker.log.partition import Partition, Staged
 from broker.log.segment import Segment
+
+__all__ = ["Group", "Health", "Recovery", "Store", "StoreConfig"]
 
 _FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 _GROUP_BYTES: Final = 32 << 20
@@ -48,65 +52,6 @@ class StoreConfig:
     tail_bytes: int = 16 << 20  # memory for batches that wait to be written to their segments
     min_free_bytes: int = 16 << 20  # applications' records are refused below this, so that deleting still works
     producer_expiration_ms: int = 24 * 60 * 60 * 1000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Health:
-    """What the disk lets the store do."""
-
-    ok: bool
-    writable: bool  # False: appends are refused for now (full disk) or until a restart (fatal)
-    fatal: bool
-    reason: str  # one line, empty when ok
-    damaged: Sequence[str] = field(default_factory=tuple)  # corruption found, one line each
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recovery:
-    """What opening found and did; the server logs it."""
-
-    clean: bool
-    partitions: int
-    replayed_entries: int
-    replayed_bytes: int
-    cut_bytes: int  # torn tail of the journal: never acknowledged
-    damage: Sequence[str]  # corruption, one line each: never passed over in silence
-
-
-class Group:
-    """Staged entries that become durable together."""
-
-    __slots__ = ("_journal", "error", "fatal", "staged")
-
-    def __init__(self, journal: Journal, staged: list[Staged]) -> None:
-        self._journal = journal
-        self.staged = staged
-        self.error: OSError | None = None
-        self.fatal = False
-
-    @property
-    def position(self) -> int:
-        """The last entry's place in the order."""
-        return self.staged[-1].position
-
-    def write(self) -> None:
-        """Write the frame, then fdatasync: after this, and only then, its appends may be acknowledged."""
-        buffers: list[bytes] = []
-        for staged in self.staged:
-            buffers.append(staged.header)
-            if staged.data:
-                buffers.append(staged.data)
-        try:
-            self._journal.write(buffers, len(self.staged))
-            self.fatal = True
-            self._journal.sync()
-            self.fatal = False
-        except OSError as error:
-            self.error = error
-
-    def vouch(self) -> None:
-        """With nothing more to write: note in the journal that all of it is durable."""
-        self._journal.vouch()
 
 
 class Store:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from broker.config import Limits
-from tests.integration.broker.wire_client import Running, fetch_fields, produce, settings, started
+from broker.wire.codec import struct
+from tests.integration.broker.wire_client import Running, fetch_fields, produce, records, settings, started
 
 
 async def test_pipelined_requests_are_answered_in_order(running: Running) -> None:
@@ -19,6 +20,19 @@ async def test_pipelined_requests_are_answered_in_order(running: Running) -> Non
     for number in range(1, 51):
         await connection.receive("ApiVersions", 0)
         assert connection.received == number
+
+
+async def test_a_quick_answer_waits_for_the_slow_one_before_it(running: Running) -> None:
+    await running.broker.topics.create("t", 1)
+    connection = await running.connect()
+    data = struct("ProduceRequest.PartitionProduceData")(index=0, records=records(b"x"))
+    for name in ("t", "nowhere") * 20:
+        one = struct("ProduceRequest.TopicProduceData")(name=name, partition_data=[data])
+        connection.send("Produce", 9, acks=-1, topic_data=[one])
+    for number in range(1, 41):
+        answer = await connection.receive("Produce", 9)
+        assert connection.received == number
+        assert bool(answer.responses[0].partition_responses[0].error_code) == (number % 2 == 0)
 
 
 async def test_a_parked_fetch_does_not_hold_up_another_connection(running: Running) -> None:

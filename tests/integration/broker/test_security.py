@@ -182,8 +182,9 @@ async def test_a_right_taken_away_ends_a_session_that_lives_on_it(running: Runni
     first = await connection.call("Fetch", 12, **fetch_fields("t", (0, 0), session_id=0, session_epoch=0))
     assert first.session_id
     await allow(running, "User:alice", Operation.READ, "t", permission=Permission.DENY)
-    fields = fetch_fields("t", (0, 0), session_id=first.session_id, session_epoch=1)
-    second = await connection.call("Fetch", 12, **fields)
+    assert (await produce(await running.root(), "t", b"x")).error_code == 0
+    fields = fetch_fields("t", session_id=first.session_id, session_epoch=1)
+    second = await connection.call("Fetch", 12, **{**fields, "topics": []})
     assert second.responses[0].partitions[0].error_code == ErrorCode.TOPIC_AUTHORIZATION_FAILED
 
 

@@ -23,6 +23,21 @@ from tests.fakes.disk import Disk, DiskFile
 
 Patch = pytest.MonkeyPatch
 MUTANTS: dict[str, Callable[[Patch], None]] = {}
+COMPACTION: dict[str, Any] = {"topics": ("compact",), "focus": {"_maintain": 12, "_end_transaction": 10, "_delete": 0}}
+# What to do more of where a mistake shows only in a rare corner.
+FOCUS: dict[str, dict[str, Any]] = {
+    "believe_a_torn_frame": {"batch": 60, "focus": {"_append": 60, "_group": 40}},
+    "compact_away_the_newest": COMPACTION,
+    "compact_what_is_not_stable": COMPACTION,
+    "let_aborted_records_supersede": {
+        "topics": ("compact",),
+        "keys": 90,
+        "focus": {"_end_transaction": 70, "_maintain": 15, "_delete": 0, "_delete_records": 0, "_create": 1},
+    },
+    "swap_in_an_unsynced_segment": COMPACTION,
+    "retain_less_than_was_asked": {"topics": ("plain",), "focus": {"_maintain": 15}},
+    "forget_partitions_whose_deletion_is_not_durable": {"focus": {"_delete": 20, "_create": 20, "_group": 15}},
+}
 
 
 def mutant(break_it: Callable[[Patch], None]) -> Callable[[Patch], None]:

@@ -8,7 +8,7 @@ several of the states it may have left are recovered by the real code and compar
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from broker.log.config import LogConfig
@@ -57,7 +57,21 @@ class Sender:
 class Scenario:
     """One seed's life."""
 
-    def __init__(self, seed: int, totals: Totals | None = None, *, states_per_cut: int = 6, batch: int = 12) -> None:
+    def __init__(
+        self,
+        seed: int,
+        totals: Totals | None = None,
+        *,
+        states_per_cut: int = 6,
+        batch: int = 12,
+        focus: Mapping[str, int] | None = None,
+        topics: Sequence[str] = ("plain", "compact"),
+        keys: int = 12,
+    ) -> None:
+        """`focus`: how often a step is to be taken, by its name; `topics`: the kinds there are; `keys`: how many."""
+        self._keys = keys
+        self._focus = focus or {}
+        self._topics = topics
         self.chance = random.Random(seed)
         self.totals = totals or Totals()
         self.disk = Disk()
@@ -229,7 +243,8 @@ class Scenario:
             self._create()
             return
         self._look()
-        weights, calls = zip(*steps, strict=True)
+        weights = [self._focus.get(call.__name__, weight) if weight else 0 for weight, call in steps]
+        calls = [call for _, call in steps]
         self.chance.choices(calls, weights)[0]()
 
     def _any(self) -> Partition:
@@ -246,7 +261,7 @@ class Scenario:
     def _records(self, *, keyed: bool = False) -> list[wire.Record]:
         chance = self.chance
         count = chance.randrange(1, self._batch)
-        key = (lambda: b"key-%d" % chance.randrange(12)) if keyed else (lambda: None)
+        key = (lambda: b"key-%d" % chance.randrange(self._keys)) if keyed else (lambda: None)
         return [
             wire.Record(
                 slot,
@@ -385,7 +400,7 @@ class Scenario:
 
     def _create(self) -> None:
         topic_id = self.chance.randbytes(16)
-        name = self.chance.choice(("plain", "compact"))
+        name = self.chance.choice(self._topics)
         self.next_topic += 1
         for index in range(self.chance.randrange(1, 3)):
             partition = self.store.create(f"{name}-{self.next_topic}", topic_id, index, LogConfig())

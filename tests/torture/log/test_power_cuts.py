@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from tests.torture.log.mutants import MUTANTS
+from tests.torture.log.mutants import FOCUS, MUTANTS
 from tests.torture.log.scenario import Scenario, Totals
 
 SEEDS_FOR_A_MUTANT = 40
@@ -25,7 +25,7 @@ def test_a_broken_log_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> N
         MUTANTS[name](patch)
         for seed in range(SEEDS_FOR_A_MUTANT):
             try:
-                Scenario(seed, states_per_cut=4).run(cuts=8)
+                Scenario(seed, states_per_cut=4, **FOCUS.get(name, {})).run(cuts=8)
             except Exception:  # a Violation, or the store tripping over what it finds
                 return
     pytest.fail(f"{name}: {SEEDS_FOR_A_MUTANT} lives went by and nothing was noticed")

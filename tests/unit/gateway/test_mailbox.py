@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.contract import MalformedRecord
@@ -130,6 +130,7 @@ def test_a_retained_message_is_offered_only_while_there_is_room() -> None:
     assert len(box.pending) == 1
 
 
+@settings(deadline=None)
 @given(
     st.text(min_size=1).filter(lambda text: "\x00" not in text),
     st.binary(),

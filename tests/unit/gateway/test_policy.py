@@ -1,7 +1,7 @@
 """Who may publish or subscribe what."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.policy import Grant, Policy, Rights, covers, matches, overlaps, problems, substitute, unfit, well_formed
@@ -106,6 +106,7 @@ def test_wildcards_do_not_reach_dollar_topics() -> None:
     assert not some.may_receive("$SYS/x")
 
 
+@settings(deadline=None)
 @given(filters, names)
 def test_what_covers_a_filter_matches_all_its_topics(narrow: str, topic: str) -> None:
     for wide in ("#", "a/#", "+/b", "a/+/c", narrow):
@@ -113,17 +114,20 @@ def test_what_covers_a_filter_matches_all_its_topics(narrow: str, topic: str) ->
             assert matches(wide, topic)
 
 
+@settings(deadline=None)
 @given(filters, filters, names)
 def test_filters_that_share_a_topic_overlap(one: str, other: str, topic: str) -> None:
     if matches(one, topic) and matches(other, topic):
         assert overlaps(one, other) and overlaps(other, one)
 
 
+@settings(deadline=None)
 @given(filters)
 def test_a_filter_covers_and_overlaps_itself(one: str) -> None:
     assert well_formed(one) and covers(one, one) and overlaps(one, one)
 
 
+@settings(deadline=None)
 @given(filters, filters, names)
 def test_a_granted_subscription_never_receives_what_is_not_allowed(allowed: str, denied: str, topic: str) -> None:
     some = rights(Policy(name="p", subscribe=(allowed,), deny_subscribe=(denied,)))

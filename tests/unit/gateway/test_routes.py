@@ -1,7 +1,7 @@
 """MQTT topic → broker topic, key, headers; and back."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway import contract
@@ -147,6 +147,7 @@ def test_routes_survive_their_record() -> None:
     assert contract.decode_route(contract.encode(downlink)) == downlink
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40), st.binary(max_size=60))
 def test_any_template_and_payload_place_or_refuse_and_nothing_else(template: str, payload: bytes) -> None:
     route = Uplink(name="r", filter="#", key=template)

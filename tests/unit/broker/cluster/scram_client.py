@@ -23,12 +23,12 @@ class ScramClient:
         self._header = header
         return (header + self._bare).encode()
 
-    def final(self, server_first: bytes, nonce_prefix: str = "") -> bytes:
+    def final(self, server_first: bytes, nonce: str | None = None) -> bytes:
         fields = dict(part.split("=", 1) for part in server_first.decode().split(","))
         salt, rounds = base64.b64decode(fields["s"]), int(fields["i"])
         salted = hashlib.pbkdf2_hmac(self._algorithm, self._password, salt, rounds)
         client_key = hmac.digest(salted, b"Client Key", self._algorithm)
-        without = f"c={base64.b64encode(self._header.encode()).decode()},r={nonce_prefix}{fields['r']}"
+        without = f"c={base64.b64encode(self._header.encode()).decode()},r={nonce or fields['r']}"
         signed = f"{self._bare},{server_first.decode()},{without}".encode()
         signature = hmac.digest(hashlib.new(self._algorithm, client_key).digest(), signed, self._algorithm)
         proof = bytes(a ^ b for a, b in zip(client_key, signature, strict=True))

@@ -98,7 +98,14 @@ def test_a_tampered_final_message_is_refused(change) -> None:  # type: ignore[no
 def test_a_client_that_repeats_its_nonce_as_old_librdkafka_does_signs_in_as_at_kafka() -> None:
     client, server = ScramClient(ESCAPED, "pencil", "SCRAM-SHA-256"), exchange("SCRAM-SHA-256")
     first = server.first(client.first())
-    assert server.final(client.final(first, nonce_prefix="clientnonce")).user == "al,i=ce"
+    sent = first.decode().split(",")[0].removeprefix("r=")
+    assert server.final(client.final(first, nonce=f"clientnonce{sent}")).user == "al,i=ce"
+
+
+def test_a_proof_over_another_nonce_than_the_servers_is_refused() -> None:
+    client, server = ScramClient(ESCAPED, "pencil", "SCRAM-SHA-256"), exchange("SCRAM-SHA-256")
+    with pytest.raises(scram.AuthenticationFailed):
+        server.final(client.final(server.first(client.first()), nonce="clientnonce"))
 
 
 def test_a_nonce_of_another_exchange_is_refused() -> None:

@@ -76,7 +76,9 @@ def in_loop(test: Callable[..., Any]) -> Callable[..., None]:
             await test()
         finally:
             while OPEN:
-                OPEN.pop().stop(exceptions=False)
+                page = OPEN.pop()
+                if page.future is not None and not page.future.done():
+                    await page.disconnect()
 
     return async_to_sync(scene)
 

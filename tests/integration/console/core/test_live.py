@@ -18,6 +18,7 @@ from console.live.hub import hub
 from console.live.origin import KnownOrigins
 from console.snapshot import Group, Picture, Topic, Totals, held
 
+OPEN: list["Page"] = []
 ORIGIN = "http://localhost:8000"
 APPLICATION = KnownOrigins(AuthMiddlewareStack(LiveConsumer.as_asgi()), frozenset({ORIGIN}))
 FIRST = Picture(
@@ -62,12 +63,24 @@ def socket(client: Client | None, origin: str | None = ORIGIN) -> Page:
     headers = [(b"cookie", f"sluice_session={cookie}".encode())]
     if origin is not None:
         headers.append((b"origin", origin.encode()))
-    return Page(APPLICATION, {"type": "websocket", "path": "/ws/live/", "headers": headers, "subprotocols": []})
+    page = Page(APPLICATION, {"type": "websocket", "path": "/ws/live/", "headers": headers, "subprotocols": []})
+    OPEN.append(page)
+    return page
 
 
 def in_loop(test: Callable[..., Any]) -> Callable[..., None]:
-    """Runs an async body after the (synchronous) database fixtures."""
-    return async_to_sync(test)
+    """Runs an async body after the (synchronous) database fixtures; sockets still open at its end are ended."""
+
+    async def scene() -> None:
+        try:
+            await test()
+        finally:
+            while OPEN:
+                page = OPEN.pop()
+                if page.future is not None and not page.future.done():
+                    await page.disconnect()
+
+    return async_to_sync(scene)
 
 
 @pytest.mark.parametrize("origin", [None, "null", "https://elsewhere.example", "http://localhost:8000.evil.example"])

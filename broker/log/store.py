@@ -38,6 +38,7 @@ __all__ = ["Group", "Health", "Recovery", "Store", "StoreConfig"]
 _FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 _GROUP_BYTES: Final = 32 << 20
 _MANY_FILES: Final = 3
+_SETTLE_MS: Final = 5000
 DELETED: Final = ".deleted"
 
 
@@ -128,7 +129,8 @@ class Store:
                 damage=tuple(found.damage),
             )
             if found.entries:
-                store._since_time = now - store.config.checkpoint_ms  # as soon as it serves: the next start reads less
+                # soon after it serves, so that the next start reads less
+                store._since_time = now - store.config.checkpoint_ms + min(_SETTLE_MS, store.config.checkpoint_ms)
             if not found.clean:
                 for partition in store._parts.values():
                     if partition.dirty:

@@ -117,6 +117,8 @@ static void lose(struct connection *c, const char *why) {
     c->state = DONE;
 }
 
+static int is_subscriber(struct connection *c) { return !strcmp(mode, "fanout") && c->number > 0; }
+
 static void flush(struct connection *c) {
     while (c->out_start < c->out_used) {
         ssize_t n = send(c->fd, c->out + c->out_start, c->out_used - c->out_start, MSG_NOSIGNAL);
@@ -128,7 +130,7 @@ static void flush(struct connection *c) {
         c->out_start += n;
     }
     c->out_used = c->out_start = 0;
-    watch(c, 0);
+    watch(c, !qos && c->state == RUNNING && started && now() < stop_at && !is_subscriber(c)); /* more, when there is room */
 }
 
 static void add(struct connection *c, const unsigned char *data, unsigned length) {
@@ -178,8 +180,6 @@ static void greet(struct connection *c) {
     flush(c);
 }
 
-static int is_subscriber(struct connection *c) { return !strcmp(mode, "fanout") && c->number > 0; }
-
 static int publish_one(struct connection *c) {
     static unsigned char body[(1 << 20) + 1024], frame[(1 << 20) + 1100];
     char name[256];
@@ -206,10 +206,10 @@ static int publish_one(struct connection *c) {
 }
 
 static void fill(struct connection *c) {
-    if (c->state != RUNNING || is_subscriber(c) || !strcmp(mode, "idle")) return;
+    if (!started || c->state != RUNNING || is_subscriber(c) || !strcmp(mode, "idle")) return;
     double t = now();
     if (t >= stop_at) {
-        if (c->in_flight == 0 && c->state == RUNNING) {
+        if (c->in_flight == 0 && c->state == RUNNING && c->out_used < OUT_SIZE - 2) {
             add(c, (const unsigned char *)"\xc0\x00", 2);
             c->state = PINGING;
             flush(c);
@@ -393,7 +393,7 @@ int main(int argc, char **argv) {
             c->sent_at = calloc(window, sizeof *c->sent_at);
             open_connection(c);
         }
-        int count = epoll_wait(epoll_fd, events, 512, rate > 0 ? 1 : started && !qos ? 0 : 100);
+        int count = epoll_wait(epoll_fd, events, 512, rate > 0 ? 1 : 100);
         for (int i = 0; i < count; i++) {
             struct connection *c = events[i].data.ptr;
             if (c->fd < 0) continue;
@@ -413,7 +413,7 @@ int main(int argc, char **argv) {
         }
         double t = now();
         if (started && strcmp(mode, "idle")) {
-            if (rate > 0 || t >= stop_at || !qos)
+            if (rate > 0 || t >= stop_at)
                 for (int i = 0; i < connections; i++)
                     if (all[i].state == RUNNING && all[i].fd >= 0) fill(&all[i]);
             if (!strcmp(mode, "fanout") && t >= stop_at && all[0].state == DONE) {

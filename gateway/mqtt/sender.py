@@ -41,6 +41,7 @@ class Sender:
     """See the module. `window`, `largest` (0: no limit) and `aliases` are what the client granted."""
 
     __slots__ = (
+        "_again",
         "_aliases",
         "_aliases_max",
         "_engine",
@@ -81,6 +82,7 @@ class Sender:
         self._queue: deque[InFlight] = deque()
         self._queue_bytes = 0
         self._outbox: deque[tuple[Receipt[Any] | None, bytes]] = deque()
+        self._again = 0  # of the queue: in flight since an earlier connection, to be sent again
         self._said_no = False
         self.dropped_messages = 0
         self.sent_messages = 0
@@ -122,6 +124,7 @@ class Sender:
             self._in_flight[entry.packet_id] = entry
             self._last_id = entry.packet_id
             self._queue.append(entry)
+        self._again = len(self._queue)
         for message, qos, retain, identifiers in state.queue:
             self._queue.append(InFlight(0, message, qos, retain, identifiers))
             self._queue_bytes += len(message.payload)
@@ -141,10 +144,10 @@ class Sender:
         while queue and self._link.writable:
             entry = queue[0]
             if entry.packet_id:  # of an earlier connection: it is in flight already
-                again = len(queue) - sum(1 for waiting in queue if waiting.packet_id == 0)
-                if len(self._in_flight) - again >= self._window:
+                if len(self._in_flight) - self._again >= self._window:
                     break
                 queue.popleft()
+                self._again -= 1
                 self._send_again(entry)
                 continue
             if len(self._in_flight) >= self._window:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, expect, sync_playwright
 
 from tests.browser.chromium import launch_chromium
 from tests.running_product import PASSWORD, Product, running_product
@@ -31,6 +31,7 @@ def product() -> Iterator[Product]:
 
 @pytest.fixture(scope="session")
 def playwright() -> Iterator[Playwright]:
+    expect.set_options(timeout=30_000)
     with sync_playwright() as started:
         yield started
 
@@ -67,7 +68,7 @@ def opened(browser: Browser, product: Product) -> Iterator[Callable[..., Page]]:
         contexts.append(context)
         context.add_init_script(WATCH)
         page = context.new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(60_000)
         page.on("console", heard)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         pages.append(page)

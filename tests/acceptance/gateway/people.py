@@ -20,7 +20,7 @@ from gateway.routes import Downlink, Uplink
 from tests.acceptance.gateway.stack import Stack
 
 
-def until(condition: Callable[[], Any], timeout: float = 10.0) -> bool:
+def until(condition: Callable[[], Any], timeout: float = 60.0) -> bool:
     """Poll; whether it came true in time."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
@@ -86,11 +86,11 @@ class Device311:
     def subscribe(self, *filters: str, qos: int = 1) -> list[int]:
         self._subscribed.clear()
         self.client.subscribe([(each, qos) for each in filters])
-        assert self._subscribed.wait(15), "no SUBACK"
+        assert self._subscribed.wait(60), "no SUBACK"
         return self.granted
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
-        self.client.publish(topic, payload, qos=qos, retain=retain).wait_for_publish(15)
+        self.client.publish(topic, payload, qos=qos, retain=retain).wait_for_publish(60)
 
     def close(self) -> None:
         self.client.disconnect()
@@ -171,7 +171,7 @@ class Operator:
                     left.pop(key, None)
             return not left
 
-        assert not left or until(read, 20), "the topic could not be read"
+        assert not left or until(read, 60), "the topic could not be read"
         consumer.close()
         return records
 

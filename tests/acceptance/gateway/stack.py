@@ -32,7 +32,7 @@ class Process:
         self._process: subprocess.Popen[bytes] | None = None
         self._began = 0
 
-    def start(self, *, ready: bool = True, timeout: float = 30.0) -> None:
+    def start(self, *, ready: bool = True, timeout: float = 60.0) -> None:
         self._began = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -41,7 +41,7 @@ class Process:
         if ready:
             self.wait_ready(timeout)
 
-    def wait_ready(self, timeout: float = 30.0) -> None:
+    def wait_ready(self, timeout: float = 60.0) -> None:
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             assert self._process is not None
@@ -62,7 +62,7 @@ class Process:
             self._process.wait()
             self._process = None
 
-    def stop(self, timeout: float = 15.0) -> int:
+    def stop(self, timeout: float = 30.0) -> int:
         """SIGTERM; the exit status."""
         if self._process is None:
             return 0
@@ -108,7 +108,7 @@ class Stack:
         return Settings.from_env(self.environ)
 
     def admin(self) -> Admin:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             admin = Admin(self.cluster)
             try:

@@ -73,11 +73,11 @@ def test_a_new_connection_takes_the_old_ones_place_and_session(running: Stack, o
     first = Device311(running, "same", clean=False)
     first.subscribe("t")
     second = Device311(running, "same", clean=False)
-    assert first.gone.wait(5) and second.session_present
+    assert first.gone.wait(60) and second.session_present
     Device311(running, "writer").publish("t", b"to the second")
     assert until(lambda: second.received == [("t", b"to the second")])
     third = Device311(running, "same", clean=True)
-    assert second.gone.wait(5) and not third.session_present
+    assert second.gone.wait(60) and not third.session_present
 
 
 def test_an_offline_queue_is_bounded_and_keeps_the_newest(running: Stack, operator: Operator) -> None:
@@ -87,7 +87,7 @@ def test_an_offline_queue_is_bounded_and_keeps_the_newest(running: Stack, operat
     writer = Device311(running, "writer")
     infos = [writer.client.publish("k", b"%d" % number, qos=1) for number in range(1200)]
     for info in infos:
-        info.wait_for_publish(15)
+        info.wait_for_publish(60)
     time.sleep(0.5)
     keeper = Device311(running, "keeper", clean=False)
     assert until(lambda: len(keeper.received) >= 1000)
@@ -103,7 +103,7 @@ def test_a_route_is_in_force_without_a_reconnect(running: Stack, operator: Opera
             name="site", filter="site/+/#", topic="iot.{1}", key="{payload.id}", headers={"kind": "{2}"}, max_size=40
         )
     )
-    assert until(lambda: published(device, "site/k1/temp", b'{"id": 7}') and operator.records("iot.k1"), 5)
+    assert until(lambda: published(device, "site/k1/temp", b'{"id": 7}') and operator.records("iot.k1"))
     device.publish("site/k1/temp", b"no JSON")
     device.publish("site/k1/temp", b"x" * 41)
     listener = Device311(running, "listener")
@@ -134,7 +134,7 @@ def test_a_downlink_record_reaches_its_device_even_if_that_is_away(running: Stac
     other = Device311(running, "other")
     target.subscribe("unrelated")
     other.subscribe("unrelated")
-    assert until(lambda: not operator.send("commands", b"on", b"target") and target.received, 10)
+    assert until(lambda: not operator.send("commands", b"on", b"target") and target.received)
     target.close()
     time.sleep(0.3)
     operator.send("commands", b"off", b"target")
@@ -158,7 +158,7 @@ def test_a_gateway_told_to_stop_says_goodbye_and_ends_well(running: Stack, opera
     device = Device311(running, "device")
     device.publish("t", b"x")
     assert running.gateway.stop() == 0
-    assert device.gone.wait(5)
+    assert device.gone.wait(60)
     assert b"Traceback" not in running.gateway.log.read_bytes()
 
 
@@ -175,7 +175,7 @@ async def test_what_is_published_after_a_subscribe_is_heard_though_nobody_waited
         listener.write(packet(0x82, b"\x00\x01" + text("now/#") + b"\x01"))
         writer.write(packet(0x32, text("now/x") + b"\x00\x01" + b"%d" % number))
         await writer.read()
-        seen = [await asyncio.wait_for(listener.read(), 5) for _ in range(2)]
+        seen = [await asyncio.wait_for(listener.read(), 60) for _ in range(2)]
         (published,) = [body for first, body in seen if first & 0xF0 == 0x30]
         assert published.endswith(b"%d" % number)
         listener.close()

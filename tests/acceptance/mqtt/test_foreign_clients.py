@@ -24,7 +24,7 @@ from tests.acceptance.kafka import java
 from tests.acceptance.mqtt.conftest import Product
 
 NODE = Path(__file__).resolve().parents[2] / "node" / "mqtt"
-PATIENCE = 20
+PATIENCE = 60
 
 
 class Paho:
@@ -227,7 +227,7 @@ def test_mqtt_js_sends_and_receives_every_qos(product: Product, prefix: str) -> 
     shutil.copy(NODE / "round_trip.js", folder)
     urls = [f"mqtt://{product.host}:{product.port}", f"ws://{product.host}:{product.web_port}/mqtt"]
     command = ["node", "round_trip.js", prefix, *urls]
-    outcome = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    outcome = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=180, check=False)
     assert outcome.stdout.strip() == "ok", outcome.stderr
 
 
@@ -237,5 +237,5 @@ def test_pahos_java_clients_send_and_receive_every_qos(product: Product, prefix:
         command = java.command("RoundTrip", f"tcp://{product.host}:{product.port}", prefix, module="mqtt")
     except java.JavaMissing as error:
         pytest.skip(str(error))
-    outcome = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+    outcome = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
     assert outcome.stdout.strip() == "ok", outcome.stderr

@@ -18,7 +18,7 @@ def test_the_gateway_stops_in_time_although_the_broker_is_gone(tmp_path: Path) -
         client.next()
         stack.broker.kill()
         client.client.publish("a/b", b"never durable", 1)
-        assert stack.gateway.stop(timeout=12) == 0
+        assert stack.gateway.stop(timeout=60) == 0
         client.client.loop_stop()
     finally:
         stack.stop()

@@ -116,7 +116,7 @@ def unique() -> str:
     return f"t-{uuid.uuid4().hex[:10]}"
 
 
-def eventually(check: Callable[[], Any], within: float = 20.0) -> Any:
+def eventually(check: Callable[[], Any], within: float = 60.0) -> Any:
     """The first true answer of `check`; fails when there is none in time."""
     deadline = time.monotonic() + within
     while True:

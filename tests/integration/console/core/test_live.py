@@ -41,20 +41,20 @@ class Page(ApplicationCommunicator):  # type: ignore[misc]  # untyped base
 
     async def connect(self) -> tuple[bool, int | None]:
         await self.send_input({"type": "websocket.connect"})
-        answer = await self.receive_output(5)
+        answer = await self.receive_output(30)
         return answer["type"] == "websocket.accept", answer.get("code")
 
     async def send_to(self, text: str) -> None:
         await self.send_input({"type": "websocket.receive", "text": text})
 
     async def receive_from(self) -> str:
-        answer = await self.receive_output(5)
+        answer = await self.receive_output(30)
         assert answer["type"] == "websocket.send", answer
         return str(answer["text"])
 
     async def disconnect(self) -> None:
         await self.send_input({"type": "websocket.disconnect", "code": 1000})
-        await self.wait(5)
+        await self.wait(30)
 
 
 def socket(client: Client | None, origin: str | None = ORIGIN) -> Page:
@@ -157,9 +157,9 @@ def test_it_ends_when_its_person(how: str, signed_in: Callable[..., Client]) -> 
         assert (await page.connect())[0]
         await page.receive_from()
         await sync_to_async(lose)()
-        ended = await page.receive_output(5)
+        ended = await page.receive_output(30)
         while ended["type"] == "websocket.send":
-            ended = await page.receive_output(5)
+            ended = await page.receive_output(30)
         assert (ended["type"], ended["code"]) == ("websocket.close", 4401)
 
     client = signed_in(Role.VIEWER)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings as product_settings
-from django.db import connection
+from django.db import connection, transaction
 from django.test import Client
 
 from console import kafka
@@ -100,24 +100,34 @@ def _pointed_at(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SLUICE_KAFKA", raising=False)
 
 
+def _allow_broker_calls_outside_the_code_s_transactions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test runs in a transaction of its own: what counts is whether the code opened another inside it."""
+    depth = len(connection.savepoint_ids)
+
+    def refuse() -> None:
+        here = transaction.get_connection()
+        if here.in_atomic_block and len(here.savepoint_ids) > depth:
+            raise kafka.InTransaction("broker calls are made outside database transactions")
+
+    monkeypatch.setattr(kafka, "_refuse_in_transaction", refuse)
+
+
 @pytest.fixture
 def broker(running_broker: Broker, db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
     """The broker that this test's console talks to; it is shared, so names are the test's own."""
     if running_broker.process is None:
         running_broker.start()
     _pointed_at(running_broker.data, monkeypatch)
-    connection.broker_calls_are_a_test = True  # type: ignore[attr-defined]  # read by console.kafka
+    _allow_broker_calls_outside_the_code_s_transactions(monkeypatch)
     yield running_broker
-    connection.broker_calls_are_a_test = False  # type: ignore[attr-defined]
 
 
 @pytest.fixture
 def no_broker(tmp_path: Path, db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A console whose broker was never started."""
     _pointed_at(tmp_path, monkeypatch)
-    connection.broker_calls_are_a_test = True  # type: ignore[attr-defined]
+    _allow_broker_calls_outside_the_code_s_transactions(monkeypatch)
     yield
-    connection.broker_calls_are_a_test = False  # type: ignore[attr-defined]
     kafka.forget_connections()
 
 

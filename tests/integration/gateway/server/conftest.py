@@ -28,7 +28,7 @@ class Client:
         await self.writer.drain()
         return self
 
-    async def packet(self, timeout: float = 5.0) -> tuple[int, bytes]:
+    async def packet(self, timeout: float = 60.0) -> tuple[int, bytes]:
         async with asyncio.timeout(timeout):
             data = await self.reader.readexactly(2)
             while data[-1] & 0x80:
@@ -37,7 +37,7 @@ class Client:
             data += await self.reader.readexactly(length)
         return split(data)[0]
 
-    async def closed(self, timeout: float = 5.0) -> bytes:
+    async def closed(self, timeout: float = 60.0) -> bytes:
         """Wait for the end; what came before it."""
         try:
             async with asyncio.timeout(timeout):
@@ -68,7 +68,7 @@ class Gateway:
 Serve = Callable[..., Awaitable[Gateway]]
 
 
-async def until(condition: Callable[[], object], timeout: float = 5.0) -> None:
+async def until(condition: Callable[[], object], timeout: float = 60.0) -> None:
     """Poll until the condition holds; fails by TimeoutError."""
     async with asyncio.timeout(timeout):
         while not condition():  # noqa: ASYNC110 - what is polled are sockets and tables, not one event

@@ -7,6 +7,7 @@ import logging
 import os
 import random
 import resource
+import time
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from tests.fakes.mqtt_device import PINGREQ, connect, packet, publish, subscribe
 from tests.integration.gateway.server.conftest import Client, Gateway, Serve, until
 from tests.unit.gateway.mqtt.test_hostile_bytes import mutated, samples
 
-IMPATIENT = ServerSettings(mqtt=Settings(connect_timeout=0.3), closing=0.5)
+IMPATIENT = ServerSettings(mqtt=Settings(connect_timeout=1.0), closing=0.5)
 
 
 def descriptors() -> int:
@@ -74,7 +75,7 @@ async def test_a_thousand_useless_connections_go_away_and_nobody_notices(serve: 
     useless = await crowd(gateway, 1000, first)
     await device.send(publish("a", b"x", qos=1))
     assert await device.packet() == (0x40, b"\x00\x01")
-    await until(lambda: len(gateway.server.connections) == 1, 10)
+    await until(lambda: len(gateway.server.connections) == 1)
     assert all([await client.closed() == b"" for client in useless])
     for client in useless:
         client.abort()
@@ -91,7 +92,7 @@ async def test_a_connect_that_drips_is_cut_off_in_time(serve: Serve) -> None:
     async def drip() -> None:
         for byte in connect("d" * 60):
             client.writer.write(bytes([byte]))
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.1)
 
     dripping = asyncio.create_task(drip())
     await until(lambda: gateway.server.accepted)
@@ -102,9 +103,10 @@ async def test_a_connect_that_drips_is_cut_off_in_time(serve: Serve) -> None:
 
 async def test_a_connect_flood_is_let_in_at_the_rate_that_was_set(serve: Serve) -> None:
     gateway = await serve(settings=ServerSettings(connects_rate=20))
+    begun = time.monotonic()
     clients = await crowd(gateway, 100, connect(""))
     await until(lambda: gateway.server.accepted + gateway.server.turned_away == 100)
-    assert 20 <= gateway.server.accepted <= 40
+    assert 20 <= gateway.server.accepted <= 21 + 20 * (time.monotonic() - begun)
     for client in clients:
         client.abort()
 
@@ -176,7 +178,7 @@ async def test_a_pipelining_flood_is_read_at_the_pace_of_the_engine(serve: Serve
             await asyncio.sleep(0)
         gateway.engine.settle_all()
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         settling = asyncio.create_task(settle())
         for number in range(20_000):
             assert await client.packet() == (0x40, (number % 65_000 + 1).to_bytes(2, "big"))
@@ -214,13 +216,13 @@ async def test_fuzzed_connections_lose_themselves_and_nothing_else(
         open_before, before = descriptors(), resident()
         for start in range(50, 1500, 50):
             await asyncio.gather(*(one(number) for number in range(start, start + 50)))
-        await until(lambda: len(gateway.server.connections) == 1, 10)
+        await until(lambda: len(gateway.server.connections) == 1)
     await device.send(PINGREQ)
     assert await device.packet() == (0xD0, b"")
     await until(lambda: descriptors() <= open_before + 5)
     assert resident() < before + 20_000
     assert gateway.server.refusals.total > 300
-    assert 0 < len(caplog.records) < 200, "refusals are logged, but not one by one"
+    assert 0 < len(caplog.records) < gateway.server.refusals.total / 2, "refusals are logged, but not one by one"
     assert not [record for record in caplog.records if record.levelno > logging.WARNING], "and none was our bug"
     device.abort()
 

@@ -264,7 +264,7 @@ def frame(payload: bytes, *, opcode: int = 2, final: bool = True, masked: bool =
 
 
 async def read_frame(client: Client) -> tuple[int, bytes]:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         first, length = await client.reader.readexactly(2)
         if length == 126:
             length = int.from_bytes(await client.reader.readexactly(2), "big")
@@ -273,7 +273,7 @@ async def read_frame(client: Client) -> tuple[int, bytes]:
 
 async def upgraded(serve_result: object, client: Client) -> None:
     await client.send(upgrade())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         answer = await client.reader.readuntil(b"\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 101 ")
     assert b"Sec-WebSocket-Protocol: mqtt\r\n" in answer

@@ -243,9 +243,15 @@ class ConsumerLife(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "groups"):
             return
-        for _ in range(12):
+        quiet, epochs = 0, self.groups.describe_consumers("g").epochs
+        for _ in range(120):
             self.everybody_beats()
             self.pass_time(1_000)
+            # Members that went without a word leave when their time is up, and make a new epoch.
+            now = self.groups.describe_consumers("g").epochs
+            quiet, epochs = (quiet + 1 if now == epochs else 0), now
+            if quiet == 12:
+                break
         group = self.groups.describe_consumers("g")
         if group.error is ErrorCode.NONE and group.members and all(c.epoch > 0 for c in self.clients):
             names = {c.member_id if c.classic else c.name for c in self.clients}

@@ -52,5 +52,5 @@ suites: dev-env ## Other projects' integration suites for their Kafka clients, a
 	$(BIN)/python -m tests.acceptance.suites.run
 
 lock: dev-env ## Resolve the dependencies of pyproject.toml into hashed requirements
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --extra postgres --extra redis pyproject.toml -o requirements/run.txt
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --extra postgres --extra redis --group dev pyproject.toml -c requirements/run.txt -o requirements/dev.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate --extra postgres --extra redis pyproject.toml -o requirements/run.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate --extra postgres --extra redis --group dev pyproject.toml -c requirements/run.txt -o requirements/dev.txt

@@ -122,7 +122,7 @@ class Publisher:
                     self._send(wire, self._packet_id, payload)
                 if self.stopping and not self._unfinished and not self._released:
                     return
-                self._answer(wire, *await asyncio.wait_for(wire.read(), 60))
+                self._answer(wire, *await asyncio.wait_for(wire.read(), 180))
         finally:
             with contextlib.suppress(OSError):
                 wire.close()

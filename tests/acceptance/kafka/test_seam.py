@@ -40,7 +40,7 @@ def eventually(check: Callable[[], bool], timeout: float = 15) -> bool:
 
 
 def test_a_record_comes_back_as_it_was_written(settings: Settings, topic: Callable[..., str]) -> None:
-    made = topic(1)
+    made = topic(1, retention_ms="-1")  # the record is years old
     producer = Producer(settings)
     place = producer.send(
         made, b"value", b"key", [("a", b"1"), ("a", None), ("b", "zwei")], timestamp=1_700_000_000_123
@@ -178,7 +178,7 @@ def test_configurations_change_one_by_one(admin: Admin, topic: Callable[..., str
 
 
 def test_offsets_are_found_by_place_and_by_time(admin: Admin, settings: Settings, topic: Callable[..., str]) -> None:
-    made = topic(3)
+    made = topic(3, retention_ms="-1")  # the records are years old
     zero, one, two = (TopicPartition(made, index) for index in range(3))
     producer = Producer(settings, linger_ms=20)
     batch = producer.batch(lambda _: None)

@@ -14,13 +14,14 @@ from console.audit.models import Entry
 from console.snapshot import Group, Picture, held
 
 COUNT = 20
+OLD = {"retention.ms": "-1"}  # records that are years old stay
 
 
 @pytest.fixture
 def group(broker: str, unique: str) -> str:
     """A group that read 5 of 20 records of a topic of its own name, one partition, and left."""
     admin = AdminClient({"bootstrap.servers": broker})
-    for future in admin.create_topics([NewTopic(unique, 1, 1)]).values():
+    for future in admin.create_topics([NewTopic(unique, 1, 1, config=OLD)]).values():
         future.result(20)
     producer = Producer({"bootstrap.servers": broker})
     for number in range(COUNT):

@@ -12,13 +12,14 @@ from console.accounts.permissions import Role
 from console.messages.queries import Query, search
 
 COUNT = 137
+OLD = {"retention.ms": "-1"}  # records that are years old stay
 EVIL = '<script>alert("x")</script>'
 
 
 @pytest.fixture
 def topic(broker: str, unique: str) -> str:
     admin = AdminClient({"bootstrap.servers": broker})
-    for future in admin.create_topics([NewTopic(unique, 3, 1)]).values():
+    for future in admin.create_topics([NewTopic(unique, 3, 1, config=OLD)]).values():
         future.result(20)
     producer = Producer({"bootstrap.servers": broker})
     for number in range(COUNT):

@@ -57,8 +57,8 @@ def compact(store: Store, partition: Partition, now: int) -> Iterator[None]:
     cleaned = [segment for segment in segments if segment.base < end]
     rewriter = _Rewriter(partition, newest, now)
     for run in _runs(cleaned, partition.config.segment_bytes):
-        yield from _rewrite(store, partition, run, rewriter)
-        if partition.deleted:
+        done = yield from _rewrite(store, partition, run, rewriter)
+        if partition.deleted or not done:
             return
     partition.cleaned_offset = end
     partition.dirty = True
@@ -213,8 +213,13 @@ class _Rewriter:
         )
 
 
-def _rewrite(store: Store, partition: Partition, run: list[Segment], rewriter: _Rewriter) -> Iterator[None]:
-    """Put one cleaned segment in the place of a run of them."""
+def _rewrite(
+    store: Store, partition: Partition, run: list[Segment], rewriter: _Rewriter
+) -> Generator[None, None, bool]:
+    """Put one cleaned segment in the place of a run of them. False if that can't be now.
+
+    Then nothing behind may be cleaned either: a marker or tombstone there still counts for what stays here.
+    """
     files, first = store.files, run[0]
     path = f"{partition.path}/{stem(first.base)}"
     out = files.open(path + CLEANED, create=True)
@@ -235,24 +240,26 @@ def _rewrite(store: Store, partition: Partition, run: list[Segment], rewriter: _
             if read > _STEP_BYTES:
                 read = 0
                 yield
-    if same or partition.buried or any(segment not in partition.segments for segment in run):
+    there = not partition.buried and all(segment in partition.segments for segment in run)
+    if same or not there:
         with contextlib.suppress(OSError):
             files.remove(path + CLEANED)
-        return
+        return there
     hold = files.lock(f"{store.folder}/{HOLD}")
     if hold is None:  # a backup is copying these files
         files.remove(path + CLEANED)
-        return
+        return False
     try:
         if not size and run[0] is not partition.segments[0]:
             _remove(files, partition, run)
-            return
+            return True
         out.datasync()
         _swap(files, partition, run, size, crc)
         _take_over(files, partition, run, size)
     finally:
         hold.release()
     yield
+    return True
 
 
 def _remove(files: Files, partition: Partition, run: list[Segment]) -> None:

@@ -124,8 +124,8 @@ class _Recovery:
             self._replay(found)
         for topic_id, index in self._unknown:
             self._damage.append(f"journal: entries of partition {topic_id.hex()}-{index}, which is not there")
-        for key in self._parts.keys() & self._complaints.keys():
-            self._damage.extend(self._complaints[key])
+        for complaints in self._complaints.values():
+            self._damage.extend(complaints)
         self._settle()
         for name in names:
             if name.endswith(DELETED):
@@ -264,8 +264,7 @@ class _Recovery:
         partition = self._make(record["topic"], *key, record["folder"])
         self._records[key] = record
         if not self._files.exists(partition.path):
-            if not self._may_be_gone(partition):
-                self._complain(partition, f"{partition.path} is gone")
+            self._complain(partition, f"{partition.path} is gone")
             partition.begin(start=record["end"])
             return
         tails: list[tuple[int, bytes]] = []
@@ -285,7 +284,7 @@ class _Recovery:
                 Segment(self._files, partition.path, active, size=size, born=False, saved=record["saved"])
             )
         else:
-            if size and not self._may_be_gone(partition):
+            if size and self._start_of(key, record) < int(record["end"]):
                 self._complain(partition, f"{partition.path}/{stem(active)}{LOG} is gone")
             start = int(record["end"]) if size else active
             partition.segments.append(Segment(self._files, partition.path, start))
@@ -301,15 +300,19 @@ class _Recovery:
         for base, data in tails:
             self._salvage(partition, base, data)
 
-    def _may_be_gone(self, partition: Partition) -> bool:
-        """Files vanish when retention or a deletion removed them after the checkpoint; then the journal tells so."""
-        return any(
-            entry.kind in (Kind.START, Kind.DELETE)
-            and (entry.topic_id, entry.partition) == (partition.topic_id, partition.index)
-            for found in self._scans
-            for frame in self._frames(found)
-            for entry in frame.parse()
-        )
+    def _start_of(self, key: Key, record: Record) -> int:
+        """Where the log starts, by the checkpoint and the journal after it.
+
+        What the checkpoint's growing segment held ends at the record's `end`; its file goes only when the log's start
+        has come that far. The word for that may be older than the checkpoint: removal waits for the next roll.
+        """
+        start = int(record["start"])
+        for found in self._scans:
+            for frame in self._frames(found):
+                for entry in frame.parse():
+                    if entry.kind == Kind.START and (entry.topic_id, entry.partition) == key:
+                        start = max(start, entry.base_offset)
+        return start
 
     def _trim(self, partition: Partition, base: int, size: int, tails: list[tuple[int, bytes]]) -> int:
         """Cut the growing segment to its checkpointed size; gives the bytes it really has."""
@@ -534,6 +537,7 @@ class _Recovery:
         partition.deleted = True
         del self._parts[key]
         self._records.pop(key, None)
+        self._complaints.pop(key, None)
         name = f"{key[0].hex()}-{key[1]}{DELETED}"
         if self._files.exists(partition.path) and not self._files.exists(f"{self._root}/{name}"):
             self._files.rename(partition.path, f"{self._root}/{name}")

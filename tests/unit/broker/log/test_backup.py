@@ -8,6 +8,7 @@ from broker.log.backup import BackupRefused, backup, check, restore
 from broker.log.config import LogConfig
 from broker.log.failures import CorruptLog, UnknownFormat
 from broker.log.store import Store
+from broker.wire.batch import split
 from tests.fakes.disk import Disk
 from tests.unit.broker.log.logs import NOW, SMALL, TOPIC, batch, filled, values
 
@@ -89,6 +90,42 @@ def test_what_goes_on_while_a_backup_is_taken_does_not_tear_it() -> None:
     assert other.high_watermark in alongside
     mine, theirs = values(partition), values(other)
     assert theirs == [] or theirs[-1] in mine or other.high_watermark <= partition.log_start_offset
+
+
+def test_compaction_that_a_backup_holds_up_goes_on_with_nothing_behind() -> None:
+    disk = Disk()
+    config = LogConfig(cleanup_policy=frozenset(("compact",)), segment_bytes=1500, min_cleanable_dirty_ratio=0.0)
+    store, partition = filled(disk, config=config)
+    partition.append(batch([b"aborted" * 200], keys=[b"a"], producer=1, epoch=0, sequence=0, transactional=True), NOW)
+    store.settle()
+    partition.stage_roll()
+    partition.append_control(1, 0, commit=False, coordinator_epoch=0, now=NOW)
+    partition.append(batch([b"good" * 300], keys=[b"b"]), NOW)
+    partition.append(batch([b"last" * 300], keys=[b"c"]), NOW)
+    store.settle()
+    store.checkpoint(NOW)
+    for _ in store.maintain(NOW):
+        pass
+    store.settle()
+    hold = disk.lock("/data/hold", shared=True)
+    assert hold is not None
+
+    def meanwhile(kind: str, path: str) -> None:
+        if path == f"{partition.path}/{1:020d}.log.cleaned":  # the backup is done before the second segment is
+            hold.release()
+
+    disk.before = meanwhile
+    shown = []
+    for _ in range(2):
+        for _ in store.maintain(NOW):
+            pass
+        found = partition.read(0, 1 << 20, committed=True)
+        batches = [one for buffer in found.buffers for one in split(buffer)]
+        records = any(one.producer_id == 1 and one.count and not one.control for one in batches)
+        shown.append((records, [entry.producer_id for entry in found.aborted or ()]))
+        hold.release()
+        disk.before = None
+    assert shown == [(True, [1]), (False, [])]
 
 
 def test_a_damaged_or_unfinished_backup_is_refused() -> None:

@@ -207,6 +207,41 @@ def test_lost_records_are_a_gap_that_reads_refuse_and_appends_go_on_behind_it() 
     assert again.gaps == partition.gaps
 
 
+def test_a_checkpointed_segment_before_the_logs_start_may_be_gone() -> None:
+    disk = Disk()
+    store, partition = filled(disk, batches=3)
+    partition.delete_records_before(9)
+    store.settle()
+    store.checkpoint(NOW)  # the word of the start is in it, and in the journal no more
+    partition.stage_roll()
+    partition.append(batch([b"after"]), NOW)
+    store.settle()
+    for _ in range(3):  # the first of them removes the file that the checkpoint names
+        store.abandon()
+        disk.locks.clear()
+        store = open_store(disk)
+        assert store.recovery.damage == ()
+        assert values(store.partition(TOPIC, 0)) == [b"after"]
+    assert "00000000000000000000.log" not in disk.list("/data/plain-0")
+
+
+@pytest.mark.parametrize("lost", ["segment", "folder"])
+def test_a_lost_segment_is_told_of_although_the_logs_start_moved_within_it(lost: str) -> None:
+    disk = Disk()
+    store, partition = filled(disk, batches=3)
+    store.checkpoint(NOW)
+    partition.delete_records_before(6)
+    store.settle()
+    store.abandon()
+    disk.locks.clear()
+    for name in disk.list("/data/plain-0"):
+        if lost == "folder" or name.endswith(".log"):
+            disk.remove(f"/data/plain-0/{name}")
+    if lost == "folder":
+        disk.remove_folder("/data/plain-0")
+    assert any("is gone" in what for what in open_store(disk).recovery.damage)
+
+
 @pytest.mark.parametrize("version", [0, 2, 9])
 def test_files_of_an_unknown_format_are_refused_not_guessed_at(version: int) -> None:
     disk = lived(clean=False)

@@ -2,6 +2,7 @@
 
 - every template compiles, and none has an inline script, style or handler (the Content-Security-Policy forbids them);
 - every translatable string has a translation in every language (`--missing` prints the lacking ones as .po entries);
+- every icon that a template names is in the sprite;
 - the vendored files are those whose checksums are listed.
 """
 
@@ -137,6 +138,15 @@ def vendor_problems() -> Iterator[str]:
             yield f"console/static/vendor/{name}: is not the file whose checksum is listed"
 
 
+def icon_problems() -> Iterator[str]:
+    """An icon that the sprite lacks is drawn as nothing, and nobody notices."""
+    drawn = set(re.findall(r'<symbol id="([^"]+)"', (VENDOR / "lucide.svg").read_text(encoding="utf-8")))
+    for path in sorted(TEMPLATES.rglob("*.html")):
+        for name in re.findall(r'{% icon "([^"]+)"', path.read_text(encoding="utf-8")):
+            if name not in drawn:
+                yield f"{path.relative_to(ROOT)}: there is no icon {name!r} in the sprite"
+
+
 def main(arguments: list[str]) -> int:
     set_up()
     if "--missing" in arguments:
@@ -150,7 +160,7 @@ def main(arguments: list[str]) -> int:
             else:
                 print('msgstr ""\n')
         return 0
-    problems = [*template_problems(), *vendor_problems()]
+    problems = [*template_problems(), *icon_problems(), *vendor_problems()]
     problems += [f"{where}: no {language} translation of {one[1]!r}" for language, one, where in untranslated()]
     for problem in problems:
         print(problem)

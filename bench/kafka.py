@@ -35,7 +35,8 @@ def create_topic(cluster: Cluster, partitions: int) -> str:
 
 
 def delete_topic(cluster: Cluster, name: str) -> None:
-    AdminClient({"bootstrap.servers": cluster.bootstrap}).delete_topics([name])[name].result(30)
+    admin = AdminClient({"bootstrap.servers": cluster.bootstrap})  # kept: its futures end with it
+    admin.delete_topics([name])[name].result(30)
 
 
 class Sender:

@@ -13,6 +13,7 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from console import jobs, kafka
+from console.accounts.permissions import Permission
 from console.deadletters.models import Letter
 from console.deadletters.queries import KIND
 from console.deadletters.redrive import NoTarget, Outgoing, again
@@ -29,7 +30,7 @@ class NotWritten(Exception):
     """A record of a batch was refused; the batch's transaction is aborted and nothing of it was sent."""
 
 
-@jobs.runner(KIND)
+@jobs.runner(KIND, Permission.DEADLETTER_REDRIVE)
 def run(lease: jobs.Lease) -> None:
     """Partition by partition, in offset order."""
     group = f"__sluice_redrive.{lease.job_id}"

@@ -1,6 +1,6 @@
 """The job kernel's face to other slices.
 
-    @jobs.runner("redrive")
+    @jobs.runner("redrive", Permission.DEADLETTER_REDRIVE)
     def redrive(lease: jobs.Lease) -> None:
         for page in pages(lease.params, after=lease.cursor):
             ...broker calls, no transaction held...

@@ -19,7 +19,7 @@ from django.utils import timezone
 from kombu.exceptions import OperationalError
 
 from console import audit
-from console.accounts.permissions import Permission, demand
+from console.accounts.permissions import Permission, PermissionRefused, demand
 
 log = logging.getLogger("sluice.jobs")
 
@@ -40,12 +40,15 @@ class UnknownKind(LookupError):
 
 
 Runner = Callable[["Lease"], None]
-_runners: dict[str, Runner] = {}
+_runners: dict[str, tuple[Permission, Runner]] = {}
 
 
-def runner(kind: str) -> Callable[[Runner], Runner]:
+def runner(kind: str, permission: Permission) -> Callable[[Runner], Runner]:
+    """Registers what runs jobs of a kind. Whoever started one needs `permission` at each run, not at its start alone:
+    a job outlives the request, and a role may be taken away meanwhile."""
+
     def register(function: Runner) -> Runner:
-        _runners[kind] = function
+        _runners[kind] = (permission, function)
         return function
 
     return register
@@ -152,12 +155,17 @@ def execute(job_id: Any) -> None:
             raise Cancelled(job_id)
         if job.kind not in _runners:
             raise UnknownKind(f"no runner for {job.kind!r}")
-        _runners[job.kind](lease)
+        permission, run = _runners[job.kind]
+        demand(job.actor, permission)
+        run(lease)
     except LeaseLost:
         log.warning("job %s went to another worker", job_id)
         return
     except Cancelled:
         outcome = {"state": "cancelled"}
+    except PermissionRefused as error:
+        log.warning("job %s: %s may not run it any more", job_id, job.actor_name)
+        outcome = {"state": "failed", "message": f"{job.actor_name}: {error}"}
     except Exception as error:  # a runner's failure is the job's outcome, not the worker's end
         log.exception("job %s failed", job_id)
         outcome = {"state": "failed", "message": f"{type(error).__name__}: {error}"[:2000]}

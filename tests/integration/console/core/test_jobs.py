@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from console import jobs
 from console.accounts.models import User
+from console.accounts.permissions import Permission, Role
 from console.jobs import kernel
 from console.jobs.models import Job
 
@@ -26,7 +27,7 @@ def runner() -> Iterator[Callable[[Callable[[jobs.Lease], None]], None]]:
     """Registers the runner of the kind "test" for one test."""
 
     def use(function: Callable[[jobs.Lease], None]) -> None:
-        jobs.runner("test")(function)
+        jobs.runner("test", Permission.JOB_CONTROL)(function)
 
     yield use
     kernel._runners.pop("test", None)
@@ -145,3 +146,33 @@ def test_a_wake_up_that_was_lost_is_sent_again_and_a_hopeless_job_is_given_up(
     assert kernel.reap() == 0
     job.refresh_from_db()
     assert job.state == "failed"
+
+
+@pytest.mark.usefixtures("sent")
+@pytest.mark.parametrize("how", ["demoted", "disabled", "deleted"])
+def test_a_job_does_nothing_once_its_starter_may_not_run_it_any_more(
+    how: str, account: Callable[..., User], runner: Any
+) -> None:
+    ran: list[int] = []
+    runner(lambda lease: ran.append(1))
+    job = started(account)
+    if how == "deleted":
+        User.objects.filter(pk=job.actor_id).delete()
+    else:
+        change = {"role": Role.VIEWER, "is_superuser": False} if how == "demoted" else {"is_active": False}
+        User.objects.filter(pk=job.actor_id).update(**change)
+    kernel.execute(job.pk)
+    job.refresh_from_db()
+    assert ran == []
+    assert (job.state, job.lease) == ("failed", "")
+    assert "needs job.control" in job.message
+
+
+def test_every_task_runs_jobs_by_their_permission_or_is_housekeeping_that_acts_for_nobody() -> None:
+    from console.celery import app
+
+    app.loader.import_default_modules()
+    ours = {name for name in app.tasks if name.startswith("console.")}
+    assert ours == {"console.jobs.run", "console.jobs.reap", "console.outbox.drain"}
+    assert kernel._runners
+    assert all(isinstance(permission, Permission) for permission, _ in kernel._runners.values())

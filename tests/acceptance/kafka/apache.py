@@ -121,7 +121,8 @@ class ApacheKafka:
 
     def start(self, timeout: float = 90.0) -> "ApacheKafka":
         if not (self.folder / "logs").exists():
-            cluster = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+            # zeros first, so that no id begins with a dash, which the tool would take for an option
+            cluster = urlsafe_b64encode(b"\0" + uuid.uuid4().bytes[1:]).rstrip(b"=").decode()
             tool = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._properties)]
             done = subprocess.run(
                 ["java", *self._options, *tool], capture_output=True, text=True, timeout=60, check=False

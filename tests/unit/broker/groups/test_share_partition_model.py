@@ -82,7 +82,8 @@ class ShareLife(RuleBasedStateMachine):
             assert total == 1, "the last attempt comes alone"
         if strict:
             assert total <= most
-        assert self.partition.end - self.partition.start <= LIMITS.max_locks + 10
+        # what holds no record is passed over beyond the window too; nothing is handed out there
+        assert all(piece.last - self.partition.start < LIMITS.max_locks for piece in acquired)
 
     @rule(member=st.sampled_from(MEMBERS), data=st.data())
     def judge(self, member: str, data: st.DataObject) -> None:

@@ -59,7 +59,7 @@ class Table:
         """The row to count in; what was taken counts as changed."""
         found = self.rows.get(name)
         if found is None:
-            if len(self.rows) >= self._limit:
+            if self._full():
                 name = OTHER
             found = self.rows.get(name)
             if found is None:
@@ -72,7 +72,7 @@ class Table:
         names, self._changed = self._changed, set()
         for name in names:
             self.rows[name].moved = now
-        if len(self.rows) >= self._limit:
+        if self._full():
             self._make_room(now)
             names |= self._changed
             self._changed = set()
@@ -83,6 +83,9 @@ class Table:
 
     def everything(self) -> dict[str, list[int] | None]:
         return {name: row.values() for name, row in self.rows.items()}
+
+    def _full(self) -> bool:
+        return len(self.rows) - (OTHER in self.rows) >= self._limit
 
     def _make_room(self, now: float) -> None:
         quiet = [name for name, row in self.rows.items() if name != OTHER and row.moved < now - QUIET]

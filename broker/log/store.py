@@ -17,6 +17,7 @@ from typing import Final
 from broker.log import cleaner, recovery
 from broker.log.checkpoint import Checkpoint, Record
 from broker.log.config import LogConfig
+from broker.log.durable import DurableLog
 from broker.log.failures import (
     PartitionExists,
     StorageFailure,
@@ -75,7 +76,7 @@ class Store:
         self._out: Group | None = None
         self._journal: Journal
         self._lock: Lock | None = None
-        self._waiting: dict[Partition, None] = {}  # their tails are to be written
+        self._waiting: dict[DurableLog, None] = {}  # their tails are to be written
         self._tails = 0  # bytes applied since the last flush of everything
         self._since_bytes = 0
         self._since_entries = 0
@@ -215,9 +216,9 @@ class Store:
             self.on_staged()
         return self.position
 
-    def grew(self, partition: Partition) -> None:
+    def grew(self, log: DurableLog) -> None:
         """A tail has grown large enough to be written."""
-        self._waiting[partition] = None
+        self._waiting[log] = None
 
     def damaged(self, what: str) -> None:
         """Corruption was found; tell of it until the process ends."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from broker.log import batches, cleaner, compaction, producers, recovery
+from broker.log import batches, cleaner, compaction, producers, recovery, remains
 from broker.log import checkpoint as checkpoints
 from broker.log import journal as journals
 from broker.log.checkpoint import Checkpoint
@@ -327,7 +327,7 @@ def forget_partitions_whose_deletion_is_not_durable(patch: Patch) -> None:
 
 @mutant
 def build_on_a_journal_that_was_only_read(patch: Patch) -> None:
-    patch.setattr(recovery._Recovery, "_settle", lambda self: None)
+    patch.setattr(remains.Remains, "settle", lambda self: None)
 
 
 @mutant

@@ -27,7 +27,7 @@ from broker.log.failures import (
     StoreClosed,
     UnknownPartition,
 )
-from broker.log.files import Files, Lock, RealFiles, take_folder
+from broker.log.files import Files, Lock, RealFiles, make_root, take_folder
 from broker.log.group import Group
 from broker.log.health import Health, Recovery
 from broker.log.journal import Journal, Kind
@@ -106,7 +106,7 @@ class Store:
         """Open (making it if need be) and recover. `now` in ms. Raises FolderInUse, UnknownFormat, StorageFailure."""
         files = files or RealFiles()
         store = cls(folder, files, config or StoreConfig(), salt or (lambda: int.from_bytes(os.urandom(8), "big")))
-        _make_root(files, folder)
+        make_root(files, folder)
         store._lock = take_folder(files, folder)
         try:
             found = recovery.recover(store, files, folder, store.config.journal_file_bytes, store._salt)
@@ -479,16 +479,6 @@ class Store:
         self._closed = True
         if self._lock is not None:
             self._lock.release()
-
-
-def _make_root(files: Files, folder: str) -> None:
-    """The data folder, its name durable, and those of the folders made above it."""
-    parent = folder.rstrip("/").rpartition("/")[0] or ("/" if folder.startswith("/") else ".")
-    if not files.exists(folder):
-        if not files.exists(parent):
-            _make_root(files, parent)
-        files.make_folder(folder)
-        files.sync_folder(parent)
 
 
 def make_folder(files: Files, partition: Partition) -> None:

@@ -243,6 +243,30 @@ class TrafficReport:
     prefixes: dict[str, list[int] | None] = field(default_factory=dict)
 
 
+BRIDGE_KEY = "$bridge/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BridgeStatus:
+    """How one bridge is doing, in `__sluice_traffic` under `$bridge/<name>`, every few seconds.
+
+    `state`: connected, connecting, failing (trying again; `error` says why), refused (the definition or its secret
+    can't be used), disabled, gone. Counts since `owner` took it over. `lag`: records of the log not yet sent on.
+    """
+
+    name: str
+    state: str
+    since: float
+    owner: str
+    at: float
+    error: str = ""
+    error_at: float = 0.0
+    received: int = 0
+    sent: int = 0
+    dropped: int = 0
+    lag: int | None = None
+
+
 # --- commands: "<topic>/<partition>/<offset>" → Command
 
 

@@ -46,6 +46,8 @@ def test_a_thousand_power_cuts_and_a_hundred_thousand_crash_states() -> None:
         if len(totals.distinct) >= 100_000 and totals.cuts >= 1000 and totals.records >= 1_000_000:
             break
     print(
-        f"\npower cuts {totals.cuts:,} · backups {totals.backups:,} · crash states {totals.states:,} (distinct {len(totals.distinct):,}) · "
-        f"acknowledged records checked {totals.records:,} · operations {totals.operations:,} · lost 0 · wrong 0"
+        f"\npower cuts {totals.cuts:,} · backups {totals.backups:,} · "
+        f"crash states {totals.states:,} (distinct {len(totals.distinct):,}) · "
+        f"acknowledged records checked {totals.records:,} · "
+        f"operations {totals.operations:,} · lost 0 · wrong 0"
     )

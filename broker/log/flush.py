@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from broker.log.durable import DurableLog
 from broker.log.files import Buffer, File
-from broker.log.partition import Partition
 from broker.log.segment import Segment
 
 
@@ -14,7 +14,7 @@ class Flush:
 
     __slots__ = ("_done", "_todo", "covers", "error", "partitions")
 
-    def __init__(self, partitions: Sequence[Partition], *, covers: int) -> None:
+    def __init__(self, partitions: Sequence[DurableLog], *, covers: int) -> None:
         """`covers`: bytes of the store's count of waiting tails that are gone once this is written."""
         self.partitions = partitions
         self.covers = covers

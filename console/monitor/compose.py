@@ -25,6 +25,7 @@ class Composer:
         devices: int | None,
         letters: int | None,
         broker: dict[str, float | None],
+        open_doors: tuple[str, ...],
         trouble: str,
     ) -> Picture:
         groups = {name: self._group(name, facts, now, ages.get(name)) for name in facts.listings}
@@ -35,7 +36,7 @@ class Composer:
         self._written.keep(set(facts.listings))
         return Picture(
             at=int(now * 1000),
-            cluster=self._cluster(facts),
+            cluster=self._cluster(facts, open_doors),
             totals=_totals(topics, groups, devices, letters, broker),
             topics=topics,
             groups=groups,
@@ -109,7 +110,7 @@ class Composer:
             eta=None if seconds is None else round(seconds, 0),
         )
 
-    def _cluster(self, facts: Facts) -> Cluster:
+    def _cluster(self, facts: Facts, open_doors: tuple[str, ...]) -> Cluster:
         cluster, able = facts.cluster, facts.capabilities
         features: dict[str, Feature] = {}
         for field in fields(able) if able is not None else ():
@@ -122,6 +123,7 @@ class Composer:
             nodes=tuple(Node(id=n.id, host=n.host, port=n.port) for n in (cluster.brokers if cluster else ())),
             embedded=self._embedded,
             features=features,
+            open_doors=open_doors,
         )
 
 

@@ -16,7 +16,7 @@ from console.monitor.brokerage import Brokerage
 from console.monitor.compose import Composer, series
 from console.monitor.presence import Presence
 from console.monitor.publish import Publisher
-from console.monitor.sampling import Sampler
+from console.monitor.sampling import Facts, Sampler
 
 log = logging.getLogger("sluice.monitor")
 
@@ -46,6 +46,7 @@ def run(stop: threading.Event) -> None:
                 devices=presence.online,
                 letters=_open_letters(),
                 broker=brokerage.numbers(now),
+                open_doors=_open_doors(facts, mqtt=presence.anonymous(now)),
                 trouble=trouble,
             )
             try:
@@ -69,6 +70,12 @@ def run(stop: threading.Event) -> None:
         presence.stop()
         brokerage.stop()
         past.close()
+
+
+def _open_doors(facts: Facts, *, mqtt: bool) -> tuple[str, ...]:
+    """Where nobody needs to sign in: gateways say it of theirs; the embedded broker is open until the first ACL."""
+    kafka_open = not settings.SLUICE.kafka and not settings.SLUICE.acls_always_on and facts.acls == 0
+    return ("mqtt",) * mqtt + ("kafka",) * kafka_open
 
 
 def _open_letters() -> int | None:

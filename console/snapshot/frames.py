@@ -142,4 +142,5 @@ def _known(kind: Any, row: dict[str, Any], **over: Any) -> dict[str, Any]:
 def _cluster(row: dict[str, Any]) -> Cluster:
     nodes = tuple(Node(**_known(Node, node)) for node in row.get("nodes", ()))
     features = {name: Feature(**_known(Feature, feature)) for name, feature in row.get("features", {}).items()}
-    return Cluster(**_known(Cluster, row, nodes=nodes, features=features))
+    doors = tuple(row.get("open_doors", ()))
+    return Cluster(**_known(Cluster, row, nodes=nodes, features=features, open_doors=doors))

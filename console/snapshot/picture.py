@@ -99,6 +99,7 @@ class Cluster:
     nodes: tuple[Node, ...] = ()
     embedded: bool = False
     features: Mapping[str, Feature] = field(default_factory=dict)
+    open_doors: tuple[str, ...] = ()  # `mqtt`, `kafka`: who doesn't sign in is let in there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

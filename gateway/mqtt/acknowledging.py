@@ -10,6 +10,7 @@ not released) it is what Receive Maximum counts. Packet ids an earlier connectio
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import deque
 from typing import Any
 
@@ -33,8 +34,8 @@ class Acknowledging(Paced):
         self._in_flight = 0
         self.inbound: dict[int, Receipt[Any]] | None = None
 
-    def close(self, code: int, reason: str = "", *, server_reference: str = "") -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def close(self, code: int, reason: str = "", *, server_reference: str = "") -> None: ...
 
     def _restore_inbound(self, inbound: dict[int, Receipt[Any]]) -> None:
         if inbound:

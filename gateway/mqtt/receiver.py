@@ -11,6 +11,7 @@ A run of PUBLISH frames becomes one list of items for one `Engine.publish` and o
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any, Final
 
 from gateway.mqtt import packets
@@ -58,11 +59,11 @@ class Receiver(Acknowledging):
 
     # -- what Session adds -----------------------------------------------------------------------------------------
 
-    def _packet(self, first: int, body: bytes) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _packet(self, first: int, body: bytes) -> None: ...
 
-    def _failed(self, error: PeerError) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _failed(self, error: PeerError) -> None: ...
 
     # -- bytes in --------------------------------------------------------------------------------------------------
 
@@ -218,8 +219,8 @@ class Receiver(Acknowledging):
         if not self._may_authenticate(byte):
             raise Malformed("the first packet is not CONNECT")
 
-    def _may_authenticate(self, byte: int) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def _may_authenticate(self, byte: int) -> bool: ...
 
     def _resolve(self, raw: bytes, targets: dict[bytes, Target]) -> Target:
         """A topic not seen lately: check its form, ask the engine, remember."""

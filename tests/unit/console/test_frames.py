@@ -47,7 +47,10 @@ def test_a_large_picture_is_cut_into_parts_and_put_together() -> None:
         topics={f"t{n}": Topic(name=f"t{n}", partitions=n) for n in range(1234)},
         groups={f"g{n}": Group(name=f"g{n}", lag=n) for n in range(77)},
         cluster=Cluster(
-            id="x", nodes=(Node(id=1, host="h", port=2),), features={"acls": Feature(available=False, reason="off")}
+            open_doors=("mqtt", "kafka"),
+            id="x",
+            nodes=(Node(id=1, host="h", port=2),),
+            features={"acls": Feature(available=False, reason="off")},
         ),
     )
     records = list(keyframe(picture, "e", 3))

@@ -2,8 +2,9 @@
 
 Invariants. Every byte in a segment is durable in the journal already. `size` counts all of it; the first `written`
 bytes are in the file, the rest waits in memory (`_tail`) for a write large enough to pay, or a checkpoint. A write in
-another thread (`waiting`, then `wrote`) leaves the tail readable until it is done; what is written twice meanwhile is the
-same bytes at the same place. Only the last segment of a partition grows. Index files are written at checkpoints and when the segment is closed.
+another thread (`waiting`, then `wrote`) leaves the tail readable until it is done; what is written twice meanwhile is
+the same bytes at the same place. Only the last segment of a partition grows. Index files are written at checkpoints and
+when the segment is closed.
 
 Bytes that an earlier process wrote (`trusted_from` and below) have their CRC checked on every read; what this process
 wrote was checked when it came in.

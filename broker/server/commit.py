@@ -8,8 +8,8 @@ Usage on the event loop's thread::
 What is appended in one turn of the loop, and while a group is being synced, goes as one group: the hand-off to the
 thread and back is paid per group, never per request. Segments are written in a second thread and checkpoints synced in
 a third, so that a slow segment never holds up the journal or the loop; only when too much waits for it, the next group
-does. `on_durable(partitions)` is called on the loop once per group, after the high watermarks moved and before any waiter
-is told.
+does. `on_durable(partitions)` is called on the loop once per group, after the high watermarks moved and before any
+waiter is told.
 """
 
 from __future__ import annotations

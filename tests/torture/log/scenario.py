@@ -42,10 +42,18 @@ class Totals:
 
     cuts: int = 0
     states: int = 0
-    records: int = 0
+    acknowledged: int = 0  # records
+    records: int = 0  # acknowledged ones looked for after a cut, each time anew
     operations: int = 0
     backups: int = 0
     distinct: set[int] = field(default_factory=set)
+
+    def __str__(self) -> str:
+        return (
+            f"power cuts {self.cuts:,} · crash states {self.states:,} (distinct {len(self.distinct):,}) · "
+            f"acknowledged records {self.acknowledged:,}, looked for {self.records:,} times · "
+            f"operations {self.operations:,} · backups restored {self.backups:,}"
+        )
 
 
 @dataclass(slots=True)
@@ -395,6 +403,7 @@ class Scenario:
         self.store.complete(group, write=self.chance.random() < 0.5)
         for event in self.flying:  # from here on it is acknowledged
             self.world.take(event)
+            self.totals.acknowledged += event.count
         self.flying = []
         if self._backup_may_be:
             self._backup_may_be.append(self.world.copied())

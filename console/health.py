@@ -52,14 +52,14 @@ class Health:
                 await _answer(send, 200, body, kind.encode())
                 return
             reasons: dict[str, str] = {}
-            body: dict[str, Any] = {"status": "ok"}
+            told: dict[str, Any] = {"status": "ok"}
             if scope["path"] == "/healthz":
                 reasons = ailments(snapshot.current(), time.time()) | await self._deaf()
                 if warnings := [str(trouble) for trouble in storage.troubles() if trouble.serves]:
-                    body["warnings"] = {"storage": "; ".join(warnings)}
+                    told["warnings"] = {"storage": "; ".join(warnings)}
             if reasons:
-                body |= {"status": "unavailable", "reasons": reasons}
-            await _answer(send, 503 if reasons else 200, json.dumps(body).encode() + b"\n", b"application/json")
+                told |= {"status": "unavailable", "reasons": reasons}
+            await _answer(send, 503 if reasons else 200, json.dumps(told).encode() + b"\n", b"application/json")
             return
         await self._application(scope, receive, send)
 

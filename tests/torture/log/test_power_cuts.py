@@ -42,7 +42,7 @@ def test_a_thousand_power_cuts_and_a_hundred_thousand_crash_states(
     totals = Totals()
     for seed in range(first, first + lives):
         try:
-            Scenario(seed, totals, states_per_cut=12, batch=16).run(cuts=12)
+            Scenario(seed, totals, states_per_cut=12, batch=20).run(cuts=12)
         except BaseException as error:
             record_property("totals", f"{totals} · life {seed}: {error!r}; SLUICE_TORTURE_SEED={seed} replays it")
             raise

@@ -17,6 +17,7 @@ from typing import Final
 from broker.log import cleaner, recovery
 from broker.log.checkpoint import Checkpoint, Record
 from broker.log.config import LogConfig
+from broker.log.durable import DurableLog
 from broker.log.failures import (
     PartitionExists,
     StorageFailure,
@@ -26,17 +27,18 @@ from broker.log.failures import (
     StoreClosed,
     UnknownPartition,
 )
-from broker.log.files import Files, Lock, RealFiles, take_folder
+from broker.log.files import Files, Lock, RealFiles, make_root, take_folder
+from broker.log.flush import Flush
 from broker.log.group import Group
 from broker.log.health import Health, Recovery
 from broker.log.journal import Journal, Kind
 from broker.log.partition import Partition, Staged
-from broker.log.segment import Segment
+from broker.log.segment import TAIL_BYTES, Segment
 
 __all__ = ["Group", "Health", "Recovery", "Store", "StoreConfig"]
 
 _FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
-_GROUP_BYTES: Final = 32 << 20
+_GROUP_BYTES: Final = 8 << 20  # a larger one makes everybody wait, and falls out of every cache
 _MANY_FILES: Final = 3
 _SETTLE_MS: Final = 5000
 DELETED: Final = ".deleted"
@@ -75,8 +77,9 @@ class Store:
         self._out: Group | None = None
         self._journal: Journal
         self._lock: Lock | None = None
-        self._waiting: dict[Partition, None] = {}  # their tails are to be written
+        self._waiting: dict[DurableLog, None] = {}  # their tails are to be written
         self._tails = 0  # bytes applied since the last flush of everything
+        self._flush: Flush | None = None  # the one that is out
         self._since_bytes = 0
         self._since_entries = 0
         self._since_time = 0
@@ -105,7 +108,7 @@ class Store:
         """Open (making it if need be) and recover. `now` in ms. Raises FolderInUse, UnknownFormat, StorageFailure."""
         files = files or RealFiles()
         store = cls(folder, files, config or StoreConfig(), salt or (lambda: int.from_bytes(os.urandom(8), "big")))
-        _make_root(files, folder)
+        make_root(files, folder)
         store._lock = take_folder(files, folder)
         try:
             found = recovery.recover(store, files, folder, store.config.journal_file_bytes, store._salt)
@@ -215,9 +218,9 @@ class Store:
             self.on_staged()
         return self.position
 
-    def grew(self, partition: Partition) -> None:
+    def grew(self, log: DurableLog) -> None:
         """A tail has grown large enough to be written."""
-        self._waiting[partition] = None
+        self._waiting[log] = None
 
     def damaged(self, what: str) -> None:
         """Corruption was found; tell of it until the process ends."""
@@ -249,8 +252,11 @@ class Store:
         """Whether a group is out."""
         return self._out is not None
 
-    def complete(self, group: Group) -> dict[Partition, None]:
-        """Apply a written group; gives the partitions whose high watermark moved. A failure takes all staged back."""
+    def complete(self, group: Group, *, write: bool = True) -> dict[Partition, None]:
+        """Apply a written group; gives the partitions whose high watermark moved. A failure takes all staged back.
+
+        `write`: tails that are due go to their segments here; without, the caller sees to it (`begin_flush`).
+        """
         self._out = None
         if group.error is not None:
             self._revert(group)
@@ -274,7 +280,7 @@ class Store:
         self._since_bytes += size
         self._since_entries += len(group.staged)
         self._tails += size + 250 * len(group.staged)
-        if self._waiting or self._tails > self.config.tail_bytes:
+        if write:
             self.flush()
         return moved
 
@@ -344,22 +350,45 @@ class Store:
 
     # -- segments and checkpoints
 
-    def flush(self) -> None:
-        """Write waiting tails: the large ones, or all when they take much memory."""
-        everything = self._tails > self.config.tail_bytes
-        targets = [part for part in self._parts.values() if part.dirty] if everything else list(self._waiting)
-        try:
-            for partition in targets:
-                for segment in partition.segments:
-                    if segment.tail_bytes:
-                        segment.flush()
-                self._waiting.pop(partition, None)
-        except OSError as error:
-            self._problems["segment"] = f"a segment can't be written: {error.strerror}"
-            return
-        self._problems.pop("segment", None)
+    def begin_flush(self, *, everything: bool = False) -> Flush | None:
+        """The tails that are due: the large ones, or all when they take much memory. None: no need, or one is out.
+
+        `Flush.write` puts them in their segments, in whatever thread; then `finish_flush`.
+        """
+        everything = everything or self._tails > self.config.tail_bytes
+        if self._flush is not None or not (everything or self._waiting):
+            return None
+        targets: list[DurableLog] = list(self._waiting)
         if everything:
-            self._tails = 0
+            targets = [part for part in self._parts.values() if part.dirty]
+        self._flush = Flush(targets, covers=self._tails if everything else 0)
+        return self._flush
+
+    def finish_flush(self, flush: Flush) -> None:
+        """It was written, or failed: then what it left is tried again at the next look."""
+        self._flush = None
+        flush.settle()
+        if flush.error is not None:
+            self._problems["segment"] = f"a segment can't be written: {flush.error.strerror}"
+            return
+        for partition in flush.partitions:
+            if not any(segment.tail_bytes >= TAIL_BYTES for segment in partition.segments):  # it grew meanwhile
+                self._waiting.pop(partition, None)
+        self._problems.pop("segment", None)
+        self._tails -= flush.covers
+
+    def flush(self) -> None:
+        """Write the tails that are due, here and now."""
+        if (flush := self.begin_flush()) is not None:
+            flush.write()
+            self.finish_flush(flush)
+        elif self._flush is None:
+            self._problems.pop("segment", None)
+
+    @property
+    def behind(self) -> bool:
+        """Whether so much waits for the flush that is out that no group should follow before it is done."""
+        return self._flush is not None and self._tails > 4 * self.config.tail_bytes
 
     def checkpoint_due(self, now: int) -> bool:
         """Whether it is time for one."""
@@ -431,7 +460,7 @@ class Store:
             self._problems["space"] = f"the disk is nearly full: {free >> 20} MiB free"
         else:
             self._problems.pop("space", None)
-        if self._waiting or "segment" in self._problems:
+        if "segment" in self._problems:
             self.flush()
         for partition in self._parts.values():
             partition.expire_producers(now - self.config.producer_expiration_ms)
@@ -478,16 +507,6 @@ class Store:
         self._closed = True
         if self._lock is not None:
             self._lock.release()
-
-
-def _make_root(files: Files, folder: str) -> None:
-    """The data folder, its name durable, and those of the folders made above it."""
-    parent = folder.rstrip("/").rpartition("/")[0] or ("/" if folder.startswith("/") else ".")
-    if not files.exists(folder):
-        if not files.exists(parent):
-            _make_root(files, parent)
-        files.make_folder(folder)
-        files.sync_folder(parent)
 
 
 def make_folder(files: Files, partition: Partition) -> None:

@@ -245,6 +245,12 @@ class TrafficReport:
     prefixes: dict[str, list[int] | None] = field(default_factory=dict)
 
 
+def encode_report(report: TrafficReport) -> bytes:
+    """As `encode`, without the deep copy that costs more than all the rest of a report."""
+    found = {"v": VERSION} | {each.name: getattr(report, each.name) for each in fields(report)}
+    return json.dumps(found, ensure_ascii=False, separators=(",", ":")).encode()
+
+
 BRIDGE_KEY = "$bridge/"
 
 

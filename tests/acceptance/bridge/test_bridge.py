@@ -144,3 +144,19 @@ def test_nothing_is_lost_when_the_upstream_is_killed_and_what_waited_arrives(
     expected = [b"in-%d" % number for number in range(200)]
     assert until(lambda: first_ones(stored(operator, "upstream/commands/x")) == expected, 90)
     far.close()
+
+
+def test_what_could_not_be_stored_is_not_acknowledged_to_the_upstream(bridged: Bridged, operator: Operator) -> None:
+    bridged.set(operator, bridged.definition(outbound=()))
+    far = Client(bridged.upstream, "far")
+    assert until(lambda: state(operator) == "connected"), states(operator)
+    bridged.stack.broker.kill()
+    expected = [b"in-%d" % number for number in range(30)]
+    for payload in expected:
+        far.publish("commands/x", payload)
+    time.sleep(1.0)  # the bridge has them by now, and nowhere to put them
+    bridged.bridge.kill()
+    bridged.stack.broker.start()
+    bridged.bridge.start()
+    assert until(lambda: first_ones(stored(operator, "upstream/commands/x")) == expected, 90)
+    far.close()

@@ -178,7 +178,8 @@ class Control:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TapReport:
     """What a tap saw since its last report. `rows` are as `gateway.mqtt.showing` shows packets, with `at` and `way`
-    (in, out); `dropped` packets came faster than may be shown. `ended`: why, once it has. `connected`: it is here."""
+    (in, out); `dropped` packets came faster than may be shown. `connected`: it is here.
+    `ended`: why, once it has: time, stopped, unwatched (not renewed), full (too many taps), gateway (it stops)."""
 
     gateway: str
     at: float

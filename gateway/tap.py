@@ -155,7 +155,7 @@ class Taps:
         elif tap is None and order.tap and order.at > now - LATE:
             tap = Tap(order.tap, order.client_id, now, order.seconds)
             if len(self.taps) >= MOST:
-                self._tell(tap, "too many taps at this gateway")
+                self._tell(tap, "full")
                 return
             self.taps[tap.name] = tap
             fields = {"event": "tap", "client": order.client_id, "actor": order.actor, "tap": tap.name}
@@ -218,9 +218,9 @@ class Taps:
         now = self._clock()
         for tap in list(self.taps.values()):
             if now >= tap.until:
-                self._end(tap, "its time is up")
+                self._end(tap, "time")
             elif now >= tap.lease:
-                self._end(tap, "nobody watches")
+                self._end(tap, "unwatched")
             elif tap.rows or tap.dropped or now - tap.told >= HEARTBEAT:
                 self._tell(tap)
 
@@ -253,7 +253,7 @@ class Taps:
         if self._task is not None:
             self._task.cancel()
         for tap in list(self.taps.values()):
-            self._end(tap, "the gateway stops")
+            self._end(tap, "gateway")
 
 
 def connected(session: Session) -> Shown:

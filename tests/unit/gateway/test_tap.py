@@ -107,7 +107,7 @@ def test_a_tap_ends_when_its_time_is_up_or_nobody_renews_it() -> None:
         watched.order("tap.keep")
         watched.taps.tell()
     ended = [report.ended for report in watched.reports if report.ended]
-    assert ended == ["nobody watches", "its time is up"]
+    assert ended == ["unwatched", "time"]
     assert watched.device.session.link is watched.device.link
     watched.order("tap.keep")
     assert watched.taps.taps == {}, "a renewal begins nothing"

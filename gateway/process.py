@@ -20,6 +20,7 @@ from gateway.catalogue import Catalogue
 from gateway.config import Settings
 from gateway.contract import INBOX, RETAINED, SESSIONS, Control
 from gateway.counters import Counters
+from gateway.deduplication import Recall
 from gateway.delivery import Delivery
 from gateway.engine import GatewayEngine
 from gateway.exactly import TRANSACTION_TIMEOUT, Lanes
@@ -63,6 +64,7 @@ class Gateway:
         self._admin: AsyncAdmin | None = None
         self._copy: LocalCopy | None = None
         self._operations: Operations | None = None
+        self._recall: Recall | None = None
         self._restoring: dict[str, dict[bytes, bytes]] | None = {SESSIONS: {}, INBOX: {}}
 
     # --- starting
@@ -149,6 +151,14 @@ class Gateway:
             checkpoint=engine.sessions.checkpoint,
         )
         await self._restore(engine, self._delivery)
+        self._recall = Recall(
+            engine.uplinks.seen,
+            self.registry,
+            catalogue,
+            consumer=lambda: Consumer(cluster, fetch_wait=0.5, overrides={"enable.partition.eof": True}),
+            clock=self.clock,
+        )
+        await self._recall.start()
         await self._listen(engine)
         engine.presence.start()
         engine.sessions.start()
@@ -289,6 +299,8 @@ class Gateway:
             await self.server.stop()
         if self._operations is not None:
             await self._operations.stop()
+        if self._recall is not None:
+            await self._recall.stop()
         if self.engine is not None and self._delivery is not None:
             await self.engine.sessions.stop()
             self.engine.presence.stop()

@@ -18,6 +18,7 @@ from gateway.contract import Ban, Control, GatewayStatus, Presence
 from gateway.counters import Counters
 from gateway.delivery import Delivery, Joining
 from gateway.exactly import Lanes
+from gateway.inbox import Inbox, Read, Row
 from gateway.mailbox import Mailbox
 from gateway.mqtt.fanout import Fanout, wants_retained
 from gateway.mqtt.topics import split_share
@@ -68,8 +69,11 @@ class GatewayEngine:
         clock: Callable[[], float],
         wrote: Callable[[str], None],
         anonymous: bool,
+        row: Row,
+        read: Read,
         plugins: PluginHost | None = None,
     ) -> None:
+        """`row` and `read`: see `Inbox`."""
         self.epoch = 0
         self.congested = False
         self.registry = registry
@@ -79,6 +83,15 @@ class GatewayEngine:
         self.fanout = Fanout(self._may_read, self._overflow)
         self.uplinks = Uplinks(ticks, lanes, registry, counters, clock=clock, wrote=wrote)
         self.delivery: Delivery | None = None
+        self.inbox = Inbox(
+            ticks=ticks,
+            counters=counters,
+            clock=clock,
+            row=row,
+            read=read,
+            ended=lambda client_id, message, why: self.commands.done(client_id, message, why=why),
+            followed=lambda: bool(registry.downlinks),
+        )
         self.sessions = Sessions(
             gateway=name,
             registry=registry,
@@ -88,6 +101,7 @@ class GatewayEngine:
             counters=counters,
             clock=clock,
             positions=self._positions,
+            inbox=self.inbox,
         )
         self.commands = Commands(
             self.sessions,

@@ -187,7 +187,11 @@ class Presence:
     tls: bool = False
     reason: str = ""  # why it is offline
     subscriptions: int = 0
-    queued: int = 0
+    queued: int = 0  # messages that wait
+    queued_bytes: int = 0
+    dropped: int = 0  # messages that the queue's bounds pushed out, since the gateway started
+    expired: int = 0  # messages that expired while they waited, likewise
+    missing: int = 0  # messages that the log didn't have any more when the device came back, likewise
 
 
 GATEWAY_KEY = "$gateway/"
@@ -316,6 +320,9 @@ class StoredSession:
     will: dict[str, Any] | None = None
     will_at: float | None = None
     own: dict[str, Any] | None = None  # the policy its principal brought with it (a token's)
+    queue: int = 0  # the inbox's bounds; 0 and "": the defaults
+    queue_bytes: int = 0
+    overflow: str = ""
 
 
 def mark_key(client_id: str, packet_id: int) -> bytes:

@@ -6,6 +6,7 @@ get, registry what is allowed. This module joins them and reacts to what changes
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from gateway.contract import Ban, Control, GatewayStatus, Presence
 from gateway.counters import Counters
 from gateway.delivery import Delivery, Joining
 from gateway.exactly import Lanes
+from gateway.inbox import Inbox, Read, Row
 from gateway.mailbox import Mailbox
 from gateway.mqtt.fanout import Fanout, wants_retained
 from gateway.mqtt.topics import split_share
@@ -70,10 +72,12 @@ class GatewayEngine:
         clock: Callable[[], float],
         wrote: Callable[[str], None],
         anonymous: bool,
+        row: Row,
+        read: Read,
         plugins: PluginHost | None = None,
         levels: int = 2,
     ) -> None:
-        """`levels`: how many topic levels the counters by prefix keep apart."""
+        """`row` and `read`: see `Inbox`. `levels`: how many topic levels the counters by prefix keep apart."""
         self.epoch = 0
         self.congested = False
         self.registry = registry
@@ -84,6 +88,16 @@ class GatewayEngine:
         traffic = Traffic(levels=levels)
         self.uplinks = Uplinks(ticks, lanes, registry, counters, clock=clock, wrote=wrote, traffic=traffic)
         self.delivery: Delivery | None = None
+        self.inbox = Inbox(
+            ticks=ticks,
+            counters=counters,
+            clock=clock,
+            row=row,
+            read=read,
+            ended=lambda client_id, message, why: self.commands.done(client_id, message, why=why),
+            followed=lambda: bool(registry.downlinks),
+            loop=asyncio.get_running_loop(),
+        )
         self.sessions = Sessions(
             gateway=name,
             registry=registry,
@@ -93,6 +107,7 @@ class GatewayEngine:
             counters=counters,
             clock=clock,
             positions=self._positions,
+            inbox=self.inbox,
         )
         self.commands = Commands(
             self.sessions,

@@ -77,8 +77,19 @@ class LocalCopy:
         self._database.execute("COMMIT")
 
     def rows(self, topic: str) -> Iterator[tuple[bytes, bytes]]:
-        """Every key and value of a topic."""
-        yield from self._database.execute("SELECT key, value FROM rows WHERE topic = ?", (topic,))
+        """Every key and value of a topic, in the order of the keys."""
+        yield from self._database.execute("SELECT key, value FROM rows WHERE topic = ? ORDER BY key", (topic,))
+
+    def get(self, topic: str, key: bytes) -> bytes | None:
+        """The value of one key."""
+        found = self._database.execute("SELECT value FROM rows WHERE topic = ? AND key = ?", (topic, key)).fetchone()
+        return None if found is None else bytes(found[0])
+
+    def range(self, topic: str, low: bytes, high: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and values from `low` up to but without `high`, in the order of the keys."""
+        yield from self._database.execute(
+            "SELECT key, value FROM rows WHERE topic = ? AND key >= ? AND key < ? ORDER BY key", (topic, low, high)
+        )
 
     def write(self, changes: Iterable[Change], positions: Iterable[tuple[str, int, int, str]]) -> None:
         """Apply changes in order and move positions (topic, partition, next, topic id), in one transaction."""

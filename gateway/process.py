@@ -29,6 +29,7 @@ from gateway.local import FILE_NAME, LocalCopy
 from gateway.operations import Operations
 from gateway.plugins import PluginHost
 from gateway.receipts import wait
+from gateway.references import References
 from gateway.registry import Registry
 from gateway.retained import RetainedMessages
 from gateway.server.certificates import TlsFiles
@@ -65,7 +66,8 @@ class Gateway:
         self._copy: LocalCopy | None = None
         self._operations: Operations | None = None
         self._recall: Recall | None = None
-        self._restoring: dict[str, dict[bytes, bytes]] | None = {SESSIONS: {}, INBOX: {}}
+        self._restoring: dict[bytes, bytes] | None = {}
+        self._references: References | None = None
 
     # --- starting
 
@@ -110,6 +112,14 @@ class Gateway:
             verifiers=verifiers,
             short_lived=self._plugins is not None and self._plugins.filters_topics,
         )
+        references = self._references = References(
+            lambda: Consumer(
+                cluster,
+                fetch_wait=0.1,
+                overrides={"enable.partition.eof": True, "fetch.message.max.bytes": 64 << 10, "queued.min.messages": 1},
+            ),
+            lambda topic: topic in catalogue.partitions,
+        )
         engine = self.engine = GatewayEngine(
             name=self.settings.name,
             registry=self.registry,
@@ -120,6 +130,8 @@ class Gateway:
             counters=self.counters,
             clock=self.clock,
             wrote=self._wrote,
+            row=self._inbox_row,
+            read=references.read,
             plugins=self._plugins,
             anonymous=any(self.settings.anonymous_on(str(each)) for each in self.settings.listeners),
             levels=self.settings.traffic_levels,
@@ -134,6 +146,7 @@ class Gateway:
             control=self._control,
             moved=self._state_moved,
             executor=self._local,
+            read_back=lambda keys: engine.inbox.read_back(keys, engine.sessions.mailboxes),
         )
         # an open transaction of an earlier run would hide what is committed
         await self._lanes.ready()
@@ -181,7 +194,8 @@ class Gateway:
     async def _restore(self, engine: GatewayEngine, delivery: Delivery) -> None:
         restoring, self._restoring = self._restoring, None
         assert restoring is not None
-        positions, since = engine.sessions.restore(restoring[SESSIONS], restoring[INBOX])
+        assert self._copy is not None
+        positions, since = engine.sessions.restore(restoring, self._copy.rows(INBOX))
         if engine.sessions.mailboxes or self.registry.downlinks:
             log.info("%d persistent sessions", len(engine.sessions.mailboxes))
             delivery.resume(positions, since)
@@ -240,6 +254,12 @@ class Gateway:
 
     # --- what the parts call
 
+    async def _inbox_row(self, key: bytes) -> bytes | None:
+        copy = self._copy
+        assert copy is not None
+        found: bytes | None = await self._in_thread(lambda: copy.get(INBOX, key))
+        return found
+
     def _current_ticks(self) -> Ticks:
         assert self._ticks is not None
         return self._ticks
@@ -270,15 +290,15 @@ class Gateway:
         """One record of a state topic."""
         if topic == RETAINED:
             self.retained.apply(key, value)
-        elif topic in (SESSIONS, INBOX):
-            mark = contract.parse_mark_key(key) if topic == SESSIONS else None
+        elif topic == SESSIONS:
+            mark = contract.parse_mark_key(key)
             if mark is not None and self.engine is not None:
                 self.engine.sessions.mark(*mark, there=value is not None)
             if self._restoring is not None:
                 if value is None:
-                    self._restoring[topic].pop(key, None)
+                    self._restoring.pop(key, None)
                 else:
-                    self._restoring[topic][key] = value
+                    self._restoring[key] = value
         else:
             change = self.registry.apply(topic, key, value)
             if change is not None and self.engine is not None:
@@ -305,6 +325,8 @@ class Gateway:
             await self.engine.sessions.stop()
             self.engine.presence.stop()
             await self._delivery.stop()
+        if self._references is not None:
+            await self._references.stop()
         if self._plugins is not None:
             await self._plugins.close()
         if self._recovery is not None:

@@ -104,7 +104,7 @@ def _device(connection: Connection) -> list[float]:
         max(0, session.dropped_messages - state.expired) + state.overflowed + (mailbox.dropped if mailbox else 0),
         state.expired,
         0 if gone else session.in_flight,
-        (0 if gone else session.waiting) + (mailbox.queued if mailbox is not None else 0),
+        (0 if gone else session.waiting) + (mailbox.waiting if mailbox is not None else 0),
         connection.received_bytes,
         connection.sent_bytes,
     ]

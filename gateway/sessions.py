@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -24,7 +24,9 @@ from gateway import contract
 from gateway.asking import Gate, TopicAnswers
 from gateway.contract import INBOX, SESSIONS, MalformedRecord, StoredSession, mark_key, parse_mark_key
 from gateway.counters import Counters
-from gateway.mailbox import Entry, Mailbox, decode_entry, encode_entry, inbox_key, parse_inbox_key
+from gateway.entries import Entry, single_key
+from gateway.inbox import Inbox
+from gateway.mailbox import Mailbox
 from gateway.mqtt.fanout import Fanout
 from gateway.policy import Policy, Rights
 from gateway.ports import (
@@ -103,6 +105,7 @@ class Sessions:
         counters: Counters,
         clock: Callable[[], float],
         positions: Callable[[], Mapping[TopicPartition, int]],
+        inbox: Inbox,
     ) -> None:
         self.live: dict[str, Session] = {}
         self.mailboxes: dict[str, Mailbox] = {}
@@ -114,7 +117,7 @@ class Sessions:
         self._counters = counters
         self._clock = clock
         self._positions = positions
-        self._touched: dict[str, Mailbox] = {}
+        self._inbox = inbox
         self._wills: dict[str, tuple[float, Will, str]] = {}
         self._checkpointing = asyncio.Lock()
         self._marks: dict[str, set[int]] = {}
@@ -170,11 +173,14 @@ class Sessions:
             mailbox.expiry = _expiry(session)
             mailbox.protocol = request.protocol
             mailbox.limit = session.identity.limits.queue
+            mailbox.limit_bytes = session.identity.limits.queue_bytes
+            mailbox.overflow = session.identity.limits.overflow
         return answer(self.store(session), opened)
 
     def _mailbox(self, client_id: str, owner: str, rights: Rights, limits: Limits) -> Mailbox:
-        mailbox = Mailbox(client_id, owner, rights, limit=limits.queue, touched=self._touch)
+        mailbox = Mailbox(client_id, owner, rights, limit=limits.queue, keeper=self._inbox)
         mailbox.limit_bytes = limits.queue_bytes
+        mailbox.overflow = limits.overflow
         self.mailboxes[client_id] = mailbox
         return mailbox
 
@@ -211,13 +217,8 @@ class Sessions:
         """End a persistent session and forget all it had."""
         self._fanout.drop(mailbox, list(mailbox.subscriptions))  # type: ignore[arg-type]  # stands for its session
         self.mailboxes.pop(mailbox.client_id, None)
-        self._touched.pop(mailbox.client_id, None)
+        self._inbox.discard(mailbox)
         ticks = self._ticks()
-        for entry in mailbox.pending.values():
-            if entry.number:
-                ticks.write(INBOX, None, inbox_key(mailbox.client_id, entry.number))
-        for number in mailbox.gone:
-            ticks.write(INBOX, None, inbox_key(mailbox.client_id, number))
         for packet_id in mailbox.inbound:
             ticks.write(SESSIONS, None, mark_key(mailbox.client_id, packet_id))
         ticks.write(SESSIONS, None, mailbox.client_id.encode())
@@ -329,17 +330,15 @@ class Sessions:
             will=_will_object(due[1] if due is not None else will),
             will_at=due[0] if due is not None else None,
             own=asdict(mailbox.own) if mailbox.own is not None else None,
+            queue=mailbox.limit,
+            queue_bytes=mailbox.limit_bytes,
+            overflow=mailbox.overflow,
         )
         return self._ticks().write(SESSIONS, contract.encode(record), mailbox.client_id.encode())
 
     def store_entry(self, mailbox: Mailbox, entry: Entry) -> Receipt[Any]:
         """Write one mailbox entry now."""
-        mailbox.unstored.pop(entry.message, None)
-        key = inbox_key(mailbox.client_id, mailbox.number(entry))
-        return self._ticks().write(INBOX, encode_entry(entry), key)
-
-    def _touch(self, mailbox: Mailbox) -> None:
-        self._touched[mailbox.client_id] = mailbox
+        return self._inbox.store_single(mailbox, entry)
 
     async def checkpoint(self) -> None:
         """Make what the mailboxes hold durable, then how far delivery had come."""
@@ -348,23 +347,17 @@ class Sessions:
 
     async def _checkpoint(self) -> None:
         positions, began = dict(self._positions()), self._clock()
-        touched, self._touched = self._touched, {}
+        touched, self._inbox.unsettled = self._inbox.unsettled, {}
         if not touched and positions == self._checkpointed:
             return
         ticks = self._ticks()
-        stored: list[Receipt[Any]] = []
-        gone: list[tuple[str, int]] = []
-        for mailbox in touched.values():
-            stored += [self.store_entry(mailbox, entry) for entry in list(mailbox.unstored.values())]
-            gone += [(mailbox.client_id, number) for number in mailbox.gone]
+        gone = [(mailbox, mailbox.gone) for mailbox in touched.values() if mailbox.gone]
+        for mailbox, _ in gone:
             mailbox.gone = []
-        for receipt in dict.fromkeys(stored):
-            await over(receipt)
-            if receipt.failure is not None:
-                for mailbox in touched.values():
-                    mailbox.unstored.update(mailbox.pending)
-                    self._touch(mailbox)
-                return
+        if not await self._inbox.settle(touched.values()):
+            for mailbox, numbers in gone:
+                mailbox.gone += numbers
+            return
         value = {
             "v": contract.VERSION,
             "at": began,
@@ -374,13 +367,14 @@ class Sessions:
         await over(written)
         if written.failure is None:
             self._checkpointed = positions
-        for client_id, number in gone:
-            ticks.write(INBOX, None, inbox_key(client_id, number))
+        for mailbox, numbers in gone:
+            for number in numbers:
+                ticks.write(INBOX, None, single_key(mailbox.client_id, number))
 
     # --- after a restart
 
     def restore(
-        self, sessions: Mapping[bytes, bytes], inbox: Mapping[bytes, bytes]
+        self, sessions: Mapping[bytes, bytes], inbox: Iterable[tuple[bytes, bytes]]
     ) -> tuple[dict[TopicPartition, int], float]:
         """Take up what an earlier run of this gateway left; where delivery goes on, and since when topics that are not
         named are to be read (empty and 0: there is nothing to go on with)."""
@@ -408,17 +402,7 @@ class Sessions:
             if record.gateway == self._gateway:
                 self._restore_session(record, now)
         self._restore_marks(marks)
-        for key in sorted(inbox):
-            try:
-                client_id, number = parse_inbox_key(key)
-                mailbox = self.mailboxes.get(client_id)
-                if mailbox is None:
-                    if client_id not in found:
-                        self._ticks().write(INBOX, None, key)
-                    continue
-                mailbox.restored(number, *decode_entry(inbox[key]))
-            except MalformedRecord as error:
-                log.error("%s: left out", error)
+        self._inbox.restore(inbox, self.mailboxes, found.__contains__, positions)
         self._checkpointed = positions
         return (positions, at) if self.mailboxes or self._registry.downlinks else ({}, 0.0)
 
@@ -427,7 +411,7 @@ class Sessions:
         for mailbox in self.mailboxes.values():
             mailbox.replayed = None
             if mailbox.gone:
-                self._touch(mailbox)
+                self._inbox.touched(mailbox)
 
     def _restore_marks(self, marks: Mapping[str, set[int]]) -> None:
         for client_id, packet_ids in marks.items():
@@ -447,7 +431,9 @@ class Sessions:
             return
         own = contract.policy_of(record.own)
         rights = self._registry.rights(record.owner, record.client_id, own)
-        mailbox = self._mailbox(record.client_id, record.owner, rights, Limits())
+        given = {"queue": record.queue, "queue_bytes": record.queue_bytes, "overflow": record.overflow}
+        limits = Limits(**{name: value for name, value in given.items() if value})  # type: ignore[arg-type]  # as named
+        mailbox = self._mailbox(record.client_id, record.owner, rights, limits)
         mailbox.username = record.owner
         mailbox.own = own
         mailbox.expiry = record.expiry

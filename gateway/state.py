@@ -41,14 +41,17 @@ class StateTopics:
         control: Callable[[bytes], None],
         moved: Callable[[], None],
         executor: Executor,
+        read_back: Callable[[list[bytes]], None],
     ) -> None:
-        """`executor` must have one thread: the local copy's."""
+        """`executor` must have one thread: the local copy's. Records of `__sluice_inbox` go into the copy only;
+        `read_back` is told their keys when they are there."""
         self._catalogue = catalogue
         self._copy = copy
         self._apply = apply
         self._control = control
         self._outer_moved = moved
         self._executor = executor
+        self._read_back = read_back
         self._loop = asyncio.get_running_loop()
         self.tail = Tail(consumer, self._arrived, loop=self._loop, name="state", moved=self._moved)
         self._event = asyncio.Event()
@@ -71,7 +74,7 @@ class StateTopics:
             good = all(at is not None and starts[key] <= at <= ends[key] for key, at in held.items())
             if not good:
                 self._copy.forget(topic)
-            else:
+            elif topic != INBOX:
                 for row, value in self._copy.rows(topic):
                     self._apply(topic, row, value)
             for key in mine:
@@ -83,6 +86,7 @@ class StateTopics:
         while not self.tail.reached(ends):
             self._event.clear()
             await self._event.wait()
+        await self._write()
         self._writer = self._loop.create_task(self._write_regularly())
 
     async def caught_up(self) -> None:
@@ -107,7 +111,8 @@ class StateTopics:
             if record.key is None:
                 continue
             try:
-                self._apply(record.topic, record.key, record.value)
+                if record.topic != INBOX:
+                    self._apply(record.topic, record.key, record.value)
             except contract.MalformedRecord as error:
                 log.error("%s, offset %d: %s", record.topic, record.offset, error)
             self._changes.append((record.topic, record.key, record.value))
@@ -125,6 +130,9 @@ class StateTopics:
         places = [(key.topic, key.partition, at, self._catalogue.ids[key.topic]) for key, at in now.items()]
         await self._loop.run_in_executor(self._executor, self._copy.write, changes, places)
         self._written = now
+        keys = [key for topic, key, value in changes if topic == INBOX and value is not None]
+        if keys:
+            self._read_back(keys)
 
     async def stop(self) -> None:
         await self.tail.stop()

@@ -41,6 +41,7 @@ VARIABLES: tuple[tuple[str, str, str], ...] = (
     ("SLUICE_SYS_INTERVAL", "10", "seconds between the $SYS topics' updates; 0: there are none"),
     ("SLUICE_TRAFFIC_LEVELS", "2", "topic levels that the counters by prefix keep apart"),
     ("SLUICE_GATEWAY_METRICS", "", "host:port to answer GET /metrics on; empty: nowhere"),
+    ("SLUICE_SEALING_KEY", "", "64 hex digits: opens bridges' passwords; empty: the key in the data folder"),
     ("SLUICE_LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR"),
     ("SLUICE_LOG_FORMAT", "text", "text (key=value) or json; one line per event"),
 )

@@ -33,6 +33,7 @@ COMMANDS = "__sluice_commands"
 PRESENCE = "__sluice_presence"
 CONTROL = "__sluice_control"
 TRAFFIC = "__sluice_traffic"
+BRIDGES = "__sluice_bridges"
 
 # Headers of a record that came from MQTT.
 H_TOPIC = "mqtt.topic"
@@ -71,6 +72,7 @@ TOPICS: tuple[TopicSpec, ...] = (
     TopicSpec(name=ROUTES, config=_COMPACTED),
     TopicSpec(name=POLICIES, config=_COMPACTED),
     TopicSpec(name=BANS, config=_COMPACTED),
+    TopicSpec(name=BRIDGES, config=_COMPACTED),
     TopicSpec(name=SESSIONS, partitions=8, config=_COMPACTED),
     TopicSpec(name=INBOX, partitions=8, config=_COMPACTED),
     TopicSpec(name=RETAINED, config=_COMPACTED),
@@ -245,6 +247,12 @@ class TrafficReport:
     devices: dict[str, list[float]] = field(default_factory=dict)
     routes: dict[str, list[int] | None] = field(default_factory=dict)
     prefixes: dict[str, list[int] | None] = field(default_factory=dict)
+
+
+def encode_report(report: TrafficReport) -> bytes:
+    """As `encode`, without the deep copy that costs more than all the rest of a report."""
+    found = {"v": VERSION} | {each.name: getattr(report, each.name) for each in fields(report)}
+    return json.dumps(found, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 BRIDGE_KEY = "$bridge/"

@@ -37,7 +37,9 @@ class Permission(StrEnum):
     DEADLETTER_REDRIVE = "deadletter.redrive"
     DEADLETTER_DELETE = "deadletter.delete"
     DEVICE_MANAGE = "device.manage"
+    DEVICE_TAP = "device.tap"  # one device's packets, payloads included
     ROUTE_MANAGE = "route.manage"
+    BRIDGE_MANAGE = "bridge.manage"
     POLICY_MANAGE = "policy.manage"
     JOB_CONTROL = "job.control"
     ACCESS_VIEW = "access.view"  # broker users, ACLs, quotas
@@ -54,6 +56,7 @@ _OPERATOR = _VIEWER | {
     Permission.GROUP_RESET,
     Permission.DEADLETTER_REDRIVE,
     Permission.DEVICE_MANAGE,
+    Permission.DEVICE_TAP,
     Permission.JOB_CONTROL,
     Permission.ACCESS_VIEW,
     Permission.AUDIT_VIEW,

@@ -12,6 +12,6 @@ It is an ordinary client of the cluster, the embedded broker or any Kafka. Theor
   their rows. A read_committed reader sees each delivery once, whatever is killed when.
 - **One owner per partition.** The consumer group `__sluice_delay` says who owns a partition; the transactional id
   `__sluice_delay-<partition>` makes sure: a new owner's first act fences the old one and settles what it left open.
-- **Any doubt is a restart.** A transaction whose outcome isn't certain ends the partition's worker; its successor fences,
-  reads the topic, and knows. There is no second recovery path.
+- **Any doubt is a restart.** A transaction whose outcome isn't certain ends the partition's worker; its successor
+  fences, reads the topic, and knows. There is no second recovery path.
 """

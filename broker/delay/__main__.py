@@ -8,6 +8,7 @@ import sys
 import threading
 
 from broker.client import Settings, SettingsError
+from broker.delay.answering import Answering
 from broker.delay.config import BadSettings, Config, describe
 from broker.delay.service import FolderInUse, Service
 
@@ -48,7 +49,9 @@ def main(arguments: list[str]) -> int:
     try:
         settings = _find(config, stop)
         if settings is not None:
-            Service(config, lambda: settings).run(stop)
+            service = Service(config, settings)
+            answering = threading.Thread(target=Answering(service).run, args=(stop,), name="answering", daemon=True)
+            service.run(stop, prepared=answering.start)
     except (SettingsError, FolderInUse, OSError) as error:
         sys.stderr.write(f"the delay service can't start: {error}\n")
         return 1

@@ -1,10 +1,11 @@
 """One pending delivery as `__sluice_delays` holds it: key = row number in ASCII, value = the bytes below.
 
-    version u8 = 1 · due i64 · timestamp i64 · target u16+ · id i32+ · key i32+ · value i32+ · headers u32 × (i32+, i32+)
+    version u8 = 1 · due i64 · timestamp i64 · target u16+ · id i32+ · key i32+ · value i32+ · headers u32 ×
+    (name i32+, value i32+)
 
 Big-endian; `n+` is a length and so many bytes, a length of -1 a null. Times are epoch milliseconds; `timestamp` is that
-of the record in `sluice.delay`. The row number is that record's offset, with the topic's generation in the bits above 48:
-a topic that was deleted and made again counts from 0, and its rows must not meet the old one's.
+of the record in `sluice.delay`. The row number is that record's offset, with the topic's generation in the bits above
+48: a topic that was deleted and made again counts from 0, and its rows must not meet the old one's.
 """
 
 from __future__ import annotations

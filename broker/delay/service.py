@@ -8,6 +8,7 @@ at once instead of after the session's time-out.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -62,22 +63,23 @@ class Charge:
 class Service:
     """See the module. `run` blocks."""
 
-    def __init__(self, config: Config, find: Callable[[], Settings]) -> None:
-        """`find` says where the cluster is now; raises SettingsError."""
+    def __init__(self, config: Config, settings: Settings) -> None:
+        """Raises FolderInUse."""
         self._config = config
-        self._settings = find()
+        self._settings = settings
         self._admin = Admin(self._settings)
         self._targets = Targets(self._admin)
         self._held, self._instance = _hold(config.folder)
         self.charges: dict[int, Charge] = {}
         self._ending: list[threading.Thread] = []
 
-    def run(self, stop: threading.Event) -> None:
-        """Serve until told to stop."""
+    def run(self, stop: threading.Event, *, prepared: Callable[[], None]) -> None:
+        """Serve until told to stop; `prepared` is called once the topics are there."""
         attempt = 0
         while not stop.is_set():
             try:
                 self._prepare()
+                prepared()
                 break
             except ClientError as error:
                 log.info("waiting for the cluster: %s", error)
@@ -158,7 +160,12 @@ class Service:
                     member.pause(assigned)
         finally:
             self._release(list(self.charges))
+            identity = member.member_id()
             member.close()
+            # a static member doesn't leave by closing; told to stop, it leaves, so that others need not wait for it
+            if stop.is_set() and identity:
+                with contextlib.suppress(ClientError):
+                    self._admin.remove_members(GROUP, [identity])
 
     def _assigned(self, partitions: list[TopicPartition]) -> None:
         for _, partition in partitions:

@@ -1,13 +1,13 @@
 """Which topics may be delivered to, as the cluster stands.
 
-The service writes with the product's own rights, so the right to ask for a delivery would be the right to write anything
-if it didn't decide for itself. Kafka's records don't say who produced them; so the question is not who asked but what
-may be reached by asking:
+The service writes with the product's own rights, so the right to ask for a delivery would be the right to write
+anything if it didn't decide for itself. Kafka's records don't say who produced them; so the question is not who asked
+but what may be reached by asking:
 
 - never internal topics (`__…`) nor `sluice.delay` itself (see `broker.client.delaying`);
 - while the cluster has no ACLs at all: any other topic that exists;
-- once it has any: topics on which `User:sluice.delay` may WRITE. An operator opens a topic for delayed delivery by an ACL
-  for that principal, and everybody who may write to `sluice.delay` can reach it then, and nothing else.
+- once it has any: topics on which `User:sluice.delay` may WRITE. An operator opens a topic for delayed delivery by an
+  ACL for that principal, and everybody who may write to `sluice.delay` can reach it then, and nothing else.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
+from broker.client.delaying import DELAY_CONFIG, DELAY_PARTITIONS, DELAY_TOPIC
 from gateway.policy import Policy
 from gateway.routes import Downlink, Uplink
 
@@ -78,6 +79,7 @@ TOPICS: tuple[TopicSpec, ...] = (
     TopicSpec(name=CONTROL, config={"retention.ms": "3600000"}),
     TopicSpec(name=DEFAULT_UPLINK, partitions=8),
     TopicSpec(name=GATEWAY_DEAD_LETTERS),
+    TopicSpec(name=DELAY_TOPIC, partitions=DELAY_PARTITIONS, config=DELAY_CONFIG),
 )
 
 

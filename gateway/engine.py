@@ -67,6 +67,7 @@ class GatewayEngine:
         counters: Counters,
         clock: Callable[[], float],
         wrote: Callable[[str], None],
+        reserve: Callable[[str], None] = lambda topic: None,
         anonymous: bool,
         plugins: PluginHost | None = None,
     ) -> None:
@@ -77,7 +78,7 @@ class GatewayEngine:
         self.retained = retained
         self.plugins = plugins
         self.fanout = Fanout(self._may_read, self._overflow)
-        self.uplinks = Uplinks(ticks, lanes, registry, counters, clock=clock, wrote=wrote)
+        self.uplinks = Uplinks(ticks, lanes, registry, counters, clock=clock, wrote=wrote, reserve=reserve)
         self.delivery: Delivery | None = None
         self.sessions = Sessions(
             gateway=name,
@@ -179,7 +180,7 @@ class GatewayEngine:
 
     def target(self, session: Session, topic: str) -> Target:
         target = self.uplinks.target(session, topic)
-        if session.state.asked is not None and session.state.asked.get("publish", topic) is False:
+        if session.state.asked is not None and session.state.asked.get("publish", target.mqtt_topic) is False:
             target.refused = NOT_AUTHORIZED
         return target
 

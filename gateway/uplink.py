@@ -5,6 +5,9 @@ depends on nothing but device and topic, a message then costs one call into the 
 Routes that look into the payload render per message. Refused content goes to the gateway's dead-letter topic, in the
 same tick, so that it too is durable before it is acknowledged. A retained message is a second record, in
 `__sluice_retained`, keyed by its MQTT topic.
+
+`$delayed/<seconds>/<topic>` is the topic of a message for later: rights, route, key and headers are those of
+`<topic>`, and the record goes to `sluice.delay` with its target and time in headers. Its retain flag is not kept.
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ from dataclasses import asdict
 from typing import Any
 
 from broker.client import Failure
-from broker.client.records import ERROR_DETAIL, ERROR_REASON, MESSAGE_ID, ORIGIN_TOPIC
+from broker.client.delaying import DELAY_TOPIC, MAX_DELAY_MS
+from broker.client.records import DELIVER_AFTER, DELIVER_TOPIC, ERROR_DETAIL, ERROR_REASON, MESSAGE_ID, ORIGIN_TOPIC
 from gateway import contract, routes
 from gateway.contract import GATEWAY_DEAD_LETTERS, MARK, RETAINED, SESSIONS, RetainedMessage, mark_key
 from gateway.counters import Counters
@@ -28,13 +32,16 @@ from gateway.routes import Incoming, Placed, Refusal, Uplink
 from gateway.ticks import Tick, Ticks, Write
 
 NOT_AUTHORIZED = 0x87
+TOPIC_NAME_INVALID = 0x90
+DELAYED = "$delayed/"
+LONGEST_DELAY = MAX_DELAY_MS // 1000
 REMEMBERED_IDS = 100_000
 
 
 class Target:
     """Where one device's messages with one MQTT topic go. `place` None: to be rendered per message."""
 
-    __slots__ = ("client_id", "headers", "key", "mqtt_topic", "refused", "route", "topic", "username")
+    __slots__ = ("client_id", "delay", "headers", "key", "mqtt_topic", "refused", "route", "topic", "username")
 
     def __init__(self, mqtt_topic: str, client_id: str, username: str) -> None:
         self.refused = 0
@@ -42,6 +49,7 @@ class Target:
         self.client_id = client_id
         self.username = username
         self.route: Uplink | None = None
+        self.delay = b""  # of a message for later: what `sluice.deliver.after` says
         self.topic = ""
         self.key: bytes | None = None
         self.headers: list[list[tuple[str, bytes | str | None]] | None] = [None] * 8
@@ -59,15 +67,18 @@ class Uplinks:
         *,
         clock: Callable[[], float],
         wrote: Callable[[str], None],
+        reserve: Callable[[str], None] = lambda topic: None,
         dice: Callable[[], float] = random.random,
     ) -> None:
-        """`wrote` hears of every broker topic that a target names, when it is made."""
+        """`wrote` hears of every broker topic that a target names, when it is made; `reserve` of those that something
+        will be delivered to later, so that they are there then."""
         self._ticks = ticks
         self._lanes = lanes
         self._registry = registry
         self._counters = counters
         self._clock = clock
         self._wrote = wrote
+        self._reserve = reserve
         self._dice = dice
         self._topics_of: dict[str, set[str]] = {}
         self._seen: OrderedDict[tuple[str, str], tuple[float, Receipt[Any]]] = OrderedDict()
@@ -76,6 +87,14 @@ class Uplinks:
         """Never fails: a refusal is a target that says so."""
         username = session.identity.username or ""
         target = Target(topic, session.client_id, username)
+        if topic.startswith(DELAYED):
+            found = later(topic)
+            if found is None:
+                self._counters.denied += 1
+                target.refused = TOPIC_NAME_INVALID
+                return target
+            target.delay, target.mqtt_topic = found
+            topic = target.mqtt_topic
         if topic[:1] == "$" or not session.state.rights.may_publish(topic):
             self._counters.denied += 1
             target.refused = NOT_AUTHORIZED
@@ -91,6 +110,9 @@ class Uplinks:
                 for flags in (0, 2):
                     target.headers[flags] = _headers(target, flags, place)
                 self._wrote(place.topic)
+                if target.delay:
+                    target.topic = DELAY_TOPIC
+                    self._reserve(place.topic)
         return target
 
     def publish(self, session: Session, items: Sequence[PublishItem]) -> Receipt[Any]:
@@ -213,7 +235,9 @@ class Uplinks:
         headers = _headers(target, flags & 7, place)
         if properties is not None:
             headers += _from_properties(properties)
-        send(tick, place.topic, payload, place.key, headers)
+        if target.delay:
+            self._reserve(place.topic)
+        send(tick, DELAY_TOPIC if target.delay else place.topic, payload, place.key, headers)
 
     def _repeated(self, tick: Tick, route: Uplink, message_id: str) -> bool:
         """Whether this id was stored lately. A repetition is acknowledged only once the first is durable."""
@@ -239,6 +263,8 @@ class Uplinks:
         properties: PublishProperties | None,
         tick: Tick | None = None,
     ) -> None:
+        if target.delay:
+            return
         send: Callable[..., None] = sink.send
         value = None
         if payload:
@@ -278,6 +304,14 @@ class Uplinks:
         return GATEWAY_DEAD_LETTERS, failure.value, failure.key, headers
 
 
+def later(topic: str) -> tuple[bytes, str] | None:
+    """What `$delayed/<seconds>/<topic>` means: the delay as a header has it, and the topic; None: nothing."""
+    _, seconds, inner = [*topic.split("/", 2), "", ""][:3]
+    if not inner or not (seconds.isascii() and seconds.isdigit()) or len(seconds) > 9 or int(seconds) > LONGEST_DELAY:
+        return None
+    return f"{int(seconds)}s".encode(), inner
+
+
 def _slug(reason: str) -> str:
     return "schema" if reason == "json" else reason
 
@@ -297,6 +331,8 @@ def _headers(target: Target, flags: int, place: Placed | None) -> list[tuple[str
         found += [(name, text.encode()) for name, text in place.headers]
         if place.message_id:
             found.append((MESSAGE_ID, place.message_id.encode()))
+        if target.delay:
+            found += [(DELIVER_TOPIC, place.topic.encode()), (DELIVER_AFTER, target.delay)]
     elif target.route is None and target.headers[0] is not None:
         plain = 3 + bool(target.username)
         found += target.headers[0][plain:]  # what the route added

@@ -30,6 +30,10 @@ DELAY_QUERIES = "__sluice_delay_queries"
 PRINCIPAL = "User:sluice.delay"
 """Whose permission to WRITE decides, once there are ACLs, which topics may be delivered to."""
 
+DELAY_PARTITIONS = 4
+DELAY_CONFIG = {"message.timestamp.type": "LogAppendTime"}
+"""How `sluice.delay` is made: the broker's clock decides what "after" counts from and what the past is."""
+
 MAX_DELAY_MS = 30 * 86_400_000
 DELIVERY_HEADERS = frozenset({DELIVER_TOPIC, DELIVER_AT, DELIVER_AFTER, DELIVER_CANCEL, DELIVER_CANCEL_ROW})
 

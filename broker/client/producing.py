@@ -309,6 +309,16 @@ class Producer:
         except KafkaException as error:
             raise translate(error) from error
 
+    def partitions(self, topic: str, timeout: float = 5.0) -> int:
+        """How many partitions the topic has. Asked by a producer, a cluster that makes topics by their use makes it."""
+        try:
+            found = self._raw.list_topics(topic, timeout).topics[topic]
+        except KafkaException as error:
+            raise translate(error) from error
+        if found.error is not None and not found.partitions:
+            raise translate(found.error)
+        return len(found.partitions)
+
     # --- outcomes
 
     def poll(self, timeout: float = 0.0) -> int:

@@ -10,6 +10,7 @@ import threading
 from broker.client import Settings, SettingsError
 from broker.delay.answering import Answering
 from broker.delay.config import BadSettings, Config, describe
+from broker.delay.health import serve
 from broker.delay.service import FolderInUse, Service
 
 log = logging.getLogger("broker.delay")
@@ -51,7 +52,10 @@ def main(arguments: list[str]) -> int:
         if settings is not None:
             service = Service(config, settings)
             answering = threading.Thread(target=Answering(service).run, args=(stop,), name="answering", daemon=True)
+            server = serve(config.http, service) if config.http is not None else None
             service.run(stop, prepared=answering.start)
+            if server is not None:
+                server.shutdown()
     except (SettingsError, FolderInUse, OSError) as error:
         sys.stderr.write(f"the delay service can't start: {error}\n")
         return 1

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from broker.client.delaying import DELAY_PARTITIONS
+
 VARIABLES: tuple[tuple[str, str, str], ...] = (
     ("SLUICE_DATA", "./data", "folder of the internal credential and, below delay/, of the local copies"),
-    ("SLUICE_DELAY_PARTITIONS", "4", "partitions that sluice.delay is made with"),
+    ("SLUICE_DELAY_PARTITIONS", "", f"partitions that sluice.delay has at least; empty: made with {DELAY_PARTITIONS}"),
     ("SLUICE_DELAY_HTTP", "", "host:port that answers GET /healthz; empty: none"),
     ("SLUICE_KAFKA", "", "bootstrap addresses of a Kafka cluster; empty: the embedded broker"),
     ("SLUICE_KAFKA_SECURITY", "PLAINTEXT", "PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL (with SLUICE_KAFKA_SASL_…)"),
@@ -24,10 +26,10 @@ class BadSettings(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """What one service runs with. `http` is (host, port) or None."""
+    """What one service runs with. `http` is (host, port) or None; `partitions` 0: as they are."""
 
     data: Path
-    partitions: int = 4
+    partitions: int = 0
     http: tuple[str, int] | None = None
     log_level: str = "INFO"
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -41,15 +43,15 @@ class Config:
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Config:
         """Raises BadSettings."""
         env = os.environ if environ is None else environ
-        partitions = env.get("SLUICE_DELAY_PARTITIONS", "").strip() or "4"
-        if not partitions.isdigit() or not 1 <= int(partitions) <= 1000:
+        partitions = env.get("SLUICE_DELAY_PARTITIONS", "").strip()
+        if partitions and not (partitions.isdigit() and 1 <= int(partitions) <= 1000):
             raise BadSettings(f"SLUICE_DELAY_PARTITIONS is {partitions!r}; it must be a number from 1 to 1000")
         level = env.get("SLUICE_LOG_LEVEL", "").strip() or "INFO"
         if level not in LEVELS:
             raise BadSettings(f"SLUICE_LOG_LEVEL is {level!r}; it must be one of {', '.join(LEVELS)}")
         return cls(
             data=Path(env.get("SLUICE_DATA", "") or "./data"),
-            partitions=int(partitions),
+            partitions=int(partitions or 0),
             http=_address(env.get("SLUICE_DELAY_HTTP", "").strip()),
             log_level=level,
             environ=dict(env),

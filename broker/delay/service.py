@@ -22,7 +22,14 @@ from typing import IO
 
 from broker.client import Admin, Consumer, Settings, TopicPartition
 from broker.client.administration.types import NewTopic, Topic
-from broker.client.delaying import DELAY_DEAD_LETTERS, DELAY_QUERIES, DELAY_TOPIC, DELAYS
+from broker.client.delaying import (
+    DELAY_CONFIG,
+    DELAY_DEAD_LETTERS,
+    DELAY_PARTITIONS,
+    DELAY_QUERIES,
+    DELAY_TOPIC,
+    DELAYS,
+)
 from broker.client.errors import ClientError, OffsetOutOfRange, TopicExists
 from broker.delay.config import Config
 from broker.delay.entry import UnreadableEntry
@@ -72,6 +79,7 @@ class Service:
         self._held, self._instance = _hold(config.folder)
         self.charges: dict[int, Charge] = {}
         self._ending: list[threading.Thread] = []
+        self._member = False
 
     def run(self, stop: threading.Event, *, prepared: Callable[[], None]) -> None:
         """Serve until told to stop; `prepared` is called once the topics are there."""
@@ -109,13 +117,28 @@ class Service:
     def admin(self) -> Admin:
         return self._admin
 
+    def ailments(self) -> dict[str, str]:
+        """What keeps this process from delivering; empty: nothing."""
+        if not self._member:
+            return {"service": "not a member of the group yet"}
+        return {
+            f"partition {charge.partition}": charge.trouble
+            for charge in list(self.charges.values())
+            if not charge.ready
+        }
+
     # --- topics
 
     def _prepare(self) -> None:
-        """Make the topics that are missing; raises ClientError."""
+        """Make the topics that are missing; raises ClientError. The topic is given the partitions that were asked for
+        by name; it is left with those it has otherwise."""
         found = self._admin.topics()
         mine = found.get(DELAY_TOPIC)
-        partitions = len(mine.partitions) if mine is not None else self._config.partitions
+        partitions = self._config.partitions or DELAY_PARTITIONS
+        if mine is not None and len(mine.partitions) < self._config.partitions:
+            self._admin.add_partitions(DELAY_TOPIC, partitions)
+        elif mine is not None:
+            partitions = len(mine.partitions)
         outcomes = self._admin.create_topics([new for new in topics(partitions) if new.name not in found])
         for name, error in outcomes.items():
             if error is not None and not isinstance(error, TopicExists):
@@ -159,6 +182,7 @@ class Service:
                 if assigned:
                     member.pause(assigned)
         finally:
+            self._member = False
             self._release(list(self.charges))
             identity = member.member_id()
             member.close()
@@ -168,6 +192,7 @@ class Service:
                     self._admin.remove_members(GROUP, [identity])
 
     def _assigned(self, partitions: list[TopicPartition]) -> None:
+        self._member = True
         for _, partition in partitions:
             if partition not in self.charges:
                 charge = self.charges[partition] = Charge(partition)
@@ -223,8 +248,8 @@ class Service:
                 _remove(path)
             except (ClientError, RecordsRefused, UnreadableEntry, OSError) as error:
                 charge.trouble = str(error)
-            if charge.worker is not None and charge.worker.next:
-                attempt = 0 if charge.trouble == "" else attempt
+            if charge.worker is not None and charge.worker.served:
+                attempt = 0
             charge.worker = None
             delay = BACK_OFF_SECONDS[min(attempt, len(BACK_OFF_SECONDS) - 1)]
             attempt += 1
@@ -242,8 +267,7 @@ def topics(partitions: int) -> list[NewTopic]:
         "max.message.bytes": LARGEST,
     }
     return [
-        # the broker's clock decides what "after" counts from and what the past is
-        NewTopic(name=DELAY_TOPIC, partitions=partitions, configs={"message.timestamp.type": "LogAppendTime"}),
+        NewTopic(name=DELAY_TOPIC, partitions=partitions, configs=DELAY_CONFIG),
         NewTopic(name=DELAYS, partitions=partitions, configs=compacted),
         NewTopic(name=DELAY_DEAD_LETTERS, partitions=1, configs={"max.message.bytes": LARGEST}),
         NewTopic(name=DELAY_QUERIES, partitions=1, configs={"retention.ms": "600000", "segment.ms": "600000"}),

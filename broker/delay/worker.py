@@ -111,6 +111,8 @@ class Worker:
         self._stop = stop
         self._clock = clock
         self.ready = False
+        self.served = False
+        """Whether it has ever been ready."""
         self.next = 0
         """Everything before this offset of `sluice.delay` has been taken in."""
 
@@ -147,7 +149,7 @@ class Worker:
             source = TopicPartition(DELAY_TOPIC, self.partition)
             self.next = self._start(source, store.position.next)
             reader.assign({source: self.next})
-            self.ready = True
+            self.ready = self.served = True
             self._turn(producer, store, reader)
         finally:
             reader.close()

@@ -8,6 +8,7 @@ from console.accounts import urls as accounts
 from console.audit import urls as audit
 from console.dashboard import urls as dashboard
 from console.deadletters import urls as deadletters
+from console.delays import urls as delays
 from console.devices import urls as devices
 from console.groups import urls as groups
 from console.jobs import urls as jobs
@@ -23,6 +24,7 @@ app_patterns = [
     *messages.urlpatterns,
     *groups.urlpatterns,
     *deadletters.urlpatterns,
+    *delays.urlpatterns,
     *devices.urlpatterns,
     *policies.urlpatterns,
     *routes.urlpatterns,

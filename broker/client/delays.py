@@ -11,7 +11,8 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,8 +115,18 @@ class Delays:
         self._reader: Consumer | None = None
 
     def close(self) -> None:
-        with self._lock:
+        with self._turn():
             self._forget()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One question at a time."""
+        if not self._lock.acquire(timeout=self._timeout):
+            raise TimedOut("other questions about deliveries are still waiting for their answers")
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def __enter__(self) -> Delays:
         return self
@@ -144,25 +155,27 @@ class Delays:
             wanted.append((DELIVER_AFTER, after.encode()))
         if id is not None:
             wanted.append((MESSAGE_ID, id.encode()))
-        with self._lock:
+        with self._turn():
             return self._send(DELAY_TOPIC, value, key, wanted)
 
-    def cancel(self, key: bytes | None, id: str) -> Cancelled:
+    def cancel(self, key: bytes | None, id: str, *, timeout: float = 10.0) -> Cancelled:
         """Take back what is pending with this key and id; returns once the service has processed it."""
-        with self._lock:
-            return self._cancelled(self._send(DELAY_TOPIC, None, key, [(DELIVER_CANCEL, id.encode())]))
+        with self._turn():
+            record = self._send(DELAY_TOPIC, None, key, [(DELIVER_CANCEL, id.encode())])
+        return self._cancelled(record, timeout)
 
-    def cancel_row(self, partition: int, row: int) -> Cancelled:
+    def cancel_row(self, partition: int, row: int, *, timeout: float = 10.0) -> Cancelled:
         """Take back one row of a page."""
-        with self._lock:
-            headers: OutgoingHeaders = [(DELIVER_CANCEL_ROW, str(row).encode())]
-            return self._cancelled(self._send(DELAY_TOPIC, None, None, headers, partition))
+        with self._turn():
+            record = self._send(DELAY_TOPIC, None, None, [(DELIVER_CANCEL_ROW, str(row).encode())], partition)
+        return self._cancelled(record, timeout)
 
-    def _cancelled(self, record: Delivered) -> Cancelled:
-        deadline = time.monotonic() + self._timeout
+    def _cancelled(self, record: Delivered, timeout: float) -> Cancelled:
+        deadline = time.monotonic() + timeout
         while True:
             question = {"ask": "cancelled", "partition": record.partition, "offset": record.offset}
-            answers = self._ask(question, [record.partition], deadline)
+            with self._turn():
+                answers = self._ask(question, [record.partition], min(deadline, time.monotonic() + 1.0))
             answer = answers.get(record.partition, {})
             if answer.get("processed"):
                 return Cancelled(count=answer["count"], record=record)
@@ -211,7 +224,7 @@ class Delays:
     def _all(self, question: Mapping[str, Any]) -> tuple[dict[int, Any], dict[int, str]]:
         """What was answered and what was not, by partition; raises ClientError when the cluster can't be asked."""
         deadline = time.monotonic() + self._timeout
-        with self._lock:
+        with self._turn():
             topic = self._administrator().topics([DELAY_TOPIC, DELAY_QUERIES])
             if len(topic) < 2:
                 raise ClientError("no delay service has run on this cluster yet")
@@ -228,6 +241,8 @@ class Delays:
     def _ask(self, question: Mapping[str, Any], partitions: Iterable[int], deadline: float) -> dict[int, Any]:
         try:
             return self._exchange(question, frozenset(partitions), deadline)
+        except TimedOut:  # what is slow to connect gets there
+            raise
         except ClientError:
             self._forget()
             raise

@@ -36,6 +36,7 @@ class Permission(StrEnum):
     GROUP_DELETE = "group.delete"
     DEADLETTER_REDRIVE = "deadletter.redrive"
     DEADLETTER_DELETE = "deadletter.delete"
+    DELIVERY_CANCEL = "delivery.cancel"
     DEVICE_MANAGE = "device.manage"
     ROUTE_MANAGE = "route.manage"
     POLICY_MANAGE = "policy.manage"
@@ -53,6 +54,7 @@ _OPERATOR = _VIEWER | {
     Permission.TOPIC_CONFIGURE,
     Permission.GROUP_RESET,
     Permission.DEADLETTER_REDRIVE,
+    Permission.DELIVERY_CANCEL,
     Permission.DEVICE_MANAGE,
     Permission.JOB_CONTROL,
     Permission.ACCESS_VIEW,

@@ -41,7 +41,7 @@ class DelayService:
     def wait_ready(self, timeout: float = 40.0) -> DelayService:
         """Until every partition is in somebody's hands."""
         deadline = time.monotonic() + timeout
-        with Delays(Settings(bootstrap=self.bootstrap), timeout=0.4) as delays:
+        with Delays(Settings(bootstrap=self.bootstrap), timeout=2.0) as delays:
             while True:
                 try:
                     unknown = delays.counts().unknown

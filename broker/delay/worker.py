@@ -18,7 +18,7 @@ from pathlib import Path
 from broker.client import Admin, Consumer, Failure, Producer, Settings, TopicPartition
 from broker.client.administration.types import At
 from broker.client.delaying import DELAY_DEAD_LETTERS, DELAY_TOPIC, DELAYS, Refused
-from broker.client.errors import ClientError, ClusterError, NotAuthorized, QueueFull, TimedOut
+from broker.client.errors import ClientError, ClusterError, QueueFull, TimedOut
 from broker.client.records import (
     DELIVER_AT,
     DELIVER_TOPIC,
@@ -55,6 +55,8 @@ IDLE_SECONDS = 0.25
 GATHER_SECONDS = 0.002
 TOUCH_MS = 60_000
 TRANSACTION_SECONDS = 30.0
+RECORD_REFUSALS = frozenset({10, 17, 18, 29, 32, 43, 44, 87})
+"""Too large, illegal topic, list too large, not authorised, timestamp, format, policy, invalid record."""
 REMEMBERED_CANCELLATIONS = 10_000
 REMEMBERED_ERRORS = 5_000
 
@@ -371,5 +373,6 @@ def _error(refused: Refused) -> Headers:
 
 
 def _for_good(error: ClientError) -> bool:
-    """Whether sending the same record again would be refused again."""
-    return isinstance(error, NotAuthorized) or (isinstance(error, ClusterError) and not error.retriable)
+    """Whether it is this record that its topic refuses, and would refuse again. (What is dropped with another record's
+    failure has a code of the client's own; errors of transactions say nothing about a record.)"""
+    return isinstance(error, ClusterError) and error.code in RECORD_REFUSALS

@@ -122,8 +122,9 @@ def test_what_makes_no_sense_is_a_dead_letter_that_says_why(
             producer.send(DELAY_TOPIC, value, None, [(f"sluice.deliver.{n}", v.encode()) for n, v in headers.items()])
         delays.deliver(small, b"small enough", after="10ms")
         found = watcher.until(len(wishes) + 1)
+    said = [(record.topic, (record.value or b"")[:20], record.text("sluice.error.detail")) for record in found]
+    assert [record.value for record in found if record.topic == small] == [b"small enough"], said
     letters = {int((record.value or b"").split(b".")[0]): record for record in found if record.topic != small}
-    assert [record.value for record in found if record.topic == small] == [b"small enough"]
     reasons = {number: record.text("sluice.error.reason") for number, record in letters.items()}
     assert reasons == {number: reason for number, (_, reason) in enumerate(wishes)}
     assert all(record.text("sluice.error.detail") and origin(record)[0] == DELAY_TOPIC for record in letters.values())

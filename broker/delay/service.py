@@ -32,6 +32,7 @@ from broker.client.delaying import (
 )
 from broker.client.errors import ClientError, OffsetOutOfRange, TopicExists
 from broker.delay.config import Config
+from broker.delay.connections import ClusterConnections
 from broker.delay.entry import UnreadableEntry
 from broker.delay.store import DELETE_RETENTION_MS
 from broker.delay.targets import Targets
@@ -75,6 +76,7 @@ class Service:
         self._config = config
         self._settings = settings
         self._admin = Admin(self._settings)
+        self._connections = ClusterConnections(settings, self._admin)
         self._targets = Targets(self._admin)
         self._held, self._instance = _hold(config.folder)
         self.charges: dict[int, Charge] = {}
@@ -225,12 +227,11 @@ class Service:
             path = self.path(charge.partition)
             try:
                 charge.worker = Worker(
-                    self._settings,
+                    self._connections,
                     charge.partition,
                     path=path,
                     topics=self._identities(charge.partition),
                     targets=self._targets,
-                    admin=self._admin,
                     tally=charge.tally,
                     stop=charge.stop,
                 )

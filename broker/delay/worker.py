@@ -14,9 +14,9 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
-from broker.client import Admin, Consumer, Failure, Producer, Settings, TopicPartition
-from broker.client.administration.types import At
+from broker.client import Consumer, Failure, Producer, TopicPartition
 from broker.client.delaying import DELAY_DEAD_LETTERS, DELAY_TOPIC, DELAYS, Refused
 from broker.client.errors import ClientError, ClusterError, QueueFull, TimedOut
 from broker.client.records import (
@@ -31,6 +31,7 @@ from broker.client.records import (
     Headers,
     Record,
 )
+from broker.delay.connections import TRANSACTION_SECONDS, Connections
 from broker.delay.entry import (
     POSITION_KEY,
     Entry,
@@ -43,7 +44,6 @@ from broker.delay.entry import (
 )
 from broker.delay.intake import take_in
 from broker.delay.store import Due, Store
-from broker.delay.targets import Targets
 
 log = logging.getLogger("broker.delay.worker")
 
@@ -54,7 +54,6 @@ TAKE_BYTES = 2 << 20
 IDLE_SECONDS = 0.25
 GATHER_SECONDS = 0.002
 TOUCH_MS = 60_000
-TRANSACTION_SECONDS = 30.0
 RECORD_REFUSALS = frozenset({10, 17, 18, 29, 32, 43, 44, 87})
 """Too large, illegal topic, list too large, not authorised, timestamp, format, policy, invalid record."""
 REMEMBERED_CANCELLATIONS = 10_000
@@ -78,6 +77,14 @@ class Tally:
     """The newest cancellations' offsets, and how many deliveries each took back."""
 
 
+class Rules(Protocol):
+    """Where records may go (see `targets`)."""
+
+    def denied(self, target: str) -> Refused | None: ...
+
+    def refusal(self, target: str) -> Refused | None: ...
+
+
 class RecordsRefused(Exception):
     """The cluster refused a record of a transaction for good; nothing of the transaction stands."""
 
@@ -91,24 +98,22 @@ class Worker:
 
     def __init__(
         self,
-        settings: Settings,
+        connections: Connections,
         partition: int,
         *,
         path: Path,
         topics: dict[str, str],
-        targets: Targets,
-        admin: Admin,
+        targets: Rules,
         tally: Tally,
         stop: threading.Event,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`topics` maps DELAY_TOPIC and DELAYS to their ids. `path` is the local copy's file."""
-        self._settings = settings
+        self._connections = connections
         self.partition = partition
         self._path = path
         self._topics = topics
         self._targets = targets
-        self._admin = admin
         self._tally = tally
         self._stop = stop
         self._clock = clock
@@ -120,13 +125,7 @@ class Worker:
 
     def run(self) -> None:
         """Own the partition until told to stop; raises at the first doubt."""
-        producer = Producer(
-            self._settings,
-            linger_ms=1,
-            transactional_id=f"__sluice_delay-{self.partition}",
-            transaction_timeout=TRANSACTION_SECONDS,
-            queue_messages=100_000,
-        )
+        producer = self._connections.producer(f"__sluice_delay-{self.partition}")
         try:
             producer.init_transactions(TRANSACTION_SECONDS)  # the previous owner is fenced from here on
             store = Store(self._path, self._topics[DELAYS], now=self._now())
@@ -146,7 +145,7 @@ class Worker:
             fresh = Position(topic=self._topics[DELAY_TOPIC], generation=generation)
             self._commit(producer, store, [], position=fresh)
         log.info("partition %d: ready at offset %d", self.partition, store.position.next)
-        reader = self._reader()
+        reader = self._connections.reader()
         try:
             source = TopicPartition(DELAY_TOPIC, self.partition)
             self.next = self._start(source, store.position.next)
@@ -158,13 +157,11 @@ class Worker:
 
     def _start(self, source: TopicPartition, wanted: int) -> int:
         """Where to read on: after `wanted`, if retention took records away before they were taken in."""
-        first = self._admin.offsets([source], At.EARLIEST)[source]
-        if first.error:
-            raise ClientError(first.error)
-        if first.offset > wanted:
+        first = self._connections.first(source)
+        if first > wanted:
             lost = "partition %d: records %d to %d were removed by the topic's retention before they were taken in"
-            log.error(lost, self.partition, wanted, first.offset - 1)
-        return max(wanted, first.offset)
+            log.error(lost, self.partition, wanted, first - 1)
+        return max(wanted, first)
 
     def _turn(self, producer: Producer, store: Store, reader: Consumer) -> None:
         touched = self._now()
@@ -291,7 +288,7 @@ class Worker:
     def _catch_up(self, store: Store) -> bool:
         """Apply what `__sluice_delays` holds and the local copy doesn't; False when told to stop before the end. Nobody
         else writes there any more."""
-        reader = self._reader({"enable.partition.eof": True})
+        reader = self._connections.reader(to_the_end=True)
         try:
             mine = TopicPartition(DELAYS, self.partition)
             reader.assign({mine: store.log_next})
@@ -327,10 +324,6 @@ class Worker:
             else:
                 put[row] = decode(record.value), record.value
         store.apply(put=put, removed=removed, log_next=records[-1].offset + 1, now=self._now(), position=position)
-
-    def _reader(self, overrides: dict[str, object] | None = None) -> Consumer:
-        found = {"fetch.message.max.bytes": 1 << 20, "queued.min.messages": 2000, **(overrides or {})}
-        return Consumer(self._settings, reset="error", queue_kbytes=2048, fetch_wait=IDLE_SECONDS, overrides=found)
 
     def _now(self) -> int:
         return int(self._clock() * 1000)

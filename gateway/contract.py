@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
+from broker.client.delaying import DELAY_CONFIG, DELAY_PARTITIONS, DELAY_TOPIC
 from gateway.policy import Policy
 from gateway.routes import Downlink, Uplink
 
@@ -82,6 +83,7 @@ TOPICS: tuple[TopicSpec, ...] = (
     TopicSpec(name=TRAFFIC, config={"retention.ms": "600000", "segment.ms": "300000", "retention.bytes": "67108864"}),
     TopicSpec(name=DEFAULT_UPLINK, partitions=8),
     TopicSpec(name=GATEWAY_DEAD_LETTERS),
+    TopicSpec(name=DELAY_TOPIC, partitions=DELAY_PARTITIONS, config=DELAY_CONFIG),
 )
 
 

@@ -71,6 +71,7 @@ class GatewayEngine:
         counters: Counters,
         clock: Callable[[], float],
         wrote: Callable[[str], None],
+        reserve: Callable[[str], None] = lambda topic: None,
         anonymous: bool,
         row: Row,
         read: Read,
@@ -86,7 +87,9 @@ class GatewayEngine:
         self.plugins = plugins
         self.fanout = Fanout(self._may_read, self._overflow)
         traffic = Traffic(levels=levels)
-        self.uplinks = Uplinks(ticks, lanes, registry, counters, clock=clock, wrote=wrote, traffic=traffic)
+        self.uplinks = Uplinks(
+            ticks, lanes, registry, counters, clock=clock, wrote=wrote, reserve=reserve, traffic=traffic
+        )
         self.delivery: Delivery | None = None
         self.inbox = Inbox(
             ticks=ticks,
@@ -201,7 +204,7 @@ class GatewayEngine:
 
     def target(self, session: Session, topic: str) -> Target:
         target = self.uplinks.target(session, topic)
-        if session.state.asked is not None and session.state.asked.get("publish", topic) is False:
+        if session.state.asked is not None and session.state.asked.get("publish", target.mqtt_topic) is False:
             target.refused = NOT_AUTHORIZED
         return target
 

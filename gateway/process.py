@@ -12,7 +12,7 @@ from typing import Any
 
 from broker.client import AsyncAdmin, Consumer, Failure, Producer
 from broker.client import Settings as ClusterSettings
-from broker.client.errors import ClientError
+from broker.client.errors import ClientError, TimedOut, Unreachable
 from broker.client.settings import SettingsError
 from gateway import contract
 from gateway.authentication import Authenticator, Verifier
@@ -62,6 +62,7 @@ class Gateway:
         self._recovery: asyncio.Task[None] | None = None
         self._delivery: Delivery | None = None
         self._state: StateTopics | None = None
+        self._reserved: dict[str, asyncio.Task[None]] = {}
         self._admin: AsyncAdmin | None = None
         self._copy: LocalCopy | None = None
         self._operations: Operations | None = None
@@ -132,6 +133,7 @@ class Gateway:
             wrote=self._wrote,
             row=self._inbox_row,
             read=references.read,
+            reserve=self._reserve,
             plugins=self._plugins,
             anonymous=any(self.settings.anonymous_on(str(each)) for each in self.settings.listeners),
             levels=self.settings.traffic_levels,
@@ -282,6 +284,22 @@ class Gateway:
         if self._delivery is not None:
             self._delivery.wrote(topic)
 
+    def _reserve(self, topic: str) -> None:
+        """Something will be delivered to this topic later: see that it is there."""
+        if topic not in self._reserved:
+            self._reserved[topic] = asyncio.get_running_loop().create_task(self._make(topic))
+
+    async def _make(self, topic: str) -> None:
+        while True:
+            try:
+                await asyncio.get_running_loop().run_in_executor(None, self._current_ticks().reserve, topic)
+                return
+            except (Unreachable, TimedOut):
+                await asyncio.sleep(1.0)
+            except ClientError as error:  # the cluster makes no topics by their use: it is the operator's to make
+                log.info("topic %s is not there yet: %s", topic, error)
+                return
+
     def _state_moved(self) -> None:
         if self._delivery is not None:
             self._delivery.moved()
@@ -331,6 +349,8 @@ class Gateway:
             await self._plugins.close()
         if self._recovery is not None:
             self._recovery.cancel()
+        for task in self._reserved.values():
+            task.cancel()
         if self._lanes is not None:
             await self._lanes.stop()
         if self._ticks is not None:

@@ -5,6 +5,9 @@ depends on nothing but device and topic, a message then costs one call into the 
 Routes that look into the payload render per message. Refused content goes to the gateway's dead-letter topic, in the
 same tick, so that it too is durable before it is acknowledged. A retained message is a second record, in
 `__sluice_retained`, keyed by its MQTT topic.
+
+`$delayed/<seconds>/<topic>` is the topic of a message for later: rights, route, key and headers are those of
+`<topic>`, and the record goes to `sluice.delay` with its target and time in headers. Its retain flag is not kept.
 """
 
 from __future__ import annotations
@@ -16,7 +19,8 @@ from dataclasses import asdict
 from typing import Any
 
 from broker.client import Failure
-from broker.client.records import ERROR_DETAIL, ERROR_REASON, MESSAGE_ID, ORIGIN_TOPIC
+from broker.client.delaying import DELAY_TOPIC, MAX_DELAY_MS
+from broker.client.records import DELIVER_AFTER, DELIVER_TOPIC, ERROR_DETAIL, ERROR_REASON, MESSAGE_ID, ORIGIN_TOPIC
 from gateway import contract, routes
 from gateway.contract import GATEWAY_DEAD_LETTERS, MARK, RETAINED, SESSIONS, RetainedMessage, mark_key
 from gateway.counters import Counters
@@ -29,6 +33,9 @@ from gateway.ticks import Tick, Ticks, Write
 from gateway.traffic import DEFAULT_ROUTE, Traffic, prefix_of
 
 NOT_AUTHORIZED = 0x87
+TOPIC_NAME_INVALID = 0x90
+DELAYED = "$delayed/"
+LONGEST_DELAY = MAX_DELAY_MS // 1000
 
 
 class Target:
@@ -36,6 +43,7 @@ class Target:
 
     __slots__ = (
         "client_id",
+        "delay",
         "headers",
         "key",
         "mqtt_topic",
@@ -55,6 +63,7 @@ class Target:
         self.prefix = prefix  # what its messages are counted under
         self.route_name = DEFAULT_ROUTE
         self.route: Uplink | None = None
+        self.delay = b""  # of a message for later: what `sluice.deliver.after` says
         self.topic = ""
         self.key: bytes | None = None
         self.headers: list[list[tuple[str, bytes | str | None]] | None] = [None] * 8
@@ -72,11 +81,13 @@ class Uplinks:
         *,
         clock: Callable[[], float],
         wrote: Callable[[str], None],
+        reserve: Callable[[str], None] = lambda topic: None,
         dice: Callable[[], float] = random.random,
         traffic: Traffic | None = None,
         seen: Seen | None = None,
     ) -> None:
-        """`wrote` hears of every broker topic that a target names, when it is made."""
+        """`wrote` hears of every broker topic that a target names, when it is made; `reserve` of those that something
+        will be delivered to later, so that they are there then."""
         self._ticks = ticks
         self._lanes = lanes
         self._registry = registry
@@ -84,6 +95,7 @@ class Uplinks:
         self.traffic = Traffic() if traffic is None else traffic
         self._clock = clock
         self._wrote = wrote
+        self._reserve = reserve
         self._dice = dice
         self._topics_of: dict[str, set[str]] = {}
         self.seen = Seen(counters, clock=clock) if seen is None else seen
@@ -91,7 +103,16 @@ class Uplinks:
     def target(self, session: Session, topic: str) -> Target:
         """Never fails: a refusal is a target that says so."""
         username = session.identity.username or ""
+        delay = b""
+        if topic.startswith(DELAYED):
+            found = later(topic)
+            if found is None:
+                target = self._target(topic, session.client_id, username)
+                target.refused = TOPIC_NAME_INVALID
+                return target
+            delay, topic = found
         target = self._target(topic, session.client_id, username)
+        target.delay = delay
         if topic[:1] == "$" or not session.state.rights.may_publish(topic):
             target.refused = NOT_AUTHORIZED
             return target
@@ -105,6 +126,9 @@ class Uplinks:
                 for flags in (0, 2):
                     target.headers[flags] = _headers(target, flags, place)
                 self._wrote(place.topic)
+                if target.delay:
+                    target.topic = DELAY_TOPIC
+                    self._reserve(place.topic)
         return target
 
     def _target(self, topic: str, client_id: str, username: str) -> Target:
@@ -248,7 +272,9 @@ class Uplinks:
         headers = _headers(target, flags & 7, place)
         if properties is not None:
             headers += _from_properties(properties)
-        send(tick, place.topic, payload, place.key, headers)
+        if target.delay:
+            self._reserve(place.topic)
+        send(tick, DELAY_TOPIC if target.delay else place.topic, payload, place.key, headers)
 
     def _repeated(
         self,
@@ -287,6 +313,8 @@ class Uplinks:
         properties: PublishProperties | None,
         tick: Tick | None = None,
     ) -> None:
+        if target.delay:
+            return
         send: Callable[..., None] = sink.send
         value = None
         if payload:
@@ -330,6 +358,14 @@ class Uplinks:
         return GATEWAY_DEAD_LETTERS, failure.value, failure.key, headers
 
 
+def later(topic: str) -> tuple[bytes, str] | None:
+    """What `$delayed/<seconds>/<topic>` means: the delay as a header has it, and the topic; None: nothing."""
+    _, seconds, inner = [*topic.split("/", 2), "", ""][:3]
+    if not inner or not (seconds.isascii() and seconds.isdigit()) or len(seconds) > 9 or int(seconds) > LONGEST_DELAY:
+        return None
+    return f"{int(seconds)}s".encode(), inner
+
+
 def _slug(reason: str) -> str:
     return "schema" if reason == "json" else reason
 
@@ -349,6 +385,8 @@ def _headers(target: Target, flags: int, place: Placed | None) -> list[tuple[str
         found += [(name, text.encode()) for name, text in place.headers]
         if place.message_id:
             found.append((MESSAGE_ID, place.message_id.encode()))
+        if target.delay:
+            found += [(DELIVER_TOPIC, place.topic.encode()), (DELIVER_AFTER, target.delay)]
     elif target.route is None and target.headers[0] is not None:
         plain = 3 + bool(target.username)
         found += target.headers[0][plain:]  # what the route added

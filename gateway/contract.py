@@ -195,6 +195,7 @@ class Presence:
     token: str = ""  # the claimant's own mark, by which it knows its claim again
     epoch: int = 0
     adopts: int | None = None
+    fresh: bool = False  # a claim with clean start: what was kept is to be forgotten
 
 
 GATEWAY_KEY = "$gateway/"

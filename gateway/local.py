@@ -80,6 +80,18 @@ class LocalCopy:
         """Every key and value of a topic."""
         yield from self._database.execute("SELECT key, value FROM rows WHERE topic = ?", (topic,))
 
+    def get(self, topic: str, key: bytes) -> bytes | None:
+        found = self._database.execute("SELECT value FROM rows WHERE topic = ? AND key = ?", (topic, key)).fetchone()
+        return None if found is None else bytes(found[0])
+
+    def range(self, topic: str, low: bytes, high: bytes) -> list[tuple[bytes, bytes]]:
+        """Keys from `low` up to, not including, `high`, in order, with their values."""
+        return list(
+            self._database.execute(
+                "SELECT key, value FROM rows WHERE topic = ? AND key >= ? AND key < ? ORDER BY key", (topic, low, high)
+            )
+        )
+
     def write(self, changes: Iterable[Change], positions: Iterable[tuple[str, int, int, str]]) -> None:
         """Apply changes in order and move positions (topic, partition, next, topic id), in one transaction."""
         self._database.execute("BEGIN IMMEDIATE")

@@ -26,7 +26,7 @@ from gateway.claims import Holder, Won
 from gateway.contract import SESSIONS, MalformedRecord, StoredSession
 from gateway.mailbox import Mailbox
 from gateway.ports import NotAcknowledged, Opened, Receipt, Refused, Session
-from gateway.receipts import wait
+from gateway.receipts import follow
 
 log = logging.getLogger("gateway.arrivals")
 
@@ -153,6 +153,16 @@ class Arrivals:
     def adopt(self, client_id: str, token: str) -> None:
         """The session of a dead gateway was claimed."""
         self._waiting[client_id] = Arrival(client_id=client_id, token=token, began=self._monotonic())
+
+    def resume(self, holder: Holder, client_id: str, gateway: str) -> None:
+        """An earlier run of this gateway had claimed the session, and died before it took it over from `gateway`."""
+        self._waiting[client_id] = Arrival(
+            client_id=client_id,
+            token="",
+            began=self._monotonic(),
+            epoch=holder.epoch,
+            previous=replace(holder, gateway=gateway),
+        )
 
     def won(self, event: Won) -> bool:
         """A claim counts; whether an arrival had waited for that."""
@@ -283,7 +293,7 @@ class Arrivals:
             if each.relay and found is Step.RELEASED:
                 arriving.append((each, record, None, since))
                 continue
-            if record.expiry and not (found is Step.RELEASED and record.released and not record.owner):
+            if record.expiry:
                 mailbox = await self._home.rebuild(record)
             arriving.append((each, record, mailbox, since))
         joining = [(mailbox, since) for _, _, mailbox, since in arriving if mailbox is not None]
@@ -313,8 +323,7 @@ class Arrivals:
         self._waiting.pop(known.client_id, None)
         session, receipt = known.session, known.receipt
         assert session is not None and receipt is not None
-        inner = self._home.arrived(session, mailbox, known.epoch)
-        inner.waiters.append(_Then(receipt)) if not inner.settled else _Then(receipt).receipt_settled(inner)
+        follow(self._home.arrived(session, mailbox, known.epoch), receipt)
 
     async def _checkpoint(self, gateway: str) -> Positions:
         key = CHECKPOINT_KEY + gateway
@@ -322,19 +331,6 @@ class Arrivals:
         if value is None:
             return {}
         return {TopicPartition(topic, index): at for topic, index, at in json.loads(value)["positions"]}
-
-
-class _Then:
-    __slots__ = ("_outer",)
-
-    def __init__(self, outer: Receipt[Opened]) -> None:
-        self._outer = outer
-
-    def receipt_settled(self, receipt: Receipt[Any]) -> None:
-        if receipt.failure is not None:
-            self._outer.fail(receipt.failure)
-        else:
-            self._outer.settle(receipt.value)
 
 
 def _decoded(client_id: str, value: bytes | None) -> StoredSession | None:

@@ -52,12 +52,14 @@ class Denied:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
-    """Another gateway's claim replaced this one's (`mine`). `fresh`: what was kept is to be forgotten."""
+    """Another gateway's claim replaced this one's (`mine`). `fresh`: what was kept is to be forgotten;
+    `adopted`: this gateway was taken for dead."""
 
     client_id: str
     mine: Holder
     by: Holder
     fresh: bool
+    adopted: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,8 +78,20 @@ class Claims:
 
     def __init__(self, gateway: str) -> None:
         self.holders: dict[str, Holder] = {}
+        self.latest: dict[str, str] = {}  # the gateway of each client's newest record, until `started`
+        self._counts: dict[str, int] = {}
+        self._started = False
         self._gateway = gateway
         self._unheard: dict[str, set[str]] = {}
+
+    def started(self) -> None:
+        """What an earlier run left is dealt with."""
+        self._started = True
+        self.latest = {}
+
+    def gateways(self) -> list[str]:
+        """Those that hold anything."""
+        return [name for name, count in self._counts.items() if count > 0]
 
     def claiming(self, client_id: str, token: str) -> None:
         """A claim with this token is about to be written."""
@@ -104,7 +118,7 @@ class Claims:
         """Take the record at this offset; what it means for this gateway."""
         known = self.holders.get(client_id)
         if record is None:
-            self.holders.pop(client_id, None)
+            self._drop(client_id)
             return None
         if record.token and not record.epoch:
             return self._claimed(client_id, known, record, offset)
@@ -127,7 +141,13 @@ class Claims:
         if mine:
             return Won(client_id=client_id, token=record.token, epoch=offset, previous=known)
         if known is not None and known.gateway == self._gateway and record.gateway != self._gateway:
-            return Taken(client_id=client_id, mine=known, by=holder, fresh=record.fresh)
+            return Taken(
+                client_id=client_id,
+                mine=known,
+                by=holder,
+                fresh=record.fresh,
+                adopted=record.adopts is not None,
+            )
         return None
 
     def _overwritten(self, client_id: str, known: Holder) -> Overwritten | None:
@@ -141,11 +161,18 @@ class Claims:
             online=record.online,
             durable=not record.clean,
         )
+        if not self._started:
+            self.latest[client_id] = record.gateway
+        self._drop(client_id)
         if holder.online or holder.durable:
             self.holders[client_id] = holder
-        else:
-            self.holders.pop(client_id, None)
+            self._counts[holder.gateway] = self._counts.get(holder.gateway, 0) + 1
         return holder
+
+    def _drop(self, client_id: str) -> None:
+        known = self.holders.pop(client_id, None)
+        if known is not None:
+            self._counts[known.gateway] -= 1
 
 
 def _counts(record: Presence, known: Holder | None) -> bool:

@@ -23,7 +23,7 @@ from broker.client import TopicPartition
 from broker.client.errors import ClientError
 from gateway import contract
 from gateway.claims import Holder, Won
-from gateway.contract import SESSIONS, MalformedRecord, StoredSession
+from gateway.contract import MalformedRecord, StoredSession
 from gateway.mailbox import Mailbox
 from gateway.ports import NotAcknowledged, Opened, Receipt, Refused, Session
 from gateway.receipts import follow
@@ -102,8 +102,8 @@ class Cluster(Protocol):
 class Home(Protocol):
     """Where sessions live in this gateway."""
 
-    def rebuild(self, record: StoredSession) -> Awaitable[Mailbox | None]:
-        """A mailbox from its records, not in the fan-out; None: it has expired or only carried a will."""
+    def rebuild(self, record: StoredSession, since: Positions) -> Awaitable[Mailbox | None]:
+        """A mailbox from its records, not in the fan-out, whose delivery goes on at `since`; None: it has expired."""
 
     def arrived(self, session: Session, mailbox: Mailbox | None, epoch: int) -> Receipt[Opened]: ...
 
@@ -294,7 +294,7 @@ class Arrivals:
                 arriving.append((each, record, None, since))
                 continue
             if record.expiry:
-                mailbox = await self._home.rebuild(record)
+                mailbox = await self._home.rebuild(record, since)
             arriving.append((each, record, mailbox, since))
         joining = [(mailbox, since) for _, _, mailbox, since in arriving if mailbox is not None]
         if joining:

@@ -13,13 +13,14 @@ from typing import Any
 from broker.client import Producer
 from broker.client.errors import ClientError
 from gateway import contract
+from gateway.arrivals import Positions
 from gateway.claims import Claims, Holder
 from gateway.contract import INBOX, PRESENCE, SESSIONS, MalformedRecord, Presence
 from gateway.exactly import lane_ids
 from gateway.local import LocalCopy
 from gateway.mailbox import Mailbox
 from gateway.membership import Gateways
-from gateway.missed import Missed, Positions
+from gateway.missed import Missed
 from gateway.presence import PresenceBook
 from gateway.sessions import Sessions
 from gateway.state import StateTopics
@@ -67,6 +68,10 @@ class GatewayCluster:
     def alive(self, gateway: str) -> bool:
         return self._gateways.alive(gateway, time.monotonic())
 
+    def cares(self, client_id: str) -> bool:
+        """Alone, or the client's partition is ours."""
+        return self._gateways.cares(client_id) or not self._gateways.others(time.monotonic())
+
     async def fence(self, gateway: str) -> None:
         now = time.monotonic()
         if now - self._fenced.get(gateway, float("-inf")) < 5.0:
@@ -92,7 +97,8 @@ class GatewayCluster:
             found = ((key, self._copy.get(SESSIONS, key)) for key in keys)
             return {key.decode(): value for key, value in found if value is not None}
 
-        return await self._in_thread(read)
+        rows: dict[str, bytes] = await self._in_thread(read)
+        return rows
 
     async def current(self) -> None:
         """The local copy has everything that is committed by now."""
@@ -114,7 +120,8 @@ class GatewayCluster:
         def read() -> tuple[list[Row], list[Row]]:
             return list(self._copy.range(INBOX, low, high)), list(self._copy.range(SESSIONS, low, high))
 
-        return await self._in_thread(read)
+        rows: tuple[list[Row], list[Row]] = await self._in_thread(read)
+        return rows
 
     async def _in_thread(self, call: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._executor, call)

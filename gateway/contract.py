@@ -191,11 +191,15 @@ class Presence:
     tls: bool = False
     reason: str = ""  # why it is offline
     subscriptions: int = 0
-    queued: int = 0
     token: str = ""  # the claimant's own mark, by which it knows its claim again
     epoch: int = 0
     adopts: int | None = None
     fresh: bool = False  # a claim with clean start: what was kept is to be forgotten
+    queued: int = 0  # messages that wait
+    queued_bytes: int = 0
+    dropped: int = 0  # messages that the queue's bounds pushed out, since the gateway started
+    expired: int = 0  # messages that expired while they waited, likewise
+    missing: int = 0  # messages that the log didn't have any more when the device came back, likewise
 
 
 GATEWAY_KEY = "$gateway/"
@@ -256,7 +260,7 @@ class RetainedMessage:
 class StoredSession:
     """The lasting part of a persistent session. `subscriptions` are objects of ports.Subscription's fields.
 
-    `claim` is the epoch (see `Presence`) under which it was written: a record of an older claim than the newest is void.
+    `claim` is the epoch (see `Presence`) under which it was written: a record of an older claim is void.
     `released`: the gateway has let go, all it knew of the session is in the log, and it had delivered up to
     `positions` ((topic, partition, next offset) each); the session is the next claimant's.
     """
@@ -276,6 +280,9 @@ class StoredSession:
     released: bool = False
     released_at: float = 0.0
     positions: tuple[list[Any], ...] = ()
+    queue: int = 0  # the inbox's bounds; 0 and "": the defaults
+    queue_bytes: int = 0
+    overflow: str = ""
 
 
 def mark_key(client_id: str, packet_id: int) -> bytes:

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-from broker.client import Consumer, TopicPartition
+from broker.client import Consumer, Record, TopicPartition
 from broker.client.errors import ClientError
 from gateway.delivery import message_of
 from gateway.mailbox import Mailbox
@@ -66,10 +66,13 @@ class _Between:
 
     def deliver(self, message: Message, qos: int, retain: bool, identifiers: tuple[int, ...] = ()) -> bool:
         topic, partition, offset = message.origin
-        place = TopicPartition(topic, partition)
-        if self._since.get(place, self._until.get(place, 0)) <= offset < self._until.get(place, 0):
+        if self.missed(TopicPartition(topic, partition), offset):
             return self.mailbox.deliver(message, qos, retain, identifiers)
         return True
+
+    def missed(self, place: TopicPartition, offset: int) -> bool:
+        until = self._until.get(place, 0)
+        return self._since.get(place, until) <= offset < until
 
 
 class Missed:
@@ -82,12 +85,15 @@ class Missed:
         consumer: Callable[[], Consumer],
         positions: Callable[[], Positions],
         may_read: Callable[[Any, str], bool],
+        down: Callable[[Record, Callable[[str], bool]], bool],
     ) -> None:
-        """`positions`: where this gateway's tail is."""
+        """`positions`: where this gateway's tail is. `down` takes a record with a downlink route for the clients that
+        the callback names; False: there is none."""
         self._fanout = fanout
         self._make = consumer
         self._positions = positions
         self._may_read = may_read
+        self._down = down
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="missed")
         self._turn = asyncio.Lock()
 
@@ -118,12 +124,13 @@ class Missed:
     async def _read(self, waiting: list[tuple[_Later, Positions]], until: dict[TopicPartition, int]) -> None:
         start: dict[TopicPartition, int] = {}
         fanout = Fanout(self._may_read, lambda *_: None)
+        betweens: dict[str, _Between] = {}
         for later, since in waiting:
             behind = {place: at for place, at in since.items() if at < until.get(place, 0)}
             for place, at in behind.items():
                 start[place] = min(at, start.get(place, at))
             if behind:
-                between = _Between(later.mailbox, since, until)
+                between = betweens[later.client_id] = _Between(later.mailbox, since, until)
                 for each in later.mailbox.subscriptions.values():
                     if split_share(each.filter)[0] is None:
                         fanout.subscribe(between, replace(each, check=True))  # type: ignore[arg-type]  # stands for its session
@@ -133,12 +140,17 @@ class Missed:
         consumer = await loop.run_in_executor(self._thread, self._make)
         try:
             await loop.run_in_executor(self._thread, consumer.assign, start)
-            await self._match(consumer, fanout, set(start), until)
+            await self._match(consumer, fanout, betweens, set(start), until)
         finally:
             await loop.run_in_executor(self._thread, consumer.close)
 
     async def _match(
-        self, consumer: Consumer, fanout: Fanout, left: set[TopicPartition], until: dict[TopicPartition, int]
+        self,
+        consumer: Consumer,
+        fanout: Fanout,
+        betweens: Mapping[str, _Between],
+        left: set[TopicPartition],
+        until: dict[TopicPartition, int],
     ) -> None:
         loop = asyncio.get_running_loop()
         moved = loop.time()
@@ -148,8 +160,16 @@ class Missed:
                 place = TopicPartition(record.topic, record.partition)
                 if record.offset >= until[place] - 1:
                     left.discard(place)
+                if record.offset >= until[place]:
+                    continue
+
+                def missed_it(client_id: str, place: TopicPartition = place, offset: int = record.offset) -> bool:
+                    return client_id in betweens and betweens[client_id].missed(place, offset)
+
+                if self._down(record, missed_it):
+                    continue
                 message = message_of(record)
-                if message is not None and record.offset < until[place]:
+                if message is not None:
                     fanout.deliver(message)
             for place, end in list(consumer.ends.items()):
                 if end >= until.get(place, 0):

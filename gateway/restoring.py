@@ -91,15 +91,15 @@ class Restoring:
             if record.gateway != self._gateway or record.released:
                 sessions.arrivals.resume(holder, client_id, record.gateway)
                 return
-        elif record.gateway != self._gateway:
+        elif record.gateway != self._gateway or record.released:
             return
-        elif record.expiry == 0 and not record.released and self._claims.latest.get(client_id) not in (
-            None,
-            self._gateway,
-        ):
+        elif holder is not None:
+            if record.expiry:  # who claimed it meanwhile waits for this gateway to let go
+                mine = replace(holder, gateway=self._gateway, epoch=holder.epoch - 1)
+                sessions.arrivals.replaced(client_id, mine)
+            return
+        elif not record.expiry and self._claims.latest.get(client_id, self._gateway) != self._gateway:
             sessions.records.erase(client_id)  # its device has been elsewhere since
-            return
-        elif holder is not None or record.released:
             return
         will = will_of(record.will)
         if not record.expiry:

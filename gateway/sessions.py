@@ -73,6 +73,7 @@ class Sessions:
         presence: Callable[[Session, bool, str], Presence],
         rows: Callable[[str], Awaitable[tuple[list[tuple[bytes, bytes]], list[tuple[bytes, bytes]]]]],
         held: Callable[[], bool],
+        cares: Callable[[str], bool],
     ) -> None:
         """`rows` gives what the local copy has of a client: (inbox rows, session rows). `held`: the lease is."""
         self.live: dict[str, Session] = {}
@@ -92,6 +93,7 @@ class Sessions:
         self._presence = presence
         self._rows = rows
         self._held = held
+        self._cares = cares
         self._marks: dict[str, set[int]] = {}
         self._doubtful_wills: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -144,8 +146,14 @@ class Sessions:
             self.settled(mailbox, epoch)
             return refused(Refused(NOT_AUTHORIZED, "the client id is another principal's"))
         if mailbox is not None:
-            mailbox.claim = epoch
+            self._caught_up(mailbox, epoch)
         return self._attach(session, mailbox, epoch)
+
+    def _caught_up(self, mailbox: Mailbox, epoch: int) -> None:
+        mailbox.claim = epoch
+        mailbox.replayed = None
+        if mailbox.gone:
+            self._inbox.touched(mailbox)
 
     def _attach(self, session: Session, mailbox: Mailbox | None, epoch: int = 0) -> Receipt[Opened]:
         client_id, request, connection = session.client_id, session.request, session.state
@@ -188,6 +196,8 @@ class Sessions:
             del self.live[client_id]
         mailbox = connection.mailbox
         connection.feed = None
+        if mailbox is not None and mailbox.session is not session:
+            return  # it was replaced before its own opening was over
         if mailbox is None:
             self._fanout.drop(connection.gate or session, [each.filter for each in ending.state.subscriptions])
         else:
@@ -308,9 +318,7 @@ class Sessions:
         record = self.records.of_mailbox(mailbox)
         self._wills.due.pop(mailbox.client_id, None)
         self.records.write(
-            replace(
-                record, claim=epoch, released=True, released_at=self._clock(), positions=positions_list(positions)
-            )
+            replace(record, claim=epoch, released=True, released_at=self._clock(), positions=positions_list(positions))
         )
         log.debug("%s is let go", mailbox.client_id)
 
@@ -320,7 +328,7 @@ class Sessions:
             record = StoredSession(client_id=client_id, owner="", gateway=self._gateway, expiry=0)
         self.records.write(relayed(record, self._gateway, epoch))
 
-    async def rebuild(self, record: StoredSession) -> Mailbox | None:
+    async def rebuild(self, record: StoredSession, since: dict[TopicPartition, int]) -> Mailbox | None:
         now = self._clock()
         if record.disconnected_at is not None and record.expiry != OFFLINE_FOR_EVER:
             expired = not record.connected and now >= record.disconnected_at + record.expiry
@@ -328,8 +336,7 @@ class Sessions:
             expired = False
         mailbox = self.records.mailbox_of(record, now)
         inbox, rows = await self._rows(record.client_id)
-        positions = {TopicPartition(topic, index): at for topic, index, at in record.positions}
-        self._inbox.adopt(mailbox, inbox, positions)
+        self._inbox.adopt(mailbox, inbox, since)
         for key, _ in rows:
             mark = parse_mark_key(key)
             if mark is not None and mark[0] == record.client_id:
@@ -346,7 +353,7 @@ class Sessions:
 
     def settled(self, mailbox: Mailbox, epoch: int) -> None:
         """A session is here whose device isn't."""
-        mailbox.claim = epoch
+        self._caught_up(mailbox, epoch)
         self.records.write(self.records.of_mailbox(mailbox))
 
     def lapsed(self, record: StoredSession, epoch: int) -> None:
@@ -356,7 +363,7 @@ class Sessions:
             self._wills.fire(record.client_id, record.owner, will, record.owner)
         self.records.erase(record.client_id)
 
-    def stored(self, client_id: str, value: bytes | None, writer: str | None) -> None:
+    def stored(self, client_id: str, writer: str | None) -> None:
         """A session's record was read; `writer` is the gateway that wrote it, where that is known."""
         if client_id in self.arrivals:
             self.arrivals.stored(client_id)
@@ -371,6 +378,14 @@ class Sessions:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def concerns(self, client_id: str) -> bool:
+        """Whether a message for this client is this gateway's to deliver, or to say that nobody is there."""
+        if client_id in self.live or client_id in self.mailboxes:
+            return True
+        if client_id in self.arrivals:
+            return False  # it is read again when the session is here
+        return self._claims.elsewhere(client_id) is None and self._cares(client_id)
 
     # --- subscriptions
 
@@ -480,4 +495,3 @@ class Sessions:
 
 def _expiry(session: Session) -> int:
     return int(getattr(session, "session_expiry", session.request.session_expiry))  # as granted
-

@@ -47,8 +47,10 @@ class GatewayCluster:
         producer: Callable[[str], Producer],
         barrier: Callable[[], Awaitable[None]],
         clock: Callable[[], float],
+        held: Callable[[], bool],
     ) -> None:
-        """`producer` makes a transactional one of a transactional id; `executor` is the local copy's thread."""
+        """`producer` makes a transactional one of a transactional id; `executor` is the local copy's thread; `held`:
+        the lease is."""
         self.state: StateTopics | None = None
         self.missed: Missed | None = None
         self._gateway = gateway
@@ -60,6 +62,7 @@ class GatewayCluster:
         self._producer = producer
         self._barrier = barrier
         self._clock = clock
+        self._held = held
         self._fenced: dict[str, float] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -139,7 +142,8 @@ class GatewayCluster:
         while True:
             await asyncio.sleep(SURVEY_INTERVAL)
             try:
-                await self._adopt(sessions)
+                if self._held():
+                    await self._adopt(sessions)
             except ClientError as error:
                 log.info("clients of gateways that are gone can't be looked after now: %s", error)
             except Exception:

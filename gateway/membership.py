@@ -33,8 +33,9 @@ ASK_INTERVAL = 1.0
 class Gateways:
     """What is known of each gateway of the cluster. Pure."""
 
-    def __init__(self, name: str, partitions: int) -> None:
+    def __init__(self, name: str, partitions: int, now: float) -> None:
         self._name = name
+        self._awake = now
         self._count = partitions
         self._heard: dict[str, tuple[float, GatewayStatus]] = {}
         self.members: frozenset[str] = frozenset({name})
@@ -44,13 +45,18 @@ class Gateways:
         """A status record was read (`now`: monotonic seconds)."""
         self._heard[status.gateway] = (now, status)
 
+    def awake(self, now: float) -> None:
+        """This process stood still until now: that it heard nothing of others says nothing about them."""
+        self._awake = now
+
     def alive(self, gateway: str, now: float) -> bool:
         if gateway == self._name:
             return True
         found = self._heard.get(gateway)
         if found is not None and found[1].stopped:
             return False
-        return gateway in self.members or (found is not None and now - found[0] < STALE)
+        heard = self._awake if found is None else max(found[0], self._awake)
+        return gateway in self.members or now - heard < STALE
 
     def others(self, now: float) -> bool:
         """Whether there is another gateway."""

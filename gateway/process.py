@@ -127,7 +127,9 @@ class Gateway:
             lambda topic: topic in catalogue.partitions,
         )
         copy, admin, name = self._copy, self._admin_for(cluster), self.settings.name
-        gateways = self._gateways = Gateways(name, catalogue.partitions[SESSIONS])
+        gateways = self._gateways = Gateways(name, catalogue.partitions[SESSIONS], time.monotonic())
+
+        lease = Lease(time.monotonic, self._renew)
 
         def among(claims: Claims, book: PresenceBook) -> GatewayCluster:
             return GatewayCluster(
@@ -140,6 +142,7 @@ class Gateway:
                 producer=lane,
                 barrier=self._barrier,
                 clock=self.clock,
+                held=lease.held,
             )
 
         engine = self.engine = GatewayEngine(
@@ -155,7 +158,7 @@ class Gateway:
             row=self._inbox_row,
             read=references.read,
             cluster=among,
-            lease=Lease(time.monotonic, self._renew),
+            lease=lease,
             plugins=self._plugins,
             anonymous=any(self.settings.anonymous_on(str(each)) for each in self.settings.listeners),
         )
@@ -328,7 +331,8 @@ class Gateway:
         await wait(self._delivery.barrier())
 
     async def _renew(self) -> None:
-        assert self._state is not None
+        assert self._state is not None and self._gateways is not None
+        self._gateways.awake(time.monotonic())
         await self._state.caught_up()
 
     def _apply(self, topic: str, key: bytes, value: bytes | None, headers: RecordHeaders, offset: int) -> bytes | None:

@@ -14,7 +14,8 @@ class Connection:
     """What `Session.state` holds. `token` is the claim's that the connection stands on."""
 
     __slots__ = (
-        *("asked", "feed", "gate", "known", "last", "mailbox", "own", "principal", "rights", "since", "token", "will"),
+        *("asked", "expired", "feed", "gate", "known", "last", "mailbox", "overflowed", "own", "principal", "rights"),
+        *("since", "token", "will"),
     )
 
     def __init__(self, principal: str, rights: Rights, since: float, will: Will | None) -> None:
@@ -29,4 +30,6 @@ class Connection:
         self.last: Receipt[Any] | None = None  # the newest run that waited for their answers
         self.mailbox: Mailbox | None = None
         self.feed: list[Any] | None = None  # retained messages still to be given
+        self.expired = 0  # messages on their way to it, since it connected
+        self.overflowed = 0  # for want of room
         self.known: dict[str, bool] = {}  # filters of a SUBSCRIBE under way: had before

@@ -7,7 +7,7 @@ get, registry what is allowed. This module joins them and reacts to what changes
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from broker.client import TopicPartition
@@ -17,6 +17,7 @@ from gateway.checkpoints import Checkpoints
 from gateway.claims import Claims
 from gateway.cluster import GatewayCluster
 from gateway.commands import Commands
+from gateway.connected import Connection
 from gateway.contract import Ban, Control, GatewayStatus, Presence
 from gateway.counters import Counters
 from gateway.delivery import Delivery, Joining
@@ -50,7 +51,9 @@ from gateway.registry import BanSet, Change, DeviceChanged, Registry, RightsChan
 from gateway.restoring import Restoring
 from gateway.retained import RetainedMessages
 from gateway.sessions import Sessions
+from gateway.systree import SysTree
 from gateway.ticks import Ticks
+from gateway.traffic import Traffic
 from gateway.uplink import Target, Uplinks
 from gateway.wills import Wills
 
@@ -82,8 +85,9 @@ class GatewayEngine:
         cluster: Callable[[Claims, PresenceBook], GatewayCluster],
         lease: Lease,
         plugins: PluginHost | None = None,
+        levels: int = 2,
     ) -> None:
-        """`row` and `read`: see `Inbox`."""
+        """`row` and `read`: see `Inbox`. `levels`: how many topic levels the counters by prefix keep apart."""
         self.epoch = 0
         self.congested = False
         self.registry = registry
@@ -91,7 +95,8 @@ class GatewayEngine:
         self.retained = retained
         self.plugins = plugins
         self.fanout = Fanout(self.may_read, self._overflow)
-        self.uplinks = Uplinks(ticks, lanes, registry, counters, clock=clock, wrote=wrote)
+        traffic = Traffic(levels=levels)
+        self.uplinks = Uplinks(ticks, lanes, registry, counters, clock=clock, wrote=wrote, traffic=traffic)
         self.delivery: Delivery | None = None
         self.inbox = Inbox(
             ticks=ticks,
@@ -159,6 +164,7 @@ class GatewayEngine:
             counters,
             lambda topic, value, key: ticks().write(topic, value, key),
             clock,
+            traffic,
         )
         self._name = name
         self._authenticator = authenticator
@@ -166,6 +172,7 @@ class GatewayEngine:
         self._clock = clock
         self._anonymous = anonymous
         self.listeners: tuple[str, ...] = ()
+        self.system: SysTree | None = None
 
     def _positions(self) -> Mapping[TopicPartition, int]:
         return self.delivery.tail.positions if self.delivery is not None else {}
@@ -244,6 +251,9 @@ class GatewayEngine:
             target.refused = NOT_AUTHORIZED
         return target
 
+    def refuse(self, session: Session, target: Any) -> None:
+        self.uplinks.refuse(target)
+
     def publish(self, session: Session, items: Sequence[PublishItem]) -> Receipt[Any]:
         if not self.lease.held():
             # what it sends may have been sent again to the gateway that replaced this one
@@ -266,7 +276,8 @@ class GatewayEngine:
 
         def publish() -> Receipt[Any]:
             allowed = [item for item in items if connection.asked.get("publish", item[0].mqtt_topic)]
-            self.counters.denied += len(items) - len(allowed)
+            for target, *_ in (item for item in items if item not in allowed):
+                self.uplinks.refuse(target)
             return self.uplinks.publish(session, allowed) if allowed else settled()
 
         if not waiting:
@@ -335,7 +346,7 @@ class GatewayEngine:
             if not wants_retained(each, connection.known.pop(each.filter, False)):
                 continue
             identifiers = () if each.identifier is None else (each.identifier,)
-            for message in self.retained.match(each.filter, now):
+            for message in self._kept(each.filter, now):
                 if each.no_local and message.sender == session.client_id:
                     continue
                 if connection.rights.may_receive(message.topic):
@@ -344,6 +355,17 @@ class GatewayEngine:
                     connection.feed.append((message, min(message.qos, each.qos), identifiers))
         if connection.feed:
             self._feed(session)
+
+    def _kept(self, topic_filter: str, now: float) -> Iterator[Message]:
+        """What a new subscription finds."""
+        if self.system is not None:
+            yield from self.system.match(topic_filter)
+        yield from self.retained.match(topic_filter, now)
+
+    def tell(self, messages: Iterable[Message]) -> None:
+        """Give messages that were never in the log to whoever subscribed here."""
+        for message in messages:
+            self.fanout.deliver(message)
 
     def _feed(self, session: Session) -> None:
         """Give retained messages while there is room."""
@@ -394,6 +416,8 @@ class GatewayEngine:
     def dropped(self, session: Session, message: Message, why: str) -> None:
         if why == "expired":
             self.counters.expired += 1
+            session.state.expired += 1
+            self.uplinks.traffic.not_delivered(message.topic, why)
         self.commands.done(session.client_id, message, why=why)
         mailbox = session.state.mailbox
         if mailbox is not None:
@@ -417,6 +441,9 @@ class GatewayEngine:
         self, session: Session, message: Message, qos: int, retain: bool, identifiers: tuple[int, ...]
     ) -> None:
         self.counters.dropped_full += 1
+        self.uplinks.traffic.not_delivered(message.topic, "full")
+        if isinstance(session.state, Connection):
+            session.state.overflowed += 1
 
     # --- what changes
 

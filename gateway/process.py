@@ -30,6 +30,7 @@ from gateway.lease import Lease
 from gateway.local import LocalCopy, file_name
 from gateway.membership import GROUP, SESSION_TIMEOUT, Gateways, Membership
 from gateway.missed import Missed
+from gateway.operations import Operations
 from gateway.plugins import PluginHost
 from gateway.presence import PresenceBook, decode_status
 from gateway.receipts import wait
@@ -73,6 +74,7 @@ class Gateway:
         self._gateways: Gateways | None = None
         self._membership: Membership | None = None
         self._missed: Missed | None = None
+        self._operations: Operations | None = None
 
     # --- starting
 
@@ -161,6 +163,7 @@ class Gateway:
             lease=lease,
             plugins=self._plugins,
             anonymous=any(self.settings.anonymous_on(str(each)) for each in self.settings.listeners),
+            levels=self.settings.traffic_levels,
         )
         self._state = StateTopics(
             catalogue=catalogue,
@@ -254,6 +257,8 @@ class Gateway:
                 client_ca=Path(settings.tls_client_ca) if settings.tls_client_ca else None,
             )
         self.server = Server(engine, ServerSettings(tls=tls, trusted_proxies=settings.trusted_proxies))
+        self._operations = Operations(settings, engine, self.server, ticks=self._current_ticks, clock=self.clock)
+        await self._operations.start()
         bound = await self.server.start(settings.listeners)
         engine.listeners = tuple(str(each) for each in bound)
         for each in bound:
@@ -389,6 +394,8 @@ class Gateway:
         """Close every connection in the protocol's terms, write what is to be written, let go."""
         if self.server is not None:
             await self.server.stop()
+        if self._operations is not None:
+            await self._operations.stop()
         if self.engine is not None and self._delivery is not None:
             engine = self.engine
             engine.lease.stop()

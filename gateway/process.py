@@ -256,7 +256,9 @@ class Gateway:
                 key=Path(settings.tls_key),
                 client_ca=Path(settings.tls_client_ca) if settings.tls_client_ca else None,
             )
-        self.server = Server(engine, ServerSettings(tls=tls, trusted_proxies=settings.trusted_proxies))
+        self.server = Server(
+            engine, ServerSettings(tls=tls, trusted_proxies=settings.trusted_proxies, reuse_port=bool(settings.worker))
+        )
         self._operations = Operations(settings, engine, self.server, ticks=self._current_ticks, clock=self.clock)
         await self._operations.start()
         bound = await self.server.start(settings.listeners)

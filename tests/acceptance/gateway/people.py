@@ -35,7 +35,9 @@ class Device311:
 
     version = paho.MQTTv311
 
-    def __init__(self, stack: Stack | Neighbour, client_id: str, user: str = "", password: str = "", **options: Any) -> None:
+    def __init__(
+        self, stack: Stack | Neighbour, client_id: str, user: str = "", password: str = "", **options: Any
+    ) -> None:
         self.received: list[tuple[str, bytes]] = []
         self.retained: list[tuple[str, bytes]] = []
         self.messages: list[paho.MQTTMessage] = []

@@ -6,6 +6,7 @@ get, registry what is allowed. This module joins them and reacts to what changes
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -106,6 +107,7 @@ class GatewayEngine:
             read=read,
             ended=lambda client_id, message, why: self.commands.done(client_id, message, why=why),
             followed=lambda: bool(registry.downlinks),
+            loop=asyncio.get_running_loop(),
         )
         self.lease = lease
         self.stopping = False

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -196,8 +196,9 @@ def split(entries: Iterable[Entry]) -> list[list[Entry]]:
     return found
 
 
-def encode_chunk(entries: Sequence[Entry], claim: int = 0, *, under_way: bool = False) -> bytes:
-    """`under_way`: with packet ids, and, since they are needed as soon as their gateway starts, with all payloads."""
+def encode_chunk(number: int, entries: Sequence[Entry], claim: int = 0, *, under_way: bool = False) -> bytes:
+    """The chunk of this number, which is at most the first entry's. `under_way`: with packet ids, and, since
+    they are needed as soon as their gateway starts, with all payloads."""
     last: dict[tuple[str, int], int] = {}
     size, expires = 0, 0.0
     for entry in entries:
@@ -216,14 +217,13 @@ def encode_chunk(entries: Sequence[Entry], claim: int = 0, *, under_way: bool = 
         "expires": max(expires, 0.0),
         "under_way": under_way,
     }
-    first = entries[0].number
     parts = []
     for entry in entries:
         identifiers = str(list(entry.identifiers)) if entry.identifiers else "0"
         state = entry.packet_id << 1 | entry.released if under_way else 0
         message = _encode(_object(entry.message, whole=True)) if under_way else _fragment(entry.message)
         parts.append(
-            f"[{entry.number - first},{entry.qos},{int(entry.retain)},{identifiers},{state},".encode() + message + b"]"
+            f"[{entry.number - number},{entry.qos},{int(entry.retain)},{identifiers},{state},".encode() + message + b"]"
         )
     return _encode(header) + b"\n[" + b",".join(parts) + b"]"
 
@@ -264,6 +264,23 @@ def decode_chunk(number: int, value: bytes) -> tuple[list[Entry], list[tuple[Ent
         return entries, missing
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise MalformedRecord(f"inbox chunk: {error}") from error
+
+
+def without(number: int, value: bytes, hidden: Set[int]) -> bytes | None:
+    """The chunk of this number less the entries of those numbers, payloads or references as they are; None when nothing
+    is left. Raises MalformedRecord."""
+    header = decode_header(value)
+    try:
+        kept = [each for each in json.loads(value[value.index(b"\n") :]) if number + int(each[0]) not in hidden]
+        sizes = [
+            int(each[5]["size"]) if "size" in each[5] else len(base64.b64decode(each[5]["payload"])) for each in kept
+        ]
+        changed = json.loads(value[: value.index(b"\n")]) | {"n": len(kept), "size": sum(sizes)}
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise MalformedRecord(f"inbox chunk: {error}") from error
+    if len(kept) == header.count:
+        return value
+    return _encode(changed) + b"\n" + _encode(kept) if kept else None
 
 
 # --- singles

@@ -34,6 +34,7 @@ from gateway.entries import (
     parse_key,
     single_key,
     split,
+    without,
 )
 from gateway.mailbox import EXPIRED, FULL, GONE, Mailbox
 from gateway.ports import Message, Receipt
@@ -50,6 +51,8 @@ COMPLAIN = 10.0  # seconds between two complaints about records that are gone
 Row = Callable[[bytes], Awaitable[bytes | None]]
 Read = Callable[[Iterable[Origin]], Awaitable[dict[Origin, bytes]]]
 Ended = Callable[[str, Message, str], None]
+What = Chunk | Entry | tuple[int, bytes] | int
+"""What a write was for: a chunk, a single, a chunk on the shelf, the end of a chunk."""
 
 
 class Inbox:
@@ -65,6 +68,7 @@ class Inbox:
         read: Read,
         ended: Ended,
         followed: Callable[[], bool],
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         """`row` gives a value of the local copy by its key, `read` payloads from the log. `ended` is told of messages
         that a session lost, those it never looked at only while `followed` says that somebody keeps account of them."""
@@ -75,6 +79,7 @@ class Inbox:
         self._read = read
         self._ended = ended
         self._followed = followed
+        self._loop = loop
         self.unsettled: dict[str, Mailbox] = {}
         self._loads = asyncio.Semaphore(LOADS)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -104,7 +109,7 @@ class Inbox:
     def dropped_unseen(self, mailbox: Mailbox, number: int, first: int, count: int, why: str) -> None:
         self._count(mailbox, count, why)
         if self._followed():
-            self._spawn(self._look_at(mailbox.client_id, number, first, count, why))
+            self._spawn(self._look_at(mailbox, number, first, count, why))
 
     def _count(self, mailbox: Mailbox, count: int, why: str) -> None:
         if why == FULL:
@@ -137,7 +142,7 @@ class Inbox:
 
     async def settle(self, mailboxes: Iterable[Mailbox]) -> bool:
         """Make everything durable that these hold; False: the outcome is unknown, and they are to be settled again."""
-        writes: list[tuple[Receipt[None], Mailbox, Chunk | Entry | int]] = []
+        writes: list[tuple[Receipt[None], Mailbox, What]] = []
         for number, mailbox in enumerate(mailboxes):
             if number % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
@@ -151,8 +156,8 @@ class Inbox:
                     self._again(mailbox, what)
         return good
 
-    def _write(self, mailbox: Mailbox) -> list[tuple[Receipt[None], Mailbox, Chunk | Entry | int]]:
-        writes: list[tuple[Receipt[None], Mailbox, Chunk | Entry | int]] = []
+    def _write(self, mailbox: Mailbox) -> list[tuple[Receipt[None], Mailbox, What]]:
+        writes: list[tuple[Receipt[None], Mailbox, What]] = []
         stale, mailbox.stale = mailbox.stale, {}
         for chunk in stale.values():
             if chunk.entries:
@@ -171,6 +176,10 @@ class Inbox:
         writes += [(self.store_single(mailbox, entry), mailbox, entry) for entry in due]
         gone, mailbox.gone_chunks = mailbox.gone_chunks, []
         write = self._ticks().write
+        rewritten, mailbox.rewritten = mailbox.rewritten, {}
+        for number, value in rewritten.items():
+            receipt = write(INBOX, value, chunk_key(mailbox.client_id, number))
+            writes.append((receipt, mailbox, (number, value)))
         writes += [(write(INBOX, None, chunk_key(mailbox.client_id, each)), mailbox, each) for each in gone]
         return writes
 
@@ -178,16 +187,18 @@ class Inbox:
         chunk.stale = False
         chunk.unread += 1
         self.chunks_written += 1
-        value = encode_chunk(list(chunk.entries.values()), mailbox.claim, under_way=chunk.under_way)
+        value = encode_chunk(chunk.number, list(chunk.entries.values()), mailbox.claim, under_way=chunk.under_way)
         return self._ticks().write(INBOX, value, chunk_key(mailbox.client_id, chunk.number))
 
-    def _again(self, mailbox: Mailbox, what: Chunk | Entry | int) -> None:
+    def _again(self, mailbox: Mailbox, what: What) -> None:
         if isinstance(what, Chunk):
             what.unread -= 1
             what.stale = True
             mailbox.stale[what.number] = what
         elif isinstance(what, Entry):
             mailbox.due[what.number] = what
+        elif isinstance(what, tuple):
+            mailbox.rewritten[what[0]] = what[1]
         else:
             mailbox.gone_chunks.append(what)
         self.touched(mailbox)
@@ -216,7 +227,7 @@ class Inbox:
             while (place := mailbox.shelf.first()) is not None:
                 mailbox.shelf.take()
                 mailbox.gone_chunks.append(place.number)
-                look = self._look_at(mailbox.client_id, place.number, place.skip, place.count, "the session ended")
+                look = self._look_at(mailbox, place.number, place.skip, place.count, "the session ended")
                 self._spawn(look)
         ticks = self._ticks()
         singles = [entry.number for entry in mailbox.pending.values() if entry.single] + mailbox.gone
@@ -261,20 +272,21 @@ class Inbox:
                     entry.message.payload = payload
         return entries, lost
 
-    async def _look_at(self, client_id: str, number: int, first: int, count: int, why: str) -> None:
+    async def _look_at(self, mailbox: Mailbox, number: int, first: int, count: int, why: str) -> None:
         """Tell what became of entries that were dropped from the shelf."""
-        value = await self._row(chunk_key(client_id, number))
+        value = await self._row(chunk_key(mailbox.client_id, number))
         if value is None:
             return
         try:
             entries, _ = decode_chunk(number, value)
         except MalformedRecord:
             return
-        for entry in entries[first : first + count]:
-            self._ended(client_id, entry.message, why)
+        visible = [entry for entry in entries if entry.number not in mailbox.hidden]
+        for entry in visible[first : first + count]:
+            self._ended(mailbox.client_id, entry.message, why)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+        task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -323,7 +335,7 @@ class Inbox:
             except MalformedRecord as error:
                 log.error("%s: left out", error)
         mailbox.settle_in()
-        if mailbox.gone or mailbox.stale:
+        if mailbox.gone or mailbox.stale or mailbox.rewritten or mailbox.gone_chunks:
             self.touched(mailbox)
 
     def _adopt_chunk(
@@ -331,6 +343,15 @@ class Inbox:
     ) -> None:
         header = decode_header(value)
         mailbox.next_number = max(mailbox.next_number, header.top + 1)
+        if not header.under_way and any(number <= each <= header.top for each in mailbox.hidden):
+            # what singles speak for goes before they do
+            kept = without(number, value, mailbox.hidden)
+            if kept is None:
+                mailbox.gone_chunks.append(number)
+                return
+            if kept is not value:
+                value, header = kept, decode_header(kept)
+                mailbox.rewritten[number] = kept
         again = any(offset >= positions.get(TopicPartition(topic, at), 0) for topic, at, offset in header.last)
         entries: Sequence[Entry] = ()
         if again or header.under_way:

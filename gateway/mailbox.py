@@ -63,7 +63,8 @@ class Mailbox:
     __slots__ = (
         *("_feeding", "_keeper", "chunks", "claim", "client_id", "disconnected_at", "dropped", "due", "expired"),
         *("expiry", "front", "gone", "gone_chunks", "hidden", "inbound", "limit", "limit_bytes", "loading", "missing"),
-        *("next_number", "overflow", "own", "owner", "pending", "protocol", "replayed", "rights", "session"),
+        *("next_number", "overflow", "own", "owner", "pending", "protocol", "replayed", "rewritten", "rights"),
+        "session",
         *("shelf", "size", "stale", "subscriptions", "tail", "unstored", "username"),
     )
 
@@ -94,6 +95,7 @@ class Mailbox:
         self.stale: dict[int, Chunk] = {}
         self.gone: list[int] = []  # singles to be removed once a checkpoint has passed them
         self.gone_chunks: list[int] = []
+        self.rewritten: dict[int, bytes] = {}  # chunks on the shelf, less what singles speak for, to be stored
         self.hidden: set[int] = set()  # what singles say of entries that are on the shelf
         self.replayed: set[Origin] | None = None  # origins stored before a restart
         self.next_number = 1
@@ -251,6 +253,7 @@ class Mailbox:
         return purged
 
     def _remove_chunk(self, number: int) -> None:
+        self.rewritten.pop(number, None)
         self.gone_chunks.append(number)
         self._keeper.touched(self)
 
@@ -337,7 +340,9 @@ class Mailbox:
         place = self.shelf.first()
         if place is not None and place.number == number:
             self.shelf.take()
-            wanted = {each.number: each for each in entries[place.skip :] if each.number not in self.hidden}
+            self.rewritten.pop(number, None)
+            visible = [each for each in entries if each.number not in self.hidden]
+            wanted = {each.number: each for each in visible[place.skip :]}
             for each in [each for each in wanted.values() if each.number in lost]:
                 del wanted[each.number]
                 self.missing += 1
@@ -415,9 +420,8 @@ class Mailbox:
             each.chunk = chunk
             self.pending[each.message] = each
             self.size += each.size
-        if not wanted:
-            chunk.stale = True
-            self.stale[number] = chunk
+        chunk.stale = True  # what singles speak for goes before they do
+        self.stale[number] = chunk
 
     def met(self, origins: Iterable[Origin | None]) -> None:
         """Messages with these origins are stored already; delivery may come by them again."""
@@ -426,6 +430,14 @@ class Mailbox:
         self.replayed.update(origin for origin in origins if origin is not None)
 
     def settle_in(self) -> None:
-        """Everything that the store had is here."""
-        self.pending = {entry.message: entry for entry in sorted(self.pending.values(), key=lambda each: each.number)}
+        """Everything that the store had is here. Of two entries with one packet id the older was finished: the id would
+        not have been used again."""
+        pending = sorted(self.pending.values(), key=lambda each: each.number)
+        newest = {entry.packet_id: entry for entry in pending}
+        self.pending = {}
+        for entry in pending:
+            if newest[entry.packet_id] is entry:
+                self.pending[entry.message] = entry
+            else:
+                self._leave(entry)
         self._bound()

@@ -60,7 +60,7 @@ def test_a_single_survives_its_record(given: Entry) -> None:
 def test_a_chunk_survives_its_record(given: list[Entry], under_way: bool) -> None:
     for number, each in enumerate(given):
         each.number = 2**60 + number * number
-    value = encode_chunk(given, claim=4, under_way=under_way)
+    value = encode_chunk(2**60 - 1, given, claim=4, under_way=under_way)
     header = decode_header(value)
     assert (header.count, header.top, header.claim) == (len(given), given[-1].number, 4)
     assert header.size == sum(each.size for each in given) and header.under_way == under_way
@@ -68,7 +68,7 @@ def test_a_chunk_survives_its_record(given: list[Entry], under_way: bool) -> Non
     assert set(header.last) == {max(each for each in origins if each[:2] == place[:2]) for place in origins}
     ends = [each.message.expires_at for each in given]
     assert header.expires == (0 if None in ends else max(end for end in ends if end is not None))
-    again, missing = decode_chunk(given[0].number, value)
+    again, missing = decode_chunk(2**60 - 1, value)
     assert missing == []
     for one, other in zip(given, again, strict=True):
         same(one, other)
@@ -79,21 +79,21 @@ def test_a_large_payload_is_referred_to_unless_it_is_under_way_or_has_no_record(
     large = b"x" * (entries.INLINE + 1)
     known = Entry(Message("t", large, 1, origin=("topic", 0, 5)), 1, False, (), number=1)
     unknown = Entry(Message("t", large, 1), 1, False, (), number=2)
-    value = encode_chunk([known, unknown])
+    value = encode_chunk(1, [known, unknown])
     (first, second), ((lacking, size),) = decode_chunk(1, value)
     assert lacking is first and size == first.size == len(large) and first.message.payload == b""
     assert second.message.payload == large and len(value) < 2 * len(large)
-    assert decode_chunk(1, encode_chunk([known], under_way=True))[1] == []
+    assert decode_chunk(1, encode_chunk(1, [known], under_way=True))[1] == []
     single, _ = decode_single(1, encode_single(known))
     assert single is not None and single.message.payload == large
 
 
 def test_a_message_is_encoded_once_however_many_sessions_take_it() -> None:
     message = Message("t", b"x", 1)
-    encode_chunk([Entry(message, 1, False, (), number=1)])
+    encode_chunk(1, [Entry(message, 1, False, (), number=1)])
     assert message.frames is not None
     (kept,) = message.frames.values()
-    encode_chunk([Entry(message, 1, False, (), number=7)])
+    encode_chunk(7, [Entry(message, 1, False, (), number=7)])
     assert list(message.frames.values()) == [kept]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from broker.client import Producer
 from broker.client.errors import ClientError
 from gateway import contract
-from gateway.arrivals import Positions
+from gateway.arrivals import Arrivals, Positions
 from gateway.claims import Claims, Holder
 from gateway.contract import INBOX, PRESENCE, SESSIONS, MalformedRecord, Presence
 from gateway.exactly import lane_ids
@@ -22,7 +22,6 @@ from gateway.mailbox import Mailbox
 from gateway.membership import Gateways
 from gateway.missed import Missed
 from gateway.presence import PresenceBook
-from gateway.sessions import Sessions
 from gateway.state import StateTopics
 
 log = logging.getLogger("gateway.cluster")
@@ -131,31 +130,31 @@ class GatewayCluster:
 
     # --- the survey
 
-    def start(self, sessions: Sessions) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._survey(sessions))
+    def start(self, arrivals: Arrivals) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._survey(arrivals))
 
     def stop(self) -> None:
         if self._task is not None:
             self._task.cancel()
 
-    async def _survey(self, sessions: Sessions) -> None:
+    async def _survey(self, arrivals: Arrivals) -> None:
         while True:
             await asyncio.sleep(SURVEY_INTERVAL)
             try:
                 if self._held():
-                    await self._adopt(sessions)
+                    await self._adopt(arrivals)
             except ClientError as error:
                 log.info("clients of gateways that are gone can't be looked after now: %s", error)
             except Exception:
                 log.exception("looking for clients of gateways that are gone failed")
 
-    async def _adopt(self, sessions: Sessions) -> None:
+    async def _adopt(self, arrivals: Arrivals) -> None:
         dead = {each for each in self._claims.gateways() if not self.alive(each)}
         if not dead:
             return
         left: list[tuple[str, Holder]] = []
         for client_id, holder in self._claims.holders.items():
-            if holder.gateway in dead and client_id not in sessions.arrivals and self._gateways.cares(client_id):
+            if holder.gateway in dead and client_id not in arrivals and self._gateways.cares(client_id):
                 if not self._claims.unheard(client_id):
                     left.append((client_id, holder))
                 if len(left) >= SLICE:
@@ -169,7 +168,7 @@ class GatewayCluster:
             return [self._copy.get(PRESENCE, client_id.encode()) for client_id, _ in left]
 
         for (client_id, holder), value in zip(left, await self._in_thread(read), strict=True):
-            if self._claims.holders.get(client_id) != holder or client_id in sessions.arrivals:
+            if self._claims.holders.get(client_id) != holder or client_id in arrivals:
                 continue
             known = _presence(value) or Presence(
                 client_id=client_id, online=True, since=0.0, gateway="", principal=holder.principal
@@ -182,7 +181,7 @@ class GatewayCluster:
                 reason=f"gateway {holder.gateway} is gone" if known.online else known.reason,
                 clean=not holder.durable,
             )
-            sessions.arrivals.adopt(client_id, self._book.claim(adopted, adopts=holder.epoch))
+            arrivals.adopt(client_id, self._book.claim(adopted, adopts=holder.epoch))
 
 
 def _presence(value: bytes | None) -> Presence | None:

@@ -26,6 +26,7 @@ from gateway.exactly import Lanes
 from gateway.inbox import Inbox, Read, Row
 from gateway.lease import Lease
 from gateway.mailbox import Mailbox
+from gateway.moving import Moves
 from gateway.mqtt.fanout import Fanout, wants_retained
 from gateway.mqtt.topics import split_share
 from gateway.plugins import PluginHost
@@ -122,24 +123,36 @@ class GatewayEngine:
         )
         self.cluster = cluster(self.claims, self.presence)
         self.wills = Wills(registry, self.uplinks, counters, lease.when_held)
+        records = SessionRecords(name, registry, self.inbox, ticks, self.wills)
         self.sessions = Sessions(
             gateway=name,
             registry=registry,
             fanout=self.fanout,
             counters=counters,
             clock=clock,
-            positions=self._positions,
             inbox=self.inbox,
-            records=SessionRecords(name, registry, self.inbox, ticks, self.wills),
+            records=records,
+            wills=self.wills,
+            claims=self.claims,
+            book=self.presence,
+            presence=self._presence,
+            held=lease.held,
+            cares=self.cluster.cares,
+        )
+        self.moves = Moves(
+            gateway=name,
+            sessions=self.sessions,
+            inbox=self.inbox,
+            records=records,
             wills=self.wills,
             claims=self.claims,
             book=self.presence,
             cluster=self.cluster,
-            presence=self._presence,
+            clock=clock,
+            positions=self._positions,
             rows=self.cluster.rows,
-            held=lease.held,
-            cares=self.cluster.cares,
         )
+        self.sessions.arrivals = self.moves.arrivals
         self.checkpoints = Checkpoints(
             gateway=name,
             sessions=self.sessions,
@@ -152,6 +165,7 @@ class GatewayEngine:
         self.restoring = Restoring(
             gateway=name,
             sessions=self.sessions,
+            arrivals=self.moves.arrivals,
             inbox=self.inbox,
             fanout=self.fanout,
             wills=self.wills,

@@ -209,14 +209,14 @@ class Gateway:
                 cluster, GROUP, reset="latest", instance=name, session_timeout=SESSION_TIMEOUT, fetch_wait=1.0
             ),
             admin=admin,
-            changed=engine.sessions.arrivals.changed,
+            changed=engine.moves.arrivals.changed,
         )
         self._membership.start()
         engine.presence.start()
         engine.lease.start()
-        engine.sessions.start()
+        engine.moves.start()
         engine.checkpoints.start()
-        engine.cluster.start(engine.sessions)
+        engine.cluster.start(engine.moves.arrivals)
         await self._listen(engine)
         self._recovery = loop.create_task(self._recover(engine.sessions, self._lanes, self._state))
 
@@ -350,7 +350,7 @@ class Gateway:
         elif topic == PRESENCE:
             return self._apply_presence(self.engine, key.decode("utf-8", "replace"), value, headers, offset)
         elif topic == SESSIONS:
-            self._apply_session(self.engine.sessions, key, value, headers)
+            self._apply_session(self.engine, key, value, headers)
         else:
             change = self.registry.apply(topic, key, value)
             if change is not None:
@@ -367,16 +367,16 @@ class Gateway:
             return value
         kept, heard = engine.presence.hear(client_id, value, headers, offset)
         if heard is not None and self._restoring is None:
-            engine.sessions.heard(heard)
+            engine.moves.heard(heard)
         return kept
 
-    def _apply_session(self, sessions: Sessions, key: bytes, value: bytes | None, headers: RecordHeaders) -> None:
+    def _apply_session(self, engine: GatewayEngine, key: bytes, value: bytes | None, headers: RecordHeaders) -> None:
         mark = contract.parse_mark_key(key)
         if mark is not None:
-            sessions.mark(*mark, there=value is not None)
+            engine.sessions.mark(*mark, there=value is not None)
         elif self._restoring is None:
             writer = next((mark.decode() for name, mark in headers if name == WRITER and mark is not None), None)
-            sessions.stored(key.decode("utf-8", "replace"), writer)
+            engine.moves.stored(key.decode("utf-8", "replace"), writer)
         if self._restoring is not None:
             if value is None:
                 self._restoring.pop(key, None)
@@ -402,7 +402,7 @@ class Gateway:
             engine = self.engine
             engine.lease.stop()
             engine.cluster.stop()
-            engine.sessions.stop()
+            engine.moves.stop()
             await engine.checkpoints.stop()
             engine.stopping = True
             engine.presence.stop()

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from broker.client import TopicPartition
 from gateway import contract
-from gateway.arrivals import CHECKPOINT_KEY
+from gateway.arrivals import CHECKPOINT_KEY, Arrivals
 from gateway.claims import Claims
 from gateway.contract import MalformedRecord, Presence, StoredSession, parse_mark_key
 from gateway.inbox import Inbox
@@ -30,6 +30,7 @@ class Restoring:
         *,
         gateway: str,
         sessions: Sessions,
+        arrivals: Arrivals,
         inbox: Inbox,
         fanout: Fanout,
         wills: Wills,
@@ -39,6 +40,7 @@ class Restoring:
     ) -> None:
         self._gateway = gateway
         self._sessions = sessions
+        self._arrivals = arrivals
         self._inbox = inbox
         self._fanout = fanout
         self._wills = wills
@@ -89,14 +91,14 @@ class Restoring:
         holder = self._claims.holders.get(client_id)
         if holder is not None and holder.gateway == self._gateway:
             if record.gateway != self._gateway or record.released:
-                sessions.arrivals.resume(holder, client_id, record.gateway)
+                self._arrivals.resume(holder, client_id, record.gateway)
                 return
         elif record.gateway != self._gateway or record.released:
             return
         elif holder is not None:
             if record.expiry:  # who claimed it meanwhile waits for this gateway to let go
                 mine = replace(holder, gateway=self._gateway, epoch=holder.epoch - 1)
-                sessions.arrivals.replaced(client_id, mine)
+                self._arrivals.replaced(client_id, mine)
             return
         elif not record.expiry and self._claims.latest.get(client_id, self._gateway) != self._gateway:
             sessions.records.erase(client_id)  # its device has been elsewhere since

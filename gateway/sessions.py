@@ -9,18 +9,13 @@ will, persistent or not, have a record in `__sluice_sessions`, so that the will 
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
 
-from broker.client import TopicPartition
-from gateway.arrivals import Arrivals, Cluster, positions_list, relayed
-from gateway.claims import Claims, Denied, Heard, Overwritten, Taken, Won
+from gateway.claims import Claims
 from gateway.connected import Connection
-from gateway.contract import Presence, StoredSession, parse_mark_key
+from gateway.contract import Presence
 from gateway.counters import Counters
 from gateway.entries import Entry
 from gateway.inbox import Inbox
@@ -38,10 +33,10 @@ from gateway.ports import (
     settled,
 )
 from gateway.presence import PresenceBook
-from gateway.receipts import again_if_failed, answer, over, refused
+from gateway.receipts import again_if_failed, answer, refused
 from gateway.records import SessionRecords
 from gateway.registry import Registry
-from gateway.wills import Wills, will_of
+from gateway.wills import Wills
 
 log = logging.getLogger("gateway.sessions")
 
@@ -50,6 +45,24 @@ SETTLE_ATTEMPTS = 50
 TAKEN_OVER = 0x8E
 UNAVAILABLE = 0x88
 NOT_AUTHORIZED = 0x87
+
+
+class Awaiting(Protocol):
+    """Sessions on their way here: `gateway.arrivals`."""
+
+    def __contains__(self, client_id: str) -> bool: ...
+
+    def expect(self, session: Session, token: str) -> Receipt[Opened]: ...
+
+
+class Nobody:
+    """No session is on its way."""
+
+    def __contains__(self, client_id: str) -> bool:
+        return False
+
+    def expect(self, session: Session, token: str) -> Receipt[Opened]:
+        return refused(Refused(UNAVAILABLE, "sessions can't come from other gateways yet"))
 
 
 class Sessions:
@@ -63,40 +76,34 @@ class Sessions:
         fanout: Fanout,
         counters: Counters,
         clock: Callable[[], float],
-        positions: Callable[[], Mapping[TopicPartition, int]],
         inbox: Inbox,
         records: SessionRecords,
         wills: Wills,
         claims: Claims,
         book: PresenceBook,
-        cluster: Cluster,
         presence: Callable[[Session, bool, str], Presence],
-        rows: Callable[[str], Awaitable[tuple[list[tuple[bytes, bytes]], list[tuple[bytes, bytes]]]]],
         held: Callable[[], bool],
         cares: Callable[[str], bool],
     ) -> None:
-        """`rows` gives what the local copy has of a client: (inbox rows, session rows). `held`: the lease is."""
+        """`held`: the lease is. `cares`: a client whose gateway is gone is in this one's care."""
+        self.arrivals: Awaiting = Nobody()
         self.live: dict[str, Session] = {}
         self.mailboxes: dict[str, Mailbox] = {}
         self.records = records
-        self.arrivals = Arrivals(gateway, self, cluster, monotonic=time.monotonic)
         self._gateway = gateway
         self._registry = registry
         self._fanout = fanout
         self._counters = counters
         self._clock = clock
-        self._positions = positions
         self._inbox = inbox
         self._wills = wills
         self._claims = claims
         self._book = book
         self._presence = presence
-        self._rows = rows
         self._held = held
         self._cares = cares
         self._marks: dict[str, set[int]] = {}
-        self._doubtful_wills: set[str] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.doubtful_wills: set[str] = set()
 
     # --- connecting
 
@@ -133,29 +140,14 @@ class Sessions:
         )
         if waits:
             return self.arrivals.expect(session, connection.token)
-        return self._attach(session, mailbox)
+        return self.attach(session, mailbox)
 
     def _owner(self, current: Session | None, mailbox: Mailbox | None, principal: str) -> str:
         if current is not None:
             return str(current.state.principal)
         return mailbox.owner if mailbox is not None else principal
 
-    def arrived(self, session: Session, mailbox: Mailbox | None, epoch: int) -> Receipt[Opened]:
-        """The claim counts, and what was kept elsewhere is here (None: nothing was)."""
-        if mailbox is not None and mailbox.owner != session.identity.name:
-            self.settled(mailbox, epoch)
-            return refused(Refused(NOT_AUTHORIZED, "the client id is another principal's"))
-        if mailbox is not None:
-            self._caught_up(mailbox, epoch)
-        return self._attach(session, mailbox, epoch)
-
-    def _caught_up(self, mailbox: Mailbox, epoch: int) -> None:
-        mailbox.claim = epoch
-        mailbox.replayed = None
-        if mailbox.gone:
-            self._inbox.touched(mailbox)
-
-    def _attach(self, session: Session, mailbox: Mailbox | None, epoch: int = 0) -> Receipt[Opened]:
+    def attach(self, session: Session, mailbox: Mailbox | None, epoch: int = 0) -> Receipt[Opened]:
         client_id, request, connection = session.client_id, session.request, session.state
         delayed = self._wills.due.pop(client_id, None)
         if mailbox is not None and request.clean_start:
@@ -224,160 +216,29 @@ class Sessions:
             self._wills.fire(client_id, principal, will, username)
             return
         # whoever replaced this gateway while it stood still has fired it
-        self._doubtful_wills.add(client_id)
+        self.doubtful_wills.add(client_id)
 
         def still() -> bool:
-            found = client_id in self._doubtful_wills
-            self._doubtful_wills.discard(client_id)
+            found = client_id in self.doubtful_wills
+            self.doubtful_wills.discard(client_id)
             return found
 
         self._wills.fire(client_id, principal, will, username, still)
 
     def discard(self, mailbox: Mailbox) -> None:
         """End a persistent session and forget all it had."""
-        self._leave(mailbox)
+        self.leave(mailbox)
         self._inbox.discard(mailbox)
         for packet_id in mailbox.inbound:
             self.records.unmark(mailbox.client_id, packet_id)
         self.records.erase(mailbox.client_id)
 
-    def _leave(self, mailbox: Mailbox) -> None:
+    def leave(self, mailbox: Mailbox) -> None:
         self._fanout.drop(mailbox, list(mailbox.subscriptions))  # type: ignore[arg-type]  # stands for its session
         if self.mailboxes.get(mailbox.client_id) is mailbox:
             del self.mailboxes[mailbox.client_id]
 
-    # --- coming from another gateway, and going there
-
-    def heard(self, event: Heard) -> None:
-        """What a claim that was read means for this gateway."""
-        client_id = event.client_id
-        if isinstance(event, Won):
-            mailbox = self.mailboxes.get(client_id)
-            if mailbox is not None:
-                mailbox.claim = event.epoch
-            self.arrivals.won(event)
-        elif isinstance(event, Denied):
-            session = self.live.get(client_id)
-            if not self.arrivals.denied(client_id, event.token) and (
-                session is not None and session.state.token == event.token
-            ):
-                session.close(NOT_AUTHORIZED, "the client id is another principal's")
-        elif isinstance(event, Taken):
-            self._taken(event)
-        elif isinstance(event, Overwritten):
-            self._book.repeat(client_id)
-
-    def _taken(self, event: Taken) -> None:
-        client_id = event.client_id
-        if self._claims.unheard(client_id):
-            return  # a claim of our own comes later in the log
-        self._doubtful_wills.discard(client_id)
-        if client_id in self.arrivals:
-            self.live.pop(client_id, None)
-            self.arrivals.replaced(client_id, event.mine)
-            return
-        session = self.live.get(client_id)
-        if session is not None:
-            if event.adopted:
-                session.state.will = None  # the adopter fires it
-            session.close(TAKEN_OVER, "session taken over")
-            self.live.pop(client_id, None)
-        self._book.forget(client_id)
-        mailbox = self.mailboxes.get(client_id)
-        delayed = self._wills.due.pop(client_id, None)
-        if mailbox is None:
-            if event.mine.durable:
-                self.arrivals.replaced(client_id, event.mine)
-            return
-        if event.fresh:
-            if delayed is not None:
-                self._wills.fire(client_id, mailbox.owner, delayed[1], delayed[2])
-            self.discard(mailbox)
-            self.relay(client_id, None, event.mine.epoch)
-        else:
-            self.release(mailbox, event.mine.epoch, delayed if event.adopted else None)
-
-    def release(self, mailbox: Mailbox, epoch: int, will: tuple[float, Any, str] | None = None) -> None:
-        """Let go of a session: all of it is in the log before its record says so."""
-        positions = dict(self._positions())
-        self._leave(mailbox)
-        self._spawn(self._release(mailbox, epoch, positions, will))
-
-    async def _release(
-        self, mailbox: Mailbox, epoch: int, positions: dict[TopicPartition, int], will: tuple[float, Any, str] | None
-    ) -> None:
-        for receipt in list(mailbox.inbound.values()):
-            await over(receipt)
-        for _ in range(SETTLE_ATTEMPTS):
-            if await self._inbox.settle([mailbox]):
-                break
-            await asyncio.sleep(SETTLE_AGAIN)
-        self._inbox.forget(mailbox)
-        if will is not None:
-            self._wills.due[mailbox.client_id] = will
-        record = self.records.of_mailbox(mailbox)
-        self._wills.due.pop(mailbox.client_id, None)
-        self.records.write(
-            replace(record, claim=epoch, released=True, released_at=self._clock(), positions=positions_list(positions))
-        )
-        log.debug("%s is let go", mailbox.client_id)
-
-    def relay(self, client_id: str, record: StoredSession | None, epoch: int) -> None:
-        """Let go of what never came, or is no more."""
-        if record is None:
-            record = StoredSession(client_id=client_id, owner="", gateway=self._gateway, expiry=0)
-        self.records.write(relayed(record, self._gateway, epoch))
-
-    async def rebuild(self, record: StoredSession, since: dict[TopicPartition, int]) -> Mailbox | None:
-        now = self._clock()
-        if record.disconnected_at is not None and record.expiry != OFFLINE_FOR_EVER:
-            expired = not record.connected and now >= record.disconnected_at + record.expiry
-        else:
-            expired = False
-        mailbox = self.records.mailbox_of(record, now)
-        inbox, rows = await self._rows(record.client_id)
-        self._inbox.adopt(mailbox, inbox, since)
-        for key, _ in rows:
-            mark = parse_mark_key(key)
-            if mark is not None and mark[0] == record.client_id:
-                mailbox.inbound[mark[1]] = settled()
-        if expired:
-            self.discard(mailbox)
-            return None
-        will = will_of(record.will)
-        if will is not None and record.client_id not in self.live:
-            due = record.will_at if record.will_at is not None else now + min(will.delay, record.expiry)
-            self._wills.due[record.client_id] = (due, will, record.owner)
-        self.mailboxes[record.client_id] = mailbox
-        return mailbox
-
-    def settled(self, mailbox: Mailbox, epoch: int) -> None:
-        """A session is here whose device isn't."""
-        self._caught_up(mailbox, epoch)
-        self.records.write(self.records.of_mailbox(mailbox))
-
-    def lapsed(self, record: StoredSession, epoch: int) -> None:
-        """The gateway of a session that was to end with its connection died: its will is due."""
-        will = will_of(record.will)
-        if will is not None:
-            self._wills.fire(record.client_id, record.owner, will, record.owner)
-        self.records.erase(record.client_id)
-
-    def stored(self, client_id: str, writer: str | None) -> None:
-        """A session's record was read; `writer` is the gateway that wrote it, where that is known."""
-        if client_id in self.arrivals:
-            self.arrivals.stored(client_id)
-        elif writer is not None and writer != self._gateway and self._claims.elsewhere(client_id) is None:
-            session, mailbox = self.live.get(client_id), self.mailboxes.get(client_id)
-            if session is not None and (mailbox is not None or session.state.will is not None):
-                self.store(session)
-            elif mailbox is not None:
-                self.records.write(self.records.of_mailbox(mailbox))
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    # --- downlink
 
     def concerns(self, client_id: str) -> bool:
         """Whether a message for this client is this gateway's to deliver, or to say that nobody is there."""
@@ -483,14 +344,6 @@ class Sessions:
                     self._wills.fire(mailbox.client_id, mailbox.owner, found[1], found[2])
                 self.discard(mailbox)
                 self._book.amend(mailbox.client_id, clean=True)
-
-    def start(self) -> None:
-        self.arrivals.start()
-
-    def stop(self) -> None:
-        self.arrivals.stop()
-        for task in self._tasks:
-            task.cancel()
 
 
 def _expiry(session: Session) -> int:

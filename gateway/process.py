@@ -38,7 +38,8 @@ from gateway.records import WRITER
 from gateway.references import References
 from gateway.registry import Registry
 from gateway.retained import RetainedMessages
-from gateway.server.server import Server, ServerSettings, TlsFiles
+from gateway.server.certificates import TlsFiles
+from gateway.server.server import Server, ServerSettings
 from gateway.sessions import Sessions
 from gateway.state import RecordHeaders, StateTopics
 from gateway.ticks import Tick, Ticks, Write

@@ -55,10 +55,6 @@ class Process:
     def since_start(self) -> bytes:
         return self.log.read_bytes()[self._began :]
 
-    def signal(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        self._process.send_signal(number)
-
     def kill(self) -> None:
         """SIGKILL."""
         if self._process is not None:

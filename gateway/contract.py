@@ -175,7 +175,13 @@ class Control:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Presence:
-    """The newest that is known of one client. Times are epoch seconds."""
+    """The newest that is known of one client. Times are epoch seconds.
+
+    The topic has one partition, and its order decides who holds a client id. A record with a `token` and no `epoch` is
+    a claim: its own offset is its epoch, and of two claims the one with the higher epoch holds. Any other record says
+    more of the claim `epoch` it names, and is void once a newer claim was made. `adopts`: this claim counts only while
+    that epoch is the newest; so an adopter of a dead gateway's client never takes it from a device that came back.
+    """
 
     client_id: str
     online: bool
@@ -191,6 +197,10 @@ class Presence:
     tls: bool = False
     reason: str = ""  # why it is offline
     subscriptions: int = 0
+    token: str = ""  # the claimant's own mark, by which it knows its claim again
+    epoch: int = 0
+    adopts: int | None = None
+    fresh: bool = False  # a claim with clean start: what was kept is to be forgotten
     queued: int = 0  # messages that wait
     queued_bytes: int = 0
     dropped: int = 0  # messages that the queue's bounds pushed out, since the gateway started
@@ -317,7 +327,12 @@ class RetainedMessage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredSession:
-    """The lasting part of a persistent session. `subscriptions` are objects of ports.Subscription's fields."""
+    """The lasting part of a persistent session. `subscriptions` are objects of ports.Subscription's fields.
+
+    `claim` is the epoch (see `Presence`) under which it was written: a record of an older claim is void.
+    `released`: the gateway has let go, all it knew of the session is in the log, and it had delivered up to
+    `positions` ((topic, partition, next offset) each); the session is the next claimant's.
+    """
 
     client_id: str
     owner: str  # the principal it belongs to
@@ -330,6 +345,10 @@ class StoredSession:
     will: dict[str, Any] | None = None
     will_at: float | None = None
     own: dict[str, Any] | None = None  # the policy its principal brought with it (a token's)
+    claim: int = 0
+    released: bool = False
+    released_at: float = 0.0
+    positions: tuple[list[Any], ...] = ()
     queue: int = 0  # the inbox's bounds; 0 and "": the defaults
     queue_bytes: int = 0
     overflow: str = ""

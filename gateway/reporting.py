@@ -11,10 +11,10 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from gateway import contract
+from gateway.connected import Connection as EngineConnection
 from gateway.contract import TRAFFIC, TrafficReport
 from gateway.ports import Receipt
 from gateway.server.connection import Connection
-from gateway.sessions import Connection as EngineConnection
 from gateway.traffic import Traffic
 
 INTERVAL = 2.0

@@ -54,6 +54,7 @@ from gateway.restoring import Restoring
 from gateway.retained import RetainedMessages
 from gateway.sessions import Sessions
 from gateway.systree import SysTree
+from gateway.tap import Taps
 from gateway.ticks import Ticks
 from gateway.traffic import Traffic
 from gateway.uplink import Target, Uplinks
@@ -191,6 +192,12 @@ class GatewayEngine:
         self._clock = clock
         self._anonymous = anonymous
         self.listeners: tuple[str, ...] = ()
+        self.taps = Taps(
+            gateway=name,
+            find=self.sessions.live.get,
+            write=lambda topic, value, key: ticks().write(topic, value, key),
+            clock=clock,
+        )
         self.system: SysTree | None = None
 
     def _positions(self) -> Mapping[TopicPartition, int]:
@@ -236,10 +243,14 @@ class GatewayEngine:
         self.counters.denied_deliveries += 1
 
     def opened(self, session: Session) -> None:
+        if self.taps.taps:
+            self.taps.opened(session)  # type: ignore[arg-type]  # only real sessions are tapped
         if session.state.mailbox is not None:
             session.state.mailbox.feed()  # what arrived while the CONNACK was under way
 
     def closed(self, session: Session, ending: Ending) -> None:
+        if self.taps.taps:
+            self.taps.closed(session, ending.reason)  # type: ignore[arg-type]  # as above
         if self.sessions.live.get(session.client_id) is session:
             self.presence.note(self._presence(session, False, ending.reason))
         self.sessions.closed(session, ending)
@@ -520,6 +531,8 @@ class GatewayEngine:
             if order.verb == "clear" and mailbox is not None:
                 self.sessions.discard(mailbox)
             log.info("%s of %s by %s", order.verb, order.client_id, order.actor or "?")
+        elif order.verb in ("tap", "tap.keep", "tap.stop"):
+            self.taps.order(order)
         else:
             log.warning("control %r is not known", order.verb)
 

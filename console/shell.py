@@ -39,6 +39,7 @@ NAVIGATION: tuple[tuple[Any, tuple[Item, ...]], ...] = (
                 label=_("Topics"), icon="layers", view="console:topic-list", prefix="topic-", keys="t", count="topics"
             ),
             Item(label=_("Groups"), icon="users", view="console:group-list", prefix="group-", keys="c", count="groups"),
+            Item(label=_("Pending deliveries"), icon="clock", view="console:delay-list", prefix="delay-", keys="y"),
             Item(label=_("Dead letters"), icon="inbox", view="console:dlq-list", prefix="dlq-", keys="d", count="dlq"),
         ),
     ),

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
+from broker.client.delaying import DELAY_CONFIG, DELAY_PARTITIONS, DELAY_TOPIC
 from gateway.policy import Policy
 from gateway.routes import Downlink, Uplink
 
@@ -84,6 +85,7 @@ TOPICS: tuple[TopicSpec, ...] = (
     TopicSpec(name=TAP, config={"retention.ms": "600000", "segment.ms": "300000", "retention.bytes": "16777216"}),
     TopicSpec(name=DEFAULT_UPLINK, partitions=8),
     TopicSpec(name=GATEWAY_DEAD_LETTERS),
+    TopicSpec(name=DELAY_TOPIC, partitions=DELAY_PARTITIONS, config=DELAY_CONFIG),
 )
 
 
@@ -195,7 +197,13 @@ class TapReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Presence:
-    """The newest that is known of one client. Times are epoch seconds."""
+    """The newest that is known of one client. Times are epoch seconds.
+
+    The topic has one partition, and its order decides who holds a client id. A record with a `token` and no `epoch` is
+    a claim: its own offset is its epoch, and of two claims the one with the higher epoch holds. Any other record says
+    more of the claim `epoch` it names, and is void once a newer claim was made. `adopts`: this claim counts only while
+    that epoch is the newest; so an adopter of a dead gateway's client never takes it from a device that came back.
+    """
 
     client_id: str
     online: bool
@@ -211,7 +219,15 @@ class Presence:
     tls: bool = False
     reason: str = ""  # why it is offline
     subscriptions: int = 0
-    queued: int = 0
+    token: str = ""  # the claimant's own mark, by which it knows its claim again
+    epoch: int = 0
+    adopts: int | None = None
+    fresh: bool = False  # a claim with clean start: what was kept is to be forgotten
+    queued: int = 0  # messages that wait
+    queued_bytes: int = 0
+    dropped: int = 0  # messages that the queue's bounds pushed out, since the gateway started
+    expired: int = 0  # messages that expired while they waited, likewise
+    missing: int = 0  # messages that the log didn't have any more when the device came back, likewise
 
 
 GATEWAY_KEY = "$gateway/"
@@ -333,7 +349,12 @@ class RetainedMessage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredSession:
-    """The lasting part of a persistent session. `subscriptions` are objects of ports.Subscription's fields."""
+    """The lasting part of a persistent session. `subscriptions` are objects of ports.Subscription's fields.
+
+    `claim` is the epoch (see `Presence`) under which it was written: a record of an older claim is void.
+    `released`: the gateway has let go, all it knew of the session is in the log, and it had delivered up to
+    `positions` ((topic, partition, next offset) each); the session is the next claimant's.
+    """
 
     client_id: str
     owner: str  # the principal it belongs to
@@ -346,6 +367,13 @@ class StoredSession:
     will: dict[str, Any] | None = None
     will_at: float | None = None
     own: dict[str, Any] | None = None  # the policy its principal brought with it (a token's)
+    claim: int = 0
+    released: bool = False
+    released_at: float = 0.0
+    positions: tuple[list[Any], ...] = ()
+    queue: int = 0  # the inbox's bounds; 0 and "": the defaults
+    queue_bytes: int = 0
+    overflow: str = ""
 
 
 def mark_key(client_id: str, packet_id: int) -> bytes:

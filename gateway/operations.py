@@ -99,7 +99,7 @@ class Operations:
             maximum=max(self._maximum, len(sessions.live)),
             subscriptions=engine.fanout.count,
             retained=engine.retained.count,
-            stored=engine.retained.count + sum(mailbox.queued for mailbox in sessions.mailboxes.values()),
+            stored=engine.retained.count + sum(mailbox.waiting for mailbox in sessions.mailboxes.values()),
             sockets=server.accepted,
             connects=counters.connects,
             dropped=counters.dropped_full,

@@ -11,10 +11,10 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from gateway import contract
+from gateway.connected import Connection as EngineConnection
 from gateway.contract import TRAFFIC, TrafficReport
 from gateway.ports import Receipt
 from gateway.server.connection import Connection
-from gateway.sessions import Connection as EngineConnection
 from gateway.traffic import Traffic
 
 INTERVAL = 2.0
@@ -104,7 +104,7 @@ def _device(connection: Connection) -> list[float]:
         max(0, session.dropped_messages - state.expired) + state.overflowed + (mailbox.dropped if mailbox else 0),
         state.expired,
         0 if gone else session.in_flight,
-        (0 if gone else session.waiting) + (mailbox.queued if mailbox is not None else 0),
+        (0 if gone else session.waiting) + (mailbox.waiting if mailbox is not None else 0),
         connection.received_bytes,
         connection.sent_bytes,
     ]

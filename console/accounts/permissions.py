@@ -36,6 +36,7 @@ class Permission(StrEnum):
     GROUP_DELETE = "group.delete"
     DEADLETTER_REDRIVE = "deadletter.redrive"
     DEADLETTER_DELETE = "deadletter.delete"
+    DELIVERY_CANCEL = "delivery.cancel"
     DEVICE_MANAGE = "device.manage"
     DEVICE_TAP = "device.tap"  # one device's packets, payloads included
     ROUTE_MANAGE = "route.manage"
@@ -55,6 +56,7 @@ _OPERATOR = _VIEWER | {
     Permission.TOPIC_CONFIGURE,
     Permission.GROUP_RESET,
     Permission.DEADLETTER_REDRIVE,
+    Permission.DELIVERY_CANCEL,
     Permission.DEVICE_MANAGE,
     Permission.DEVICE_TAP,
     Permission.JOB_CONTROL,

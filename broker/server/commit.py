@@ -58,6 +58,8 @@ class Commit:
         self._writer: threading.Thread | None = None
         self._flushed = asyncio.Event()
         self._flushed.set()
+        self._checkpointing = False
+        self._needed = asyncio.Event()  # the upkeep is not to wait for its turn
         self._timers: list[asyncio.TimerHandle] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._scheduled = False
@@ -205,18 +207,24 @@ class Commit:
             return
         now = self._clock()
         self._store.tick(now)
-        if self._store.checkpoint_due(now):
+        health = self._store.health()
+        short = not health.writable and not health.fatal
+        if short:  # what retention, a deletion or a checkpoint can set free is needed now
+            self._needed.set()
+        if not self._checkpointing and (short or self._store.checkpoint_due(now)):
+            self._checkpointing = True
             self._spawn(self._checkpoint_soon(), "checkpoint")
         self._timers = [self._loop.call_later(_TICK, self._tick)]
 
     async def _checkpoint_soon(self) -> None:
         """Have tails written first, so that the captures have little left to write on the loop."""
-        await self._flushed.wait()
-        self._begin_flush(everything=True)
-        await self._flushed.wait()
-        now = self._clock()
-        if self._store.checkpoint_due(now):  # not begun by another meanwhile
-            await self._checkpoint(self._store.begin_checkpoint(now))
+        try:
+            await self._flushed.wait()
+            self._begin_flush(everything=True)
+            await self._flushed.wait()
+            await self._checkpoint(self._store.begin_checkpoint(self._clock()))
+        finally:
+            self._checkpointing = False
 
     async def _checkpoint(self, checkpoint: Checkpoint) -> None:
         store = self._store
@@ -234,7 +242,9 @@ class Commit:
 
     async def _upkeep(self) -> None:
         while True:
-            await asyncio.sleep(_UPKEEP)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._needed.wait(), _UPKEEP)
+            self._needed.clear()
             try:
                 for _ in self._store.maintain(self._clock()):
                     await asyncio.sleep(_STEP)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -71,7 +72,7 @@ class Scene:
 
 
 def eventually(look: Callable[[], Storage | None]) -> Storage:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while (found := look()) is None:
         assert time.monotonic() < deadline, "it did not come to that"
         time.sleep(0.05)
@@ -142,4 +143,49 @@ def test_on_a_slow_disk_nothing_is_shown_or_acknowledged_before_it_is_durable(sc
         sent.join()
         assert looked > 0, "the disk held up everybody, not the one who waits for it"
     assert len(scene.acknowledged) == 6
+    assert scene.values() == scene.acknowledged
+
+
+@pytest.fixture
+def small_disk() -> Iterator[EmbeddedBroker]:
+    """A broker on a tmpfs of 48 MiB; where mounting is not allowed the test is not run, and says so."""
+    broker = EmbeddedBroker()
+    folder = broker.folder / "data"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(folder)]
+    done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if done.returncode:
+        broker.stop()
+        pytest.skip(f"not run: mount: {done.stderr.strip()}")
+    try:
+        yield broker.start()
+    finally:
+        broker.stop(keep=True)
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+        broker.stop()
+
+
+def test_a_full_disk_refuses_records_lets_topics_go_and_heals_without_a_restart(small_disk: EmbeddedBroker) -> None:
+    scene = Scene(small_disk)
+    with Admin(scene.settings) as admin:
+        admin.create_topic("big", 1)
+        big = {"bootstrap.servers": small_disk.bootstrap, "retries": 0, "message.timeout.ms": 20_000, "log_level": 0}
+        producer = confluent_kafka.Producer(big)
+        refused: list[str] = []
+        taken = 0
+        deadline = time.monotonic() + 60
+        while not refused and time.monotonic() < deadline:
+            told: list[confluent_kafka.KafkaError | None] = []
+            for _ in range(4):
+                producer.produce("big", bytes(500_000), on_delivery=lambda error, _, into=told: into.append(error))
+            producer.flush(30)
+            refused += [error.name() for error in told if error is not None]
+            taken += sum(error is None for error in told)
+        assert set(refused) == {"KAFKA_STORAGE_ERROR"}
+        assert admin.offsets([TopicPartition("big", 0)])[TopicPartition("big", 0)].offset == taken
+        assert eventually(lambda: one if "nearly full" in (one := scene.storage()).reason else None).since > 0
+        assert scene.send() == "KAFKA_STORAGE_ERROR"
+        admin.delete_topic("big")
+    scene.wait_for(StorageState.OK)
+    assert scene.send() == ""
     assert scene.values() == scene.acknowledged

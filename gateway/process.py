@@ -25,11 +25,13 @@ from gateway.engine import GatewayEngine
 from gateway.exactly import TRANSACTION_TIMEOUT, Lanes
 from gateway.jwt import TokenSettings, TokenVerifier
 from gateway.local import FILE_NAME, LocalCopy
+from gateway.operations import Operations
 from gateway.plugins import PluginHost
 from gateway.receipts import wait
 from gateway.registry import Registry
 from gateway.retained import RetainedMessages
-from gateway.server.server import Server, ServerSettings, TlsFiles
+from gateway.server.certificates import TlsFiles
+from gateway.server.server import Server, ServerSettings
 from gateway.sessions import Sessions
 from gateway.state import StateTopics
 from gateway.ticks import Tick, Ticks, Write
@@ -60,6 +62,7 @@ class Gateway:
         self._state: StateTopics | None = None
         self._admin: AsyncAdmin | None = None
         self._copy: LocalCopy | None = None
+        self._operations: Operations | None = None
         self._restoring: dict[str, dict[bytes, bytes]] | None = {SESSIONS: {}, INBOX: {}}
 
     # --- starting
@@ -117,6 +120,7 @@ class Gateway:
             wrote=self._wrote,
             plugins=self._plugins,
             anonymous=any(self.settings.anonymous_on(str(each)) for each in self.settings.listeners),
+            levels=self.settings.traffic_levels,
         )
         self._state = StateTopics(
             catalogue=catalogue,
@@ -184,6 +188,8 @@ class Gateway:
                 client_ca=Path(settings.tls_client_ca) if settings.tls_client_ca else None,
             )
         self.server = Server(engine, ServerSettings(tls=tls, trusted_proxies=settings.trusted_proxies))
+        self._operations = Operations(settings, engine, self.server, ticks=self._current_ticks, clock=self.clock)
+        await self._operations.start()
         bound = await self.server.start(settings.listeners)
         engine.listeners = tuple(str(each) for each in bound)
         for each in bound:
@@ -281,6 +287,8 @@ class Gateway:
         """Close every connection in the protocol's terms, write what is to be written, let go."""
         if self.server is not None:
             await self.server.stop()
+        if self._operations is not None:
+            await self._operations.stop()
         if self.engine is not None and self._delivery is not None:
             await self.engine.sessions.stop()
             self.engine.presence.stop()

@@ -1,5 +1,6 @@
 """The picture, made from the newest facts. Keeps nothing but the slopes; never asks anybody."""
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -27,6 +28,7 @@ class Composer:
         broker: dict[str, float | None],
         open_doors: tuple[str, ...],
         trouble: str,
+        traffic: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Picture:
         groups = {name: self._group(name, facts, now, ages.get(name)) for name in facts.listings}
         topics = {name: self._topic(one, facts, now, groups) for name, one in facts.topics.items()}
@@ -40,6 +42,7 @@ class Composer:
             totals=_totals(topics, groups, devices, letters, broker),
             topics=topics,
             groups=groups,
+            traffic=traffic or {},
             trouble=trouble,
         )
 

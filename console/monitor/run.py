@@ -17,6 +17,7 @@ from console.monitor.compose import Composer, series
 from console.monitor.presence import Presence
 from console.monitor.publish import Publisher
 from console.monitor.sampling import Facts, Sampler
+from console.monitor.traffic import Traffic
 
 log = logging.getLogger("sluice.monitor")
 
@@ -26,11 +27,13 @@ ROUND_SECONDS = 1.0
 def run(stop: threading.Event) -> None:
     sampler, composer = Sampler(kafka.admin), Composer(embedded=not settings.SLUICE.kafka)
     publisher, ages, presence, brokerage = Publisher(), Ages(), Presence(), Brokerage()
+    traffic = Traffic()
     inventory = Inventory()
     past = history.Writer(settings.SLUICE.history_database)
     ages.start()
     presence.start()
     brokerage.start()
+    traffic.start()
     indexer = threading.Thread(target=Indexer().run, args=(stop,), name="dead-letters", daemon=True)
     indexer.start()
     said = ""
@@ -48,6 +51,7 @@ def run(stop: threading.Event) -> None:
                 broker=brokerage.numbers(now),
                 open_doors=_open_doors(facts, mqtt=presence.anonymous(now)),
                 trouble=trouble,
+                traffic=traffic.rows(now),
             )
             try:
                 publisher.publish(picture)
@@ -69,6 +73,7 @@ def run(stop: threading.Event) -> None:
         ages.stop()
         presence.stop()
         brokerage.stop()
+        traffic.stop()
         past.close()
 
 

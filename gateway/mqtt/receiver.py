@@ -43,6 +43,7 @@ class Receiver(Acknowledging):
         "_max_packet",
         "_settings",
         "_targets",
+        "other_packets",
         "received_messages",
         "refused_messages",
     )
@@ -55,6 +56,7 @@ class Receiver(Acknowledging):
         self._targets: dict[bytes, Target] | None = None
         self._aliases: dict[int, bytes] | None = None
         self.received_messages = 0
+        self.other_packets = 0  # received, and no PUBLISH
         self.refused_messages = 0
 
     # -- what Session adds -----------------------------------------------------------------------------------------
@@ -136,6 +138,7 @@ class Receiver(Acknowledging):
                         self._submit(*run)
                         if self.closed:
                             return
+                    self.other_packets += 1
                     self._packet(first, data[body:stop])
                     position = stop
                     if self.closed:
@@ -267,6 +270,7 @@ class Receiver(Acknowledging):
     def _refuse(self, target: Target, packet_id: int, qos: int) -> bytes:
         """Count a refused message; its acknowledgement, or the end of the connection (MQTT 3, if so configured)."""
         self.refused_messages += 1
+        self._engine.refuse(self, target)  # type: ignore[arg-type]
         if self.request.protocol != 5 and self.identity.limits.close_when_denied:
             raise PeerError("not authorised to publish", Reason.NOT_AUTHORIZED)
         if qos == 0:

@@ -7,35 +7,22 @@ import contextlib
 import logging
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
-from pathlib import Path
 from typing import Any
 
 from gateway.mqtt.errors import Reason
 from gateway.mqtt.session import Session
 from gateway.mqtt.surroundings import Moment, Settings
 from gateway.ports import Engine
+from gateway.server.certificates import Certificates, NoCertificate, TlsFiles
 from gateway.server.connection import Connection
+from gateway.server.figures import NOTHING
 from gateway.server.listeners import Listener
 from gateway.server.refusals import Refusals
 
 log = logging.getLogger("sluice.gateway")
-
-
-class NoCertificate(Exception):
-    """A TLS listener is configured without a certificate."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TlsFiles:
-    """PEM files. With `client_ca`, client certificates are verified; `client_required` refuses those without."""
-
-    certificate: Path
-    key: Path
-    client_ca: Path | None = None
-    client_required: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,15 +58,16 @@ class Server:
         self.connections: set[Connection] = set()
         self.accepted = 0
         self.turned_away = 0
-        self.received_bytes = 0
-        self.sent_bytes = 0
+        self.active: set[Connection] = set()  # something went through since the last accounts
+        self.moved: Callable[[Iterable[Connection]], None] | None = None  # hears of them once a second
+        self.totals = NOTHING
         self._monotonic = monotonic
         self._wall = wall
         self._allowance = settings.connects_rate
         self._allowance_at = self.moment.monotonic
         self._waiting: list[Connection] = []  # for their flush
         self._servers: list[asyncio.Server] = []
-        self._context: ssl.SSLContext | None = None
+        self._certificates: Certificates | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._tls_tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -107,9 +95,8 @@ class Server:
         assert self._loop is not None
         context = None
         if listener.tls:
-            if self._context is None:
-                self._context = self._tls_context()
-            context = None if listener.proxy else self._context
+            secured = self._secured()
+            context = None if listener.proxy else secured.context
         return await self._loop.create_server(
             lambda: Connection(self, listener),
             listener.host,
@@ -151,31 +138,12 @@ class Server:
 
     # -- TLS -------------------------------------------------------------------------------------------------------
 
-    def _tls_context(self) -> ssl.SSLContext:
-        if self.settings.tls is None:
-            raise NoCertificate("a TLS listener needs a certificate and a key")
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
-        self._load(context, self.settings.tls)
-        return context
-
-    @staticmethod
-    def _load(context: ssl.SSLContext, files: TlsFiles) -> None:
-        context.load_cert_chain(files.certificate, files.key)
-        if files.client_ca is not None:
-            context.load_verify_locations(files.client_ca)
-            context.verify_mode = ssl.CERT_REQUIRED if files.client_required else ssl.CERT_OPTIONAL
-
-    def reload_tls(self) -> None:
-        """Read certificate, key and client CA anew for connections to come; those that are there stay.
-
-        Raises OSError or ssl.SSLError, and changes nothing then.
-        """
-        if self._context is None or self.settings.tls is None:
-            return
-        self._tls_context()  # loads into a context of its own first, so that a bad file can't break the one in use
-        self._load(self._context, self.settings.tls)
+    def _secured(self) -> Certificates:
+        if self._certificates is None:
+            if self.settings.tls is None:
+                raise NoCertificate("a TLS listener needs a certificate and its key")
+            self._certificates = Certificates(self.settings.tls)
+        return self._certificates
 
     def start_tls(self, connection: Connection, transport: asyncio.Transport) -> None:
         task = asyncio.ensure_future(self._start_tls(connection, transport))
@@ -183,12 +151,12 @@ class Server:
         task.add_done_callback(self._tls_tasks.discard)
 
     async def _start_tls(self, connection: Connection, transport: asyncio.Transport) -> None:
-        assert self._loop is not None and self._context is not None
+        assert self._loop is not None
         try:
             secured = await self._loop.start_tls(
                 transport,
                 connection,
-                self._context,
+                self._secured().context,
                 server_side=True,
                 ssl_handshake_timeout=self.settings.mqtt.connect_timeout,
             )
@@ -239,6 +207,18 @@ class Server:
             return False
         return any(address in network for network in self._proxies)
 
+    def account(self) -> None:
+        """Add up what went through since the last time; costs as much as there are connections that moved."""
+        active, self.active = self.active, set()
+        totals = self.totals
+        for connection in active:
+            figures = connection.count()
+            totals = totals.plus(figures, connection.figures)
+            connection.figures = figures
+        self.totals = totals
+        if self.moved is not None:
+            self.moved(active)
+
     def gone(self, connection: Connection) -> None:
         self.connections.discard(connection)
         if self._emptied is not None and not self.connections:
@@ -265,9 +245,12 @@ class Server:
         session.rate_recovered()
 
     async def _sweep(self) -> None:
-        """Deadlines, once a second; a big crowd is taken in slices so that nobody waits for the sweep."""
+        """Deadlines and accounts, once a second; a big crowd is taken in slices so that nobody waits for the sweep."""
         while True:
             await asyncio.sleep(1.0)
+            self.account()
+            if self._certificates is not None:
+                self._certificates.reload_if_changed()
             crowd = list(self.connections)
             for start in range(0, len(crowd), 2000):
                 self.read_clock()
@@ -288,6 +271,6 @@ class Server:
             "accepted": self.accepted,
             "turned_away": self.turned_away,
             "refusals": self.refusals.total,
-            "received_bytes": self.received_bytes,
-            "sent_bytes": self.sent_bytes,
+            "received_bytes": self.totals.received_bytes,
+            "sent_bytes": self.totals.sent_bytes,
         }

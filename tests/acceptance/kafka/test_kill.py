@@ -1,7 +1,7 @@
 """kill -9 in mid-work, again and again: nothing acknowledged is lost, doubled, reordered or half committed."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
     made.stop()
 
 
-def torment(stack: Stack, kills: int, *, seed: int, pause: float) -> None:
+def torment(stack: Stack, kills: int, *, seed: int, pause: float) -> str:
     run = Torment(stack, seed, pause=pause)
     looked = 0
     while run.kills < kills:
@@ -25,13 +25,15 @@ def torment(stack: Stack, kills: int, *, seed: int, pause: float) -> None:
         if run.kills >= looked + 100:
             looked = run.kills
             run.look()
+            print(f"so far {dict(run.done)}", flush=True)
     history = run.finish()
     problems = run.problems()
-    print(f"\n{run.totals()} · problems {len(problems)}")
+    print(run.totals(), problems[:20], flush=True)
     assert problems == []
     assert len(history.acknowledged) > kills * 10
     assert {"committed", "aborted"} <= {transaction.outcome for transaction in history.transactions}
     assert all(each.acknowledged for each in run.devices.publishers)
+    return f"{run.totals()} · lost 0 · duplicated 0 · reordered 0"
 
 
 def test_a_few_kills_harm_nothing(stack: Stack) -> None:
@@ -39,5 +41,6 @@ def test_a_few_kills_harm_nothing(stack: Stack) -> None:
 
 
 @pytest.mark.torture
-def test_five_hundred_kills_harm_nothing(stack: Stack) -> None:
-    torment(stack, int(os.environ.get("SLUICE_TORTURE_KILLS", "500")), seed=2, pause=0.03)
+def test_five_hundred_kills_harm_nothing(stack: Stack, record_property: Callable[[str, object], None]) -> None:
+    kills = int(os.environ.get("SLUICE_TORTURE_KILLS", "500"))
+    record_property("totals", torment(stack, kills, seed=2, pause=0.03))

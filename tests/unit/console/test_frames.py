@@ -22,6 +22,7 @@ pictures = st.builds(
     totals=st.builds(Totals, lag=maybe, devices=maybe),
     topics=st.lists(topics, max_size=6).map(lambda rows: {row.name: row for row in rows}),
     groups=st.lists(groups, max_size=6).map(lambda rows: {row.name: row for row in rows}),
+    traffic=st.dictionaries(names, st.dictionaries(names, maybe, max_size=3), max_size=4),
     trouble=st.text(max_size=10),
 )
 

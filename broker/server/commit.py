@@ -141,13 +141,16 @@ class Commit:
                 self._loop.call_soon_threadsafe(self._written, group)
             except RuntimeError:  # the loop was closed under us: nobody is left to be told
                 return
-            try:
-                group = self._work.get(timeout=_QUIET)
-            except Empty:
-                if group.error is None:
-                    group.vouch()
-                group = None  # or a deleted file would stay open, and keep its space, until the next group
-                group = self._work.get()
+            group = self._next(group)
+
+    def _next(self, done: Group | None) -> Group | None:
+        """The next group. After a little quiet the journal notes that everything before it is durable."""
+        try:
+            return self._work.get(timeout=_QUIET)
+        except Empty:
+            if done is not None and done.error is None:
+                done.vouch()
+        return self._work.get()
 
     def _written(self, group: Group) -> None:
         store = self._store

@@ -20,7 +20,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Final
 
 from broker.log.checkpoint import Checkpoint
@@ -33,6 +33,7 @@ _log = logging.getLogger(__name__)
 _TICK: Final = 1.0  # seconds between looks at space, waiting writes, checkpoints
 _UPKEEP: Final = 15.0  # seconds between runs of retention and compaction
 _CAPTURES: Final = 32  # partitions captured per turn of the loop
+_QUIET: Final = 0.02  # seconds without a group before the journal notes that all of it is durable
 _STEP: Final = 0.002  # seconds between steps of the upkeep
 
 
@@ -135,14 +136,23 @@ class Commit:
 
     def _sync(self) -> None:
         """The thread: write, sync, tell."""
-        while (group := self._work.get()) is not None:
+        group = self._work.get()
+        while group is not None:
             group.write()
             try:
                 self._loop.call_soon_threadsafe(self._written, group)
             except RuntimeError:  # the loop was closed under us: nobody is left to be told
                 return
-            if self._work.empty() and group.error is None:
-                group.vouch()
+            group = self._next(group)
+
+    def _next(self, done: Group | None) -> Group | None:
+        """The next group. After a little quiet the journal notes that everything before it is durable."""
+        try:
+            return self._work.get(timeout=_QUIET)
+        except Empty:
+            if done is not None and done.error is None:
+                done.vouch()
+        return self._work.get()
 
     def _written(self, group: Group) -> None:
         store = self._store
@@ -176,6 +186,7 @@ class Commit:
                 self._loop.call_soon_threadsafe(self._segments_written, flush)
             except RuntimeError:  # the loop was closed under us
                 return
+            del flush  # and with it the files it holds open
 
     def _segments_written(self, flush: Flush) -> None:
         self._store.finish_flush(flush)

@@ -19,9 +19,10 @@ from broker.client.administration.admin import Admin, AsyncAdmin
 from broker.client.capability import Ability, Capabilities
 from broker.client.consuming import BEGINNING, END, Consumer
 from broker.client.errors import ClientError
+from broker.client.policy import DeadLetterTopic, Expired, Ladder, Order, Reject, Retry
 from broker.client.producing import Batch, Failure, Producer
 from broker.client.records import Delivered, Record, TopicPartition
-from broker.client.running import DeadLetterTopic, Order, Progress, Reject, Retry, run_consumer
+from broker.client.running import Progress, run_consumer
 from broker.client.settings import Settings, SettingsError
 from broker.client.sharing import ShareConsumer, SharedRecord, Verdict
 
@@ -37,7 +38,9 @@ __all__ = [
     "Consumer",
     "DeadLetterTopic",
     "Delivered",
+    "Expired",
     "Failure",
+    "Ladder",
     "Order",
     "Producer",
     "Progress",

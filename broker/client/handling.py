@@ -14,45 +14,13 @@ from enum import Enum
 from broker.client import records
 from broker.client.errors import ClientError, UnknownTopic
 from broker.client.ledger import Claim, ClaimState, LeaseLost, Ledger
+from broker.client.policy import DeadLetterTopic, Reject, Retry
 from broker.client.producing import OutgoingHeaders, Producer
 from broker.client.records import Record
 
 Handler = Callable[[Record], None]
 DETAIL_LIMIT = 2000
 UNWRITTEN_WAIT = 1.0
-
-
-class Reject(Exception):
-    """Raised by a handler: this record can never be handled; no retry. The message becomes `sluice.error.detail`."""
-
-    def __init__(self, detail: str = "", *, reason: str = "rejected") -> None:
-        super().__init__(detail)
-        self.reason = reason
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retry:
-    """`attempts` in all (the first included); the wait before the n-th retry is first * factor ** (n - 1) seconds, at
-    most `longest`."""
-
-    attempts: int = 5
-    first: float = 0.2
-    factor: float = 2.0
-    longest: float = 30.0
-
-    def wait(self, failures: int) -> float:
-        """Seconds to wait after so many failures."""
-        return float(min(self.longest, self.first * self.factor ** min(max(0, failures - 1), 60)))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeadLetterTopic:
-    """Where records go whose attempts are used up. `topic` may hold {topic}."""
-
-    topic: str = "dlq.{topic}"
-
-    def name(self, topic: str) -> str:
-        return self.topic.format(topic=topic)
 
 
 class Verdict(Enum):

@@ -16,18 +16,18 @@ from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from enum import Enum
 
 from broker.client.administration.admin import Admin
 from broker.client.consuming import Consumer
 from broker.client.errors import ClientError, Fenced, NotAuthorized, TopicExists
-from broker.client.handling import Attempt, DeadLetters, DeadLetterTopic, Handler, Handling, Reject, Retry, Verdict
+from broker.client.handling import Attempt, DeadLetters, Handler, Handling, Verdict
 from broker.client.ledger import Ledger
+from broker.client.policy import DeadLetterTopic, Expired, Ladder, Order, Retry, retry_for
 from broker.client.producing import Producer
 from broker.client.records import Record, TopicPartition
 from broker.client.settings import Settings
 
-__all__ = ["DeadLetterTopic", "Handler", "Order", "Progress", "Reject", "Retry", "run_consumer"]
+__all__ = ["Handler", "Progress", "run_consumer"]
 
 log = logging.getLogger(__name__)
 RUN = 100
@@ -36,12 +36,6 @@ COMMIT_INTERVAL = 0.2
 BUSY_POLL = 0.02
 IDLE_POLL = 0.5
 GRACE = 30.0
-
-
-class Order(Enum):
-    """PARTITION: a record is handled when all before it in its partition are settled; a retry holds its partition."""
-
-    PARTITION = "partition"
 
 
 @dataclass(slots=True)
@@ -230,10 +224,13 @@ def run_consumer(
     group: str,
     handler: Handler,
     *,
-    retry: Retry | None = None,
+    retry: Retry | Ladder | None = None,
     order: Order = Order.PARTITION,
     dead_letter: DeadLetterTopic | None = None,
     ledger: Ledger | None = None,
+    workers: int = 1,
+    window: int = 1000,
+    expired: Expired = Expired.BURY,
     lease: float = 30.0,
     settings: Settings | None = None,
     stop: threading.Event | None = None,
@@ -248,8 +245,8 @@ def run_consumer(
     `lease` is how long a crashed consumer's claim holds others off, `session_timeout` how long its partitions wait for
     somebody else.
     """
-    if order is not Order.PARTITION:
-        raise ValueError(f"{order} is not an order")
+    if order is not Order.PARTITION or isinstance(retry, Ladder) or workers != 1 or expired is not Expired.BURY:
+        raise NotImplementedError("one worker, in the partition's order, with retries in place")
     chosen = settings or Settings.from_env()
     counts = progress if progress is not None else Progress()
     admin = Admin(chosen)
@@ -265,7 +262,7 @@ def run_consumer(
 
     try:
         letters = DeadLetters(producer, dead_letter or DeadLetterTopic(), create)
-        handling = Handling(group, handler, retry or Retry(), letters, ledger, lease=lease)
+        handling = Handling(group, handler, retry or retry_for(order), letters, ledger, lease=lease)
         _Runner(consumer, handling, stop or threading.Event(), counts).run(topics)
     finally:
         consumer.close()

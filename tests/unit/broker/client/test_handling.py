@@ -6,8 +6,9 @@ import pytest
 
 from broker.client import records
 from broker.client.errors import TimedOut, UnknownTopic
-from broker.client.handling import Attempt, DeadLetters, DeadLetterTopic, Handling, Reject, Retry, Verdict
+from broker.client.handling import Attempt, DeadLetters, Handling, Verdict
 from broker.client.ledger import SqliteLedger
+from broker.client.policy import DeadLetterTopic, Reject, Retry
 from broker.client.records import Delivered, Record
 
 RECORD = Record("orders", 2, 7, 1_700_000_000_000, b"k", b"v", (("a", b"1"), ("sluice.error.reason", b"old")))

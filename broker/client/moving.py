@@ -31,6 +31,10 @@ class Mover:
         self._producer: Producer | None = None
         self._known: set[str] = set()
 
+    def open(self) -> None:
+        """Make the first transaction quick, and find out now whether transactions are allowed here."""
+        self._ready()
+
     def write(
         self, moves: Sequence[Outgoing], positions: Mapping[TopicPartition, int | Committed], group: object
     ) -> None:

@@ -11,20 +11,17 @@ committed, and the rest is dropped: the next owner reads it again. When they are
 nothing is committed. The end is a revocation of everything.
 """
 
-import asyncio
-import inspect
 import logging
 import threading
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from broker.client import positions
 from broker.client.administration.admin import Admin
 from broker.client.administration.types import Committed
 from broker.client.consuming import Consumer
+from broker.client.coroutines import AsyncHandler, HandlerLoop
 from broker.client.errors import ClientError, Fenced, NotAuthorized, TopicExists
 from broker.client.handling import Attempt, Handler, Handling, Verdict
 from broker.client.ladder import RecordExpired, RetryTopic
@@ -33,6 +30,7 @@ from broker.client.moving import TIMEOUT, Mover, Undecided
 from broker.client.policy import DeadLetterTopic, Expired, Ladder, Order, Retry, retry_for
 from broker.client.positions import Position
 from broker.client.producing import Producer
+from broker.client.progress import Progress
 from broker.client.records import TopicPartition
 from broker.client.scheduling import Scheduler, Task
 from broker.client.settings import Settings
@@ -40,7 +38,6 @@ from broker.client.settings import Settings
 __all__ = ["AsyncHandler", "Handler", "Progress", "run_consumer"]
 
 log = logging.getLogger(__name__)
-AsyncHandler = Callable[[Any], Awaitable[None]]
 READ = 500
 COMMIT_INTERVAL = 0.2
 BUSY_POLL = 0.02
@@ -49,22 +46,6 @@ GRACE = 30.0
 WRITE_WAIT = 1.0
 LOAD_TIME = 60.0
 LONGEST_WINDOW = 10_000
-
-
-@dataclass(slots=True)
-class Progress:
-    """Counts of a running consumer, for status pages. `dead` has the expired ones too; `odd` counts headers that say
-    nothing that can be used, by name."""
-
-    handled: int = 0
-    retried: int = 0
-    moved: int = 0
-    dead: int = 0
-    expired: int = 0
-    repeated: int = 0
-    committed: int = 0
-    unwritten: int = 0
-    odd: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(slots=True, eq=False)
@@ -394,7 +375,7 @@ def run_consumer(
     chosen = settings or Settings.from_env()
     counts = progress if progress is not None else Progress()
     halt = stop or threading.Event()
-    with Admin(chosen) as admin, _Loop(handler) as handle:
+    with Admin(chosen) as admin, HandlerLoop(handler) as handle:
 
         def create(topic: str) -> None:
             if not admin.topics([topic]):
@@ -408,6 +389,8 @@ def run_consumer(
         consumer = Consumer(chosen, group, protocol=protocol, session_timeout=session_timeout)
         mover = Mover(group, lambda name: _transactional(chosen, name), create)
         try:
+            if retries is not None:
+                mover.open()
             handling = Handling(group, handle, in_place, retries, dead_letter, ledger, expired=expired, lease=lease)
             scheduler = Scheduler(order, window)
             name = retries.name if retries is not None else None
@@ -433,24 +416,3 @@ def _make_retry_topic(admin: Admin, retries: RetryTopic) -> None:
             return
     elif len(there[retries.name].partitions) < len(retries.delays):
         admin.add_partitions(retries.name, len(retries.delays))
-
-
-class _Loop:
-    """Runs a coroutine function's coroutines on an event loop in a thread of its own; other handlers as they are."""
-
-    def __init__(self, handler: Handler | AsyncHandler) -> None:
-        self._handler: Any = handler
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    def __enter__(self) -> Handler:
-        called = getattr(self._handler, "__call__", None)  # noqa: B004 — an object may have an async __call__
-        if not (inspect.iscoroutinefunction(self._handler) or inspect.iscoroutinefunction(called)):
-            handle: Handler = self._handler
-            return handle
-        loop = self._loop = asyncio.new_event_loop()
-        threading.Thread(target=loop.run_forever, name="handlers", daemon=True).start()
-        return lambda record: asyncio.run_coroutine_threadsafe(self._handler(record), loop).result()
-
-    def __exit__(self, *_: object) -> None:
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._loop.stop)

@@ -1,4 +1,4 @@
-"""`python -m bench [SECTION …] [--quick]`: print the figures as Markdown; sections: kafka idle gateway pages.
+"""`python -m bench [SECTION …] [--quick]`: print the figures as Markdown; sections: kafka idle gateway attacks pages.
 
 Peers that are found on the machine are measured with the same client in the same run; one that is missing is said so.
 """
@@ -10,7 +10,7 @@ import contextlib
 import datetime
 from collections.abc import Callable, Iterator, Sequence
 
-from bench import gateway, idle, kafka, machine, pages
+from bench import attacks, gateway, idle, kafka, machine, pages
 from bench.clusters import Cluster, apache, embedded
 from bench.tables import count, table
 
@@ -65,6 +65,7 @@ SECTIONS: dict[str, Callable[[float], None]] = {
     "kafka": kafka_section,
     "idle": idle.section,
     "gateway": gateway.section,
+    "attacks": attacks.section,
     "pages": pages.section,
 }
 

@@ -1,24 +1,36 @@
-"""MQTT through one cheap load generator (mqtt_load.c): the gateway with durable acknowledgements, and mosquitto."""
+"""MQTT through one cheap load generator (mqtt_load.c): the gateway, which acknowledges what is durable, and peers."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import shutil
+import socket
+import statistics
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import paho.mqtt.client as paho
+
+from bench import peers
 from bench.clusters import data_folder, embedded, free_port, wait_ready
 from bench.machine import usage
+from bench.peers import Peer
 from bench.tables import count, table
 
 SOURCE = Path(__file__).with_name("mqtt_load.c")
 IDLE_CONNECTIONS = 2_000
+SUBSCRIBERS = 1_000
+DEVICES = 10_000
+SUBSCRIPTIONS, PER_CONNECTION = 100_000, 1_000
 
 
 class NoCompiler(RuntimeError):
@@ -76,32 +88,22 @@ def sluice() -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def mosquitto() -> Iterator[Server]:
-    """mosquitto at its defaults: acknowledges from memory."""
-    program = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
-    if not Path(program).exists():
-        raise FileNotFoundError("mosquitto is not installed")
-    with data_folder() as folder:
-        port = free_port()
-        config = folder / "mosquitto.conf"
-        config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 100000\n")
-        process = subprocess.Popen([program, "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            wait_ready(f"127.0.0.1:{port}", process)
-            yield Server(name="mosquitto (not durable)", port=port, pids=(process.pid,))
-        finally:
-            process.terminate()
-            process.wait(10)
+def peer(start: Callable[[], contextlib.AbstractContextManager[Peer]]) -> Iterator[Server]:
+    with start() as found:
+        yield Server(name=found.name, port=found.ports["mqtt"], pids=found.pids)
 
 
-SERVERS: Sequence[Callable[[], contextlib.AbstractContextManager[Server]]] = (sluice, mosquitto)
+SERVERS: Sequence[Callable[[], contextlib.AbstractContextManager[Server]]] = (
+    sluice,
+    *(functools.partial(peer, start) for start in peers.MQTT),
+)
 
 
 def run(program: Path, server: Server, mode: str, **options: object) -> dict[str, float]:
     """One run of the load generator; its figures."""
     words = [f"{name}={value}" for name, value in options.items()]
     done = subprocess.run(
-        [str(program), "127.0.0.1", str(server.port), mode, *words], capture_output=True, text=True, timeout=180
+        [str(program), "127.0.0.1", str(server.port), mode, *words], capture_output=True, text=True, timeout=120
     )
     if done.returncode:
         raise RuntimeError(f"{server.name}: {mode} {words}: {done.stderr.strip()}")
@@ -112,13 +114,41 @@ def run(program: Path, server: Server, mode: str, **options: object) -> dict[str
 def publish_rows(program: Path, server: Server, seconds: float) -> list[list[object]]:
     rows = []
     for qos, connections, window in ((1, 50, 20), (1, 50, 1), (1, 1, 1), (0, 50, 20)):
+        rows.append(publish_row(program, server, seconds, f"QoS {qos}", qos, connections, window))
+    with subscriber_that_is_away(server):
+        rows.append(publish_row(program, server, seconds, "QoS 1, kept for one who is away", 1, 50, 20))
+    return rows
+
+
+def publish_row(
+    program: Path, server: Server, seconds: float, what: str, qos: int, connections: int, window: int
+) -> list[object]:
+    try:
         run(program, server, "publish", qos=qos, connections=connections, window=window, seconds=1)
         before = server.cpu()
         got = run(program, server, "publish", qos=qos, connections=connections, window=window, seconds=seconds)
-        cpu = (server.cpu() - before) / max(1.0, got["per_second"] * seconds) * 1e6
-        times = [f"{got[name]:.2f}" if got.get(name) else "–" for name in ("p50_ms", "p99_ms")]
-        rows.append([server.name, f"QoS {qos}", connections, window, count(got["per_second"]), f"{cpu:.1f}", *times])
-    return rows
+    except RuntimeError as error:
+        return [server.name, what, connections, window, f"failed: {str(error)[-80:]}", "–", "–", "–"]
+    cpu = (server.cpu() - before) / max(1.0, got["per_second"] * seconds) * 1e6
+    times = [f"{got[name]:.2f}" if got.get(name) else "–" for name in ("p50_ms", "p99_ms")]
+    return [server.name, what, connections, window, count(got["per_second"]), f"{cpu:.1f}", *times]
+
+
+@contextlib.contextmanager
+def subscriber_that_is_away(server: Server) -> Iterator[None]:
+    """A persistent session with `bench/#` at QoS 1 that has gone offline: what is published has to be kept for it."""
+    options = {"client_id": "away", "clean_session": False, "protocol": paho.MQTTv311}
+    client = paho.Client(paho.CallbackAPIVersion.VERSION2, **options)  # type: ignore[arg-type]  # as documented
+    granted = threading.Event()
+    client.on_connect = lambda *_: client.subscribe("bench/#", qos=1)
+    client.on_subscribe = lambda *_: granted.set()
+    client.connect("127.0.0.1", server.port)
+    client.loop_start()
+    if not granted.wait(20):
+        raise RuntimeError(f"{server.name}: no SUBACK")
+    client.disconnect()
+    client.loop_stop()
+    yield
 
 
 def connection_row(program: Path, server: Server, seconds: float) -> list[object]:
@@ -138,20 +168,128 @@ def connection_row(program: Path, server: Server, seconds: float) -> list[object
     return [server.name, count(connects["per_second"]), f"{each / 1024:.1f}"]
 
 
+def fan_out_rows(program: Path, server: Server, seconds: float) -> list[list[object]]:
+    """One publisher, 1,000 subscribers; every message reaches each of them, or the row says how many didn't."""
+    rows: list[list[object]] = []
+    for qos in (0, 1):
+        got = run(program, server, "fanout", connections=SUBSCRIBERS, window=20, qos=qos, seconds=seconds)
+        times = [f"{got[name]:.1f}" for name in ("p50_ms", "p99_ms")]
+        rows.append([server.name, f"QoS {qos}", count(got["per_second"]), f"{got['lost']:.0f}", *times])
+    return rows
+
+
+def crowd_row(program: Path, server: Server, seconds: float) -> list[object]:
+    """10,000 devices with one QoS 1 message a second each: the share of one core that they take."""
+    options = {"connections": DEVICES, "window": 2, "qos": 1, "rate": DEVICES, "seconds": seconds}
+    before = server.cpu()
+    got = run(program, server, "publish", **options)
+    share = (server.cpu() - before) / seconds
+    return [server.name, count(got["per_second"]), f"{share:.0%}", f"{got['p50_ms']:.2f}", f"{got['p99_ms']:.2f}"]
+
+
+def subscriptions_row(program: Path, server: Server, seconds: float) -> list[object]:
+    """The rate of QoS 1 publishes without and with 100,000 subscriptions of others, three of which match."""
+    options = {"connections": 10, "window": 20, "qos": 1, "seconds": seconds, "topic": "crowd"}
+    run(program, server, "publish", **options)
+    alone = run(program, server, "publish", **options)["per_second"]
+    with contextlib.ExitStack() as stack:
+        for number in range(SUBSCRIPTIONS // PER_CONNECTION):
+            subscribe_many(stack, server, number)
+        crowded = run(program, server, "publish", **options)["per_second"]
+    return [server.name, count(alone), count(crowded), f"{crowded / alone:.2f}"]
+
+
+def subscribe_many(stack: contextlib.ExitStack, server: Server, number: int) -> None:
+    """A connection with PER_CONNECTION filters of its own; the first three hold one each that matches as well."""
+    wire = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=60))
+    wire.sendall(packet(0x10, b"\x00\x04MQTT\x04\x02\x00\x00" + text(f"many-{number}")))
+    filters = [f"elsewhere/{number}/{each}/+" for each in range(PER_CONNECTION)]
+    if number < 3:
+        filters[0] = f"crowd/{number}"
+    answers = wire.makefile("rb")
+    answers.read(4)
+    for at in range(0, PER_CONNECTION, 100):
+        body = b"".join(text(each) + b"\x00" for each in filters[at : at + 100])
+        wire.sendall(packet(0x82, (at + 1).to_bytes(2, "big") + body))
+        answers.read(4 + 100)
+    # what is delivered is read, so that no peer has to keep it
+    threading.Thread(target=drain, args=(wire,), daemon=True).start()
+
+
+def drain(wire: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        wire.settimeout(None)
+        while wire.recv(1 << 16):
+            pass
+
+
+def packet(first: int, body: bytes) -> bytes:
+    length, encoded = len(body), bytearray([first])
+    while True:
+        length, seven = length >> 7, length & 127
+        encoded.append(seven | (128 if length else 0))
+        if not length:
+            return bytes(encoded) + body
+
+
+def text(value: str) -> bytes:
+    return len(value).to_bytes(2, "big") + value.encode()
+
+
 def section(scale: float) -> None:
     """Print the MQTT tables."""
     seconds = max(3.0, 10.0 * scale)
-    published: list[list[object]] = []
-    connected: list[list[object]] = []
+    tables: dict[str, tuple[list[str], list[list[object]]]] = {
+        "MQTT publish, 100 bytes": (
+            ["server", "QoS", "connections", "window", "acknowledged /s", "µs CPU each", "p50 ms", "p99 ms"],
+            [],
+        ),
+        "MQTT connections": (["server", "connects /s", "KiB per idle connection"], []),
+        "MQTT fan-out, 1 to 1,000 subscribers, 100 bytes": (
+            ["server", "QoS", "deliveries /s", "lost", "p50 ms", "p99 ms"],
+            [],
+        ),
+        "10,000 MQTT devices, one QoS 1 message a second each": (
+            ["server", "acknowledged /s", "of one core", "p50 ms", "p99 ms"],
+            [],
+        ),
+        "MQTT publish beside 100,000 subscriptions, of which 3 match": (
+            ["server", "alone /s", "crowded /s", "ratio"],
+            [],
+        ),
+    }
+    publishing, connecting, fanning, crowd, subscribed = (rows for _, rows in tables.values())
     with load_generator() as program:
         for start in SERVERS:
             try:
                 with start() as server:
                     # first, while the server is fresh: memory that a flood has grown would hide what a connection takes
-                    connected.append(connection_row(program, server, seconds))
-                    published += publish_rows(program, server, seconds)
+                    steps: tuple[Callable[[], None], ...] = (
+                        lambda: connecting.append(connection_row(program, server, seconds)),
+                        lambda: crowd.append(crowd_row(program, server, seconds)),
+                        lambda: fanning.extend(fan_out_rows(program, server, seconds)),
+                        lambda: subscribed.append(subscriptions_row(program, server, seconds)),
+                        lambda: publishing.extend(publish_rows(program, server, seconds)),
+                    )
+                    for step in steps:
+                        try:
+                            step()
+                        except Exception as error:
+                            print(f"not measured: {error}\n")
             except Exception as error:
                 print(f"not measured: {error}\n")
-    head = ["server", "QoS", "connections", "window", "acknowledged /s", "µs CPU each", "p50 ms", "p99 ms"]
-    print(table("MQTT publish, 100 bytes", head, published))
-    print(table("MQTT connections", ["server", "connects /s", "KiB per idle connection"], connected))
+    for title, (head, rows) in tables.items():
+        print(table(title, head, rows))
+    print(f"fdatasync of 4 KiB on this disk: p50 {sync_p50():.2f} ms\n")
+
+
+def sync_p50(rounds: int = 300) -> float:
+    """Milliseconds: the median time of writing 4 KiB and syncing it, where the data folders are."""
+    times = []
+    with data_folder() as folder, (folder / "probe").open("wb", buffering=0) as file:
+        for _ in range(rounds):
+            began = time.perf_counter()
+            file.write(b"x" * 4096)
+            os.fdatasync(file.fileno())
+            times.append(time.perf_counter() - began)
+    return statistics.median(times) * 1e3

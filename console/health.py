@@ -14,10 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
-
-from console import snapshot
+from console import metrics, snapshot
 from console.configuration import Network
 from console.proxies import Application, Receive, Scope, Send
 
@@ -42,8 +39,6 @@ class Health:
         self._listeners = listeners
         self._probed: tuple[float, dict[str, str]] = (0.0, {})
         self._metrics_from = metrics_from
-        self._registry = CollectorRegistry()
-        self._registry.register(_Collector())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] in ("/healthz", "/readyz", "/metrics"):
@@ -51,13 +46,15 @@ class Health:
                 if not self._may_scrape(scope):
                     await _answer(send, 403, b"metrics are for this machine and trusted proxies\n", b"text/plain")
                     return
-                await _answer(send, 200, generate_latest(self._registry), CONTENT_TYPE_LATEST.encode())
+                accept = b",".join(value for name, value in scope.get("headers", ()) if name == b"accept")
+                body, kind = metrics.render(accept.decode("latin-1"))
+                await _answer(send, 200, body, kind.encode())
                 return
             reasons = {}
             if scope["path"] == "/healthz":
                 reasons = ailments(snapshot.current(), time.time()) | await self._deaf()
-            body = {"status": "ok"} if not reasons else {"status": "unavailable", "reasons": reasons}
-            await _answer(send, 503 if reasons else 200, json.dumps(body).encode() + b"\n", b"application/json")
+            told = {"status": "ok"} if not reasons else {"status": "unavailable", "reasons": reasons}
+            await _answer(send, 503 if reasons else 200, json.dumps(told).encode() + b"\n", b"application/json")
             return
         await self._application(scope, receive, send)
 
@@ -100,20 +97,6 @@ async def _probe(listener: Listener) -> tuple[str, str]:
     with contextlib.suppress(OSError):
         await writer.wait_closed()
     return listener.name, ""
-
-
-class _Collector:
-    def collect(self) -> list[Metric]:
-        picture = snapshot.current()
-        gauges: list[Metric] = []
-        for field, value in (picture.live("cluster") or {}).items():
-            if value is not None:
-                gauges.append(GaugeMetricFamily(f"sluice_{field}", f"Cluster-wide: {field}", value=float(value)))
-        lag = GaugeMetricFamily("sluice_group_lag", "Records not yet read, by consumer group", labels=["group"])
-        for group in picture.user_groups():
-            if group.lag is not None:
-                lag.add_metric([group.name], float(group.lag))
-        return [*gauges, lag]
 
 
 async def _answer(send: Send, status: int, body: bytes, kind: bytes) -> None:

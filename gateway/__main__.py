@@ -11,6 +11,7 @@ import uvloop
 
 from gateway.config import BadSettings, Settings, describe
 from gateway.jwt import BadTokenSettings
+from gateway.logs import set_up
 from gateway.plugins import BadPlugins
 from gateway.process import Gateway
 from gateway.server.descriptors import raise_limit
@@ -55,9 +56,7 @@ def main() -> int:
     except BadSettings as error:
         sys.stderr.write(f"the gateway can't start: {error}\n")
         return 1
-    logging.basicConfig(
-        level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
+    set_up(settings.log_level, settings.log_format)
     raise_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(run(settings))

@@ -20,6 +20,7 @@ from gateway.ports import Message, Receipt
 from gateway.registry import Registry
 from gateway.routes import Outgoing
 from gateway.sessions import Sessions
+from gateway.traffic import Traffic
 
 log = logging.getLogger("gateway.commands")
 
@@ -37,11 +38,13 @@ class Commands:
         counters: Counters,
         write: Write,
         clock: Callable[[], float],
+        traffic: Traffic | None = None,
     ) -> None:
         self._sessions = sessions
         self._registry = registry
         self._fanout = fanout
         self._counters = counters
+        self._traffic = Traffic() if traffic is None else traffic
         self._write = write
         self._clock = clock
         self._routes: dict[tuple[str, int, int], tuple[str, str, str]] = {}
@@ -55,9 +58,11 @@ class Commands:
             outgoing.topic, outgoing.payload, outgoing.qos, outgoing.retain, expires_at=expires, origin=origin
         )
         if not outgoing.client_id:
+            self._traffic.downlink(outgoing.route, "pending", len(outgoing.payload))
             self._fanout.deliver(message)
             return
         self._routes[origin] = (outgoing.route, outgoing.client_id, outgoing.topic)
+        self._traffic.downlink(outgoing.route, "pending", len(outgoing.payload))
         session = self._sessions.live.get(outgoing.client_id)
         mailbox = self._sessions.mailboxes.get(outgoing.client_id)
         if expires is not None and expires <= now:
@@ -108,5 +113,6 @@ class Commands:
         self._write(COMMANDS, contract.encode(record), "{}/{}/{}".format(*origin).encode())
 
     def _end(self, origin: tuple[str, int, int], state: str, reason: str = "") -> None:
+        self._traffic.downlink(self._routes[origin][0], state)
         self._note(origin, state, reason)
         del self._routes[origin]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gateway.logs import FORMATS
 from gateway.server.listeners import BadListener, Listener, parse_listeners
 
 DEFAULT_LISTENERS = "mqtt://127.0.0.1:1883,ws://127.0.0.1:8083/mqtt"
@@ -37,7 +38,11 @@ VARIABLES: tuple[tuple[str, str, str], ...] = (
     ("SLUICE_KAFKA", "", "bootstrap addresses of a Kafka cluster; empty: the embedded broker"),
     ("SLUICE_KAFKA_SECURITY", "PLAINTEXT", "PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL (with SLUICE_KAFKA_SASL_…)"),
     ("SLUICE_INSECURE", "", "1: listen on other than loopback addresses without demanding authentication"),
+    ("SLUICE_SYS_INTERVAL", "10", "seconds between the $SYS topics' updates; 0: there are none"),
+    ("SLUICE_TRAFFIC_LEVELS", "2", "topic levels that the counters by prefix keep apart"),
+    ("SLUICE_GATEWAY_METRICS", "", "host:port to answer GET /metrics on; empty: nowhere"),
     ("SLUICE_LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR"),
+    ("SLUICE_LOG_FORMAT", "text", "text (key=value) or json; one line per event"),
 )
 
 
@@ -66,6 +71,10 @@ class Settings:
     plugins: str = ""
     jwt: str = ""
     log_level: str = "INFO"
+    log_format: str = "text"
+    sys_interval: int = 10
+    traffic_levels: int = 2
+    metrics: tuple[str, int] | None = None
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def anonymous_on(self, listener: str) -> bool:
@@ -115,6 +124,10 @@ class Settings:
             plugins=env.get("SLUICE_MQTT_PLUGINS", ""),
             jwt=env.get("SLUICE_MQTT_JWT", ""),
             log_level=env.get("SLUICE_LOG_LEVEL", "") or "INFO",
+            log_format=_one_of(env, "SLUICE_LOG_FORMAT", FORMATS),
+            sys_interval=_number(env, "SLUICE_SYS_INTERVAL", 10, least=0),
+            traffic_levels=_number(env, "SLUICE_TRAFFIC_LEVELS", 2, least=1),
+            metrics=_metrics(env, insecure),
             environ=dict(env),
         )
 
@@ -126,6 +139,27 @@ def _number(env: Mapping[str, str], name: str, default: int, *, least: int) -> i
     if not text.isdigit() or int(text) < least:
         raise BadSettings(f"{name} is {text!r}; it must be a number, at least {least}")
     return int(text)
+
+
+def _one_of(env: Mapping[str, str], name: str, choices: Sequence[str]) -> str:
+    text = env.get(name, "").strip() or choices[0]
+    if text not in choices:
+        raise BadSettings(f"{name} is {text!r}; it must be one of {', '.join(choices)}")
+    return text
+
+
+def _metrics(env: Mapping[str, str], insecure: bool) -> tuple[str, int] | None:
+    """Host and port. Whoever reaches it reads it, so it stays on this machine."""
+    text = env.get("SLUICE_GATEWAY_METRICS", "").strip()
+    if not text:
+        return None
+    host, _, port = text.rpartition(":")
+    host = host.strip("[]")
+    if not host or not port.isdigit() or int(port) > 65_535:
+        raise BadSettings(f"SLUICE_GATEWAY_METRICS is {text!r}; it must be host:port")
+    if not Listener(scheme="mqtt", host=host, port=int(port)).loopback and not insecure:
+        raise BadSettings(f"SLUICE_GATEWAY_METRICS: {host} is no loopback address; say SLUICE_INSECURE=1 if it must be")
+    return host, int(port)
 
 
 def _same(listener: Listener, text: str) -> bool:

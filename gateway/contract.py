@@ -32,6 +32,7 @@ RETAINED = "__sluice_retained"
 COMMANDS = "__sluice_commands"
 PRESENCE = "__sluice_presence"
 CONTROL = "__sluice_control"
+TRAFFIC = "__sluice_traffic"
 
 # Headers of a record that came from MQTT.
 H_TOPIC = "mqtt.topic"
@@ -76,6 +77,7 @@ TOPICS: tuple[TopicSpec, ...] = (
     TopicSpec(name=COMMANDS, config=_COMPACTED),
     TopicSpec(name=PRESENCE, config=_COMPACTED),
     TopicSpec(name=CONTROL, config={"retention.ms": "3600000"}),
+    TopicSpec(name=TRAFFIC, config={"retention.ms": "600000", "segment.ms": "300000", "retention.bytes": "67108864"}),
     TopicSpec(name=DEFAULT_UPLINK, partitions=8),
     TopicSpec(name=GATEWAY_DEAD_LETTERS),
 )
@@ -206,6 +208,63 @@ class GatewayStatus:
     listeners: tuple[str, ...] = ()
     anonymous: bool = False
     stopped: bool = False
+
+
+# --- traffic: gateway → TrafficReport; minutes of retention
+
+ROW_FIELDS = ("messages", "bytes", "refused", "dropped", "expired", "dead_lettered")
+DEVICE_FIELDS = (
+    "since",
+    "received",
+    "refused",
+    "sent",
+    "dropped",
+    "expired",
+    "in_flight",
+    "queued",
+    "received_bytes",
+    "sent_bytes",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrafficReport:
+    """What moved at one gateway lately: totals since `started`, of the rows that changed.
+
+    `routes` and `prefixes`: name → numbers in the order of ROW_FIELDS, None for a row that was given up (its numbers
+    went to "(other)"). `devices`: client id → numbers in the order of DEVICE_FIELDS, since its connection began.
+    """
+
+    gateway: str
+    at: float
+    started: float
+    devices: dict[str, list[float]] = field(default_factory=dict)
+    routes: dict[str, list[int] | None] = field(default_factory=dict)
+    prefixes: dict[str, list[int] | None] = field(default_factory=dict)
+
+
+BRIDGE_KEY = "$bridge/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BridgeStatus:
+    """How one bridge is doing, in `__sluice_traffic` under `$bridge/<name>`, every few seconds.
+
+    `state`: connected, connecting, failing (trying again; `error` says why), refused (the definition or its secret
+    can't be used), disabled, gone. Counts since `owner` took it over. `lag`: records of the log not yet sent on.
+    """
+
+    name: str
+    state: str
+    since: float
+    owner: str
+    at: float
+    error: str = ""
+    error_at: float = 0.0
+    received: int = 0
+    sent: int = 0
+    dropped: int = 0
+    lag: int | None = None
 
 
 # --- commands: "<topic>/<partition>/<offset>" → Command

@@ -7,7 +7,7 @@ get, registry what is allowed. This module joins them and reacts to what changes
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from broker.client import TopicPartition
@@ -41,8 +41,10 @@ from gateway.presence import PresenceBook
 from gateway.receipts import answer, follow, gather, refused
 from gateway.registry import BanSet, Change, DeviceChanged, Registry, RightsChanged, RoutesChanged
 from gateway.retained import RetainedMessages
-from gateway.sessions import Sessions
+from gateway.sessions import Connection, Sessions
+from gateway.systree import SysTree
 from gateway.ticks import Ticks
+from gateway.traffic import Traffic
 from gateway.uplink import Target, Uplinks
 
 log = logging.getLogger("gateway.engine")
@@ -69,7 +71,9 @@ class GatewayEngine:
         wrote: Callable[[str], None],
         anonymous: bool,
         plugins: PluginHost | None = None,
+        levels: int = 2,
     ) -> None:
+        """`levels`: how many topic levels the counters by prefix keep apart."""
         self.epoch = 0
         self.congested = False
         self.registry = registry
@@ -77,7 +81,8 @@ class GatewayEngine:
         self.retained = retained
         self.plugins = plugins
         self.fanout = Fanout(self._may_read, self._overflow)
-        self.uplinks = Uplinks(ticks, lanes, registry, counters, clock=clock, wrote=wrote)
+        traffic = Traffic(levels=levels)
+        self.uplinks = Uplinks(ticks, lanes, registry, counters, clock=clock, wrote=wrote, traffic=traffic)
         self.delivery: Delivery | None = None
         self.sessions = Sessions(
             gateway=name,
@@ -96,6 +101,7 @@ class GatewayEngine:
             counters,
             lambda topic, value, key: ticks().write(topic, value, key),
             clock,
+            traffic,
         )
         self.presence = PresenceBook(lambda topic, value, key: ticks().write(topic, value, key), self.status)
         self._name = name
@@ -105,6 +111,7 @@ class GatewayEngine:
         self._started = clock()
         self._anonymous = anonymous
         self.listeners: tuple[str, ...] = ()
+        self.system: SysTree | None = None
 
     def _positions(self) -> Mapping[TopicPartition, int]:
         return self.delivery.tail.positions if self.delivery is not None else {}
@@ -183,6 +190,9 @@ class GatewayEngine:
             target.refused = NOT_AUTHORIZED
         return target
 
+    def refuse(self, session: Session, target: Any) -> None:
+        self.uplinks.refuse(target)
+
     def publish(self, session: Session, items: Sequence[PublishItem]) -> Receipt[Any]:
         if session.state.asked is not None:
             return self._publish_asked(session, items)
@@ -202,7 +212,8 @@ class GatewayEngine:
 
         def publish() -> Receipt[Any]:
             allowed = [item for item in items if connection.asked.get("publish", item[0].mqtt_topic)]
-            self.counters.denied += len(items) - len(allowed)
+            for target, *_ in (item for item in items if item not in allowed):
+                self.uplinks.refuse(target)
             return self.uplinks.publish(session, allowed) if allowed else settled()
 
         if not waiting:
@@ -271,7 +282,7 @@ class GatewayEngine:
             if not wants_retained(each, connection.known.pop(each.filter, False)):
                 continue
             identifiers = () if each.identifier is None else (each.identifier,)
-            for message in self.retained.match(each.filter, now):
+            for message in self._kept(each.filter, now):
                 if each.no_local and message.sender == session.client_id:
                     continue
                 if connection.rights.may_receive(message.topic):
@@ -280,6 +291,17 @@ class GatewayEngine:
                     connection.feed.append((message, min(message.qos, each.qos), identifiers))
         if connection.feed:
             self._feed(session)
+
+    def _kept(self, topic_filter: str, now: float) -> Iterator[Message]:
+        """What a new subscription finds."""
+        if self.system is not None:
+            yield from self.system.match(topic_filter)
+        yield from self.retained.match(topic_filter, now)
+
+    def tell(self, messages: Iterable[Message]) -> None:
+        """Give messages that were never in the log to whoever subscribed here."""
+        for message in messages:
+            self.fanout.deliver(message)
 
     def _feed(self, session: Session) -> None:
         """Give retained messages while there is room."""
@@ -330,6 +352,8 @@ class GatewayEngine:
     def dropped(self, session: Session, message: Message, why: str) -> None:
         if why == "expired":
             self.counters.expired += 1
+            session.state.expired += 1
+            self.uplinks.traffic.not_delivered(message.topic, why)
         self.commands.done(session.client_id, message, why=why)
         mailbox = session.state.mailbox
         if mailbox is not None:
@@ -353,6 +377,9 @@ class GatewayEngine:
         self, session: Session, message: Message, qos: int, retain: bool, identifiers: tuple[int, ...]
     ) -> None:
         self.counters.dropped_full += 1
+        self.uplinks.traffic.not_delivered(message.topic, "full")
+        if isinstance(session.state, Connection):
+            session.state.overflowed += 1
 
     # --- what changes
 

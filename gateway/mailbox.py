@@ -72,6 +72,11 @@ class Mailbox:
         self.dropped = 0
         self._touched = touched
 
+    @property
+    def queued(self) -> int:
+        """Messages that wait for their device."""
+        return len(self.backlog)
+
     # --- the fan-out's side
 
     @property

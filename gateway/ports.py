@@ -395,6 +395,9 @@ class Engine(Protocol):
     def target(self, session: Session, topic: str) -> Target:
         """Authorise and route. Never fails: a refusal is a target with `refused` set."""
 
+    def refuse(self, session: Session, target: Target) -> None:
+        """One message of a refused target came: it is counted, and not kept."""
+
     def publish(self, session: Session, items: Sequence[PublishItem]) -> Receipt[Any]:
         """Take a run of messages in order. The receipt settles when all of them are durable.
 

@@ -25,6 +25,7 @@ from gateway.engine import GatewayEngine
 from gateway.exactly import TRANSACTION_TIMEOUT, Lanes
 from gateway.jwt import TokenSettings, TokenVerifier
 from gateway.local import FILE_NAME, LocalCopy
+from gateway.operations import Operations
 from gateway.plugins import PluginHost
 from gateway.receipts import wait
 from gateway.registry import Registry
@@ -60,6 +61,7 @@ class Gateway:
         self._state: StateTopics | None = None
         self._admin: AsyncAdmin | None = None
         self._copy: LocalCopy | None = None
+        self._operations: Operations | None = None
         self._restoring: dict[str, dict[bytes, bytes]] | None = {SESSIONS: {}, INBOX: {}}
 
     # --- starting
@@ -117,6 +119,7 @@ class Gateway:
             wrote=self._wrote,
             plugins=self._plugins,
             anonymous=any(self.settings.anonymous_on(str(each)) for each in self.settings.listeners),
+            levels=self.settings.traffic_levels,
         )
         self._state = StateTopics(
             catalogue=catalogue,
@@ -184,6 +187,8 @@ class Gateway:
                 client_ca=Path(settings.tls_client_ca) if settings.tls_client_ca else None,
             )
         self.server = Server(engine, ServerSettings(tls=tls, trusted_proxies=settings.trusted_proxies))
+        self._operations = Operations(settings, engine, self.server, ticks=self._current_ticks, clock=self.clock)
+        await self._operations.start()
         bound = await self.server.start(settings.listeners)
         engine.listeners = tuple(str(each) for each in bound)
         for each in bound:
@@ -281,6 +286,8 @@ class Gateway:
         """Close every connection in the protocol's terms, write what is to be written, let go."""
         if self.server is not None:
             await self.server.stop()
+        if self._operations is not None:
+            await self._operations.stop()
         if self.engine is not None and self._delivery is not None:
             await self.engine.sessions.stop()
             self.engine.presence.stop()

@@ -57,7 +57,21 @@ NOT_AUTHORIZED = 0x87
 class Connection:
     """The engine's part of a connected session (`Session.state`)."""
 
-    __slots__ = ("asked", "feed", "gate", "known", "last", "mailbox", "own", "principal", "rights", "since", "will")
+    __slots__ = (
+        "asked",
+        "expired",
+        "feed",
+        "gate",
+        "known",
+        "last",
+        "mailbox",
+        "overflowed",
+        "own",
+        "principal",
+        "rights",
+        "since",
+        "will",
+    )
 
     def __init__(self, principal: str, rights: Rights, since: float, will: Will | None) -> None:
         self.principal = principal
@@ -70,6 +84,8 @@ class Connection:
         self.last: Receipt[Any] | None = None  # the newest run that waited for their answers
         self.mailbox: Mailbox | None = None
         self.feed: list[Any] | None = None  # retained messages still to be given
+        self.expired = 0  # messages on their way to it, since it connected
+        self.overflowed = 0  # for want of room
         self.known: dict[str, bool] = {}  # filters of a SUBSCRIBE under way: had before
 
 

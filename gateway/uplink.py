@@ -26,6 +26,7 @@ from gateway.ports import PublishItem, PublishProperties, Receipt, Session, Will
 from gateway.registry import Registry
 from gateway.routes import Incoming, Placed, Refusal, Uplink
 from gateway.ticks import Tick, Ticks, Write
+from gateway.traffic import DEFAULT_ROUTE, Traffic, prefix_of
 
 NOT_AUTHORIZED = 0x87
 REMEMBERED_IDS = 100_000
@@ -34,13 +35,26 @@ REMEMBERED_IDS = 100_000
 class Target:
     """Where one device's messages with one MQTT topic go. `place` None: to be rendered per message."""
 
-    __slots__ = ("client_id", "headers", "key", "mqtt_topic", "refused", "route", "topic", "username")
+    __slots__ = (
+        "client_id",
+        "headers",
+        "key",
+        "mqtt_topic",
+        "prefix",
+        "refused",
+        "route",
+        "route_name",
+        "topic",
+        "username",
+    )
 
-    def __init__(self, mqtt_topic: str, client_id: str, username: str) -> None:
+    def __init__(self, mqtt_topic: str, client_id: str, username: str, prefix: str = "") -> None:
         self.refused = 0
         self.mqtt_topic = mqtt_topic
         self.client_id = client_id
         self.username = username
+        self.prefix = prefix  # what its messages are counted under
+        self.route_name = DEFAULT_ROUTE
         self.route: Uplink | None = None
         self.topic = ""
         self.key: bytes | None = None
@@ -60,12 +74,14 @@ class Uplinks:
         clock: Callable[[], float],
         wrote: Callable[[str], None],
         dice: Callable[[], float] = random.random,
+        traffic: Traffic | None = None,
     ) -> None:
         """`wrote` hears of every broker topic that a target names, when it is made."""
         self._ticks = ticks
         self._lanes = lanes
         self._registry = registry
         self._counters = counters
+        self.traffic = Traffic() if traffic is None else traffic
         self._clock = clock
         self._wrote = wrote
         self._dice = dice
@@ -75,13 +91,11 @@ class Uplinks:
     def target(self, session: Session, topic: str) -> Target:
         """Never fails: a refusal is a target that says so."""
         username = session.identity.username or ""
-        target = Target(topic, session.client_id, username)
+        target = self._target(topic, session.client_id, username)
         if topic[:1] == "$" or not session.state.rights.may_publish(topic):
-            self._counters.denied += 1
             target.refused = NOT_AUTHORIZED
             return target
-        route = self._registry.table.find(topic)
-        target.route = route
+        route = self._find(target)
         if routes.fixed(route):
             message = Incoming(topic=topic, payload=b"", client_id=session.client_id, username=username)
             place = self._place(route, message)
@@ -93,9 +107,24 @@ class Uplinks:
                 self._wrote(place.topic)
         return target
 
+    def _target(self, topic: str, client_id: str, username: str) -> Target:
+        return Target(topic, client_id, username, prefix_of(topic, self.traffic.levels))
+
+    def _find(self, target: Target) -> Uplink:
+        target.route = route = self._registry.table.find(target.mqtt_topic)
+        if route is not routes.DEFAULT:
+            target.route_name = route.name
+        return route
+
+    def refuse(self, target: Target) -> None:
+        """One message was kept out."""
+        self._counters.denied += 1
+        self.traffic.refused(target)
+
     def publish(self, session: Session, items: Sequence[PublishItem]) -> Receipt[Any]:
         """Take a run in order."""
         self._counters.received += len(items)
+        self.traffic.published(items)
         if session.state.mailbox is not None and any(item[2] & 4 for item in items):
             return self._publish_exactly(session, items)
         return self._publish(session, items)
@@ -109,6 +138,7 @@ class Uplinks:
         for target, payload, flags, _, properties in items:
             if away and not flags & 6:
                 self._counters.dropped_away += 1
+                self.traffic.dropped(target)
                 continue
             if target.route is not None:
                 self._render(ticks, target, payload, flags, properties, tick)
@@ -144,8 +174,8 @@ class Uplinks:
 
     def publish_will(self, will: Will, client_id: str, username: str) -> Receipt[Any]:
         """Publish a will; the caller has asked whether it may be."""
-        target = Target(will.topic, client_id, username)
-        target.route = self._registry.table.find(will.topic)
+        target = self._target(will.topic, client_id, username)
+        self._find(target)
         ticks = self._ticks()
         tick = ticks.current()
         flags = will.qos << 1 | will.retain
@@ -153,6 +183,7 @@ class Uplinks:
         if will.retain:
             self._retain(ticks, target, will.payload, flags, will.properties, tick)
         self._counters.received += 1
+        self.traffic.published([(target, will.payload, flags, 0, None)])
         tick.runs.append((None, ()))
         return tick.receipt
 
@@ -200,6 +231,7 @@ class Uplinks:
         place = self._place(route, message)
         if isinstance(place, Refusal):
             self._counters.dead_lettered += 1
+            self.traffic.dead_lettered(target)
             headers = _headers(target, flags & 7, None)
             if properties is not None:
                 headers += _from_properties(properties)
@@ -266,10 +298,14 @@ class Uplinks:
             return None
         self._counters.dead_lettered += 1
         headers: list[tuple[str, bytes | str | None]] = []
+        target: Target | None = None
         for waiter, run in tick.runs:
             for item in run:
                 if waiter is not None and item[0].topic == failure.topic and item[1] == failure.value:
                     headers = _headers(item[0], item[2] & 7, None)
+                    target = item[0]
+        if target is not None:
+            self.traffic.dead_lettered(target)
         headers += [
             (ERROR_REASON, "size" if type(failure.error).__name__ == "RecordTooLarge" else "rejected"),
             (ERROR_DETAIL, str(failure.error)),

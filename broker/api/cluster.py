@@ -16,6 +16,7 @@ from broker.api.registry import Context, handles
 from broker.cluster.acls import OPERATIONS_OF, Operation, ResourceType
 from broker.cluster.metadata import Topic
 from broker.cluster.topics import InvalidTopicName, require_valid_name
+from broker.server.quotas import MutationQuotaExceeded
 from broker.wire.codec import struct
 from broker.wire.errors import ErrorCode
 from broker.wire.framing import RequestHeader
@@ -165,9 +166,14 @@ def auto_creates(ctx: Context) -> bool:
 async def _with_created(
     ctx: Context, header: RequestHeader, request: Any, topics: list[Any], missing: list[str]
 ) -> Any:
+    broker, now = ctx.broker, ctx.broker.clock.monotonic()
+    spending = broker.quotas.mutations(ctx.principal, header.client_id, strict=True, now=now)
     for name in missing:
         try:
-            created = await ctx.broker.topics.create(name, ctx.broker.config.default_partitions)
+            spending.spend(broker.config.default_partitions, now)
+            created = await broker.topics.create(name, broker.config.default_partitions)
+        except MutationQuotaExceeded:  # Metadata has no code for it: the client asks again, as of a topic still to come
+            topics.append(MetadataTopic(error_code=ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, name=name))
         except KNOWN as error:
             topics.append(MetadataTopic(error_code=error_of(error), name=name))
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from broker.cluster.configs import InvalidConfig
 from broker.cluster.topics import InvalidTopicName
 from broker.log import failures
+from broker.server.quotas import MutationQuotaExceeded
 from broker.wire import batch
 from broker.wire.errors import ErrorCode
 
@@ -27,6 +28,7 @@ _CODES: tuple[tuple[type[Exception], ErrorCode], ...] = (
     (batch.InvalidRecord, ErrorCode.INVALID_RECORD),
     (InvalidConfig, ErrorCode.INVALID_CONFIG),
     (InvalidTopicName, ErrorCode.INVALID_TOPIC_EXCEPTION),
+    (MutationQuotaExceeded, ErrorCode.THROTTLING_QUOTA_EXCEEDED),
 )
 
 KNOWN = (
@@ -36,6 +38,7 @@ KNOWN = (
     batch.InvalidRecord,
     InvalidConfig,
     InvalidTopicName,
+    MutationQuotaExceeded,
 )
 """What handlers catch and answer; anything else is a bug of ours and goes up."""
 

@@ -57,7 +57,9 @@ class _Fetch:
         "_followed",
         "_header",
         "_later",
+        "_least",
         "_left",
+        "_limit",
         "_poll",
         "_request",
         "_session",
@@ -73,7 +75,9 @@ class _Fetch:
         self._session = session
         self._followed: Followed = session if session is not None else _followed_of(ctx)
         self._committed = request.isolation_level == 1
-        self._left = max(0, min(request.max_bytes, MAX_RESPONSE))
+        self._limit = _limit(ctx, header, request)
+        self._least = min(request.min_bytes, self._limit)
+        self._left = self._limit
         self._size = 0
         self._urgent = False
         self._later: Later | None = None
@@ -88,7 +92,7 @@ class _Fetch:
         else:
             self._wanted = session.candidates()
         self._read(self._wanted)
-        ready = self._urgent or self._size >= self._request.min_bytes or self._request.max_wait_ms <= 0
+        ready = self._urgent or self._size >= self._least or self._request.max_wait_ms <= 0
         if ready or self._ctx.broker.waiting.stopping or (session is not None and session.full):
             return self._answer()
         self._park()
@@ -124,7 +128,7 @@ class _Fetch:
         if self._session is not None:
             self._ctx.broker.fetch_sessions.check(self._ctx, self._session)
             self._wanted = self._session.candidates()
-            self._size, self._left = 0, max(0, min(self._request.max_bytes, MAX_RESPONSE))
+            self._size, self._left = 0, self._limit
             self._read(self._wanted)
         else:
             wanted = self._followed.moved(moved)
@@ -133,7 +137,7 @@ class _Fetch:
                 if find(one.topic, one.index) is not one.partition:
                     self._followed.refuse(one, gone_code(self._header.api_version))
             self._read(wanted)
-        if expired or self._urgent or self._size >= self._request.min_bytes:
+        if expired or self._urgent or self._size >= self._least:
             assert self._later is not None
             self._leave()
             self._later.complete(self._answer())
@@ -163,6 +167,14 @@ class _Fetch:
             session_id=0 if session is None else session.id,
             responses=_by_topic(told, self._committed, self._header.api_version),
         )
+
+
+def _limit(ctx: Context, header: RequestHeader, request: Any) -> int:
+    """The most bytes the answer may have; no more than the client's quota has room for, or it would always wait."""
+    asked: int = max(0, min(request.max_bytes, MAX_RESPONSE))
+    broker = ctx.broker
+    most = broker.quotas.most(FETCH, ctx.principal, header.client_id, broker.clock.monotonic())
+    return asked if most is None else min(asked, most)
 
 
 def _followed_of(ctx: Context) -> Followed:

@@ -1,6 +1,8 @@
 """Topics: CreateTopics 2-7 (KIP-464 defaults, KIP-525 configs in the answer), DeleteTopics 1-6 (by id from 6, KIP-516),
 CreatePartitions 0-3 (KIP-195). `validate_only` checks everything and changes nothing. One node: a replication factor
-other than 1 (or -1) is INVALID_REPLICATION_FACTOR.
+other than 1 (or -1) is INVALID_REPLICATION_FACTOR. Partitions created and deleted count against the client's
+controller_mutation_rate (KIP-599): beyond it, clients that know the code (CreateTopics 6, DeleteTopics 5,
+CreatePartitions 3) are refused with THROTTLING_QUOTA_EXCEEDED, older ones are served and muted.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from broker.api.registry import Context, handles
 from broker.cluster.acls import Operation, ResourceType
 from broker.cluster.config_names import TOPIC
 from broker.cluster.topics import MAX_PARTITIONS, require_valid_name
+from broker.server.quotas import Mutations
 from broker.wire.codec import struct
 from broker.wire.errors import ErrorCode
 from broker.wire.framing import RequestHeader
@@ -42,6 +45,7 @@ class Refused(Exception):
 @handles(19, min=2, max=7)
 async def create_topics(ctx: Context, header: RequestHeader, request: Any) -> Any:
     named = Counter(topic.name for topic in request.topics)
+    spending = _mutations(ctx, header, strict_from=6)
     answers = []
     told: set[str] = set()
     for wanted in request.topics:
@@ -51,19 +55,38 @@ async def create_topics(ctx: Context, header: RequestHeader, request: Any) -> An
                 answers.append(_not_created(wanted.name, ErrorCode.INVALID_REQUEST, "Duplicate topic name."))
             continue
         try:
-            answers.append(await _create(ctx, wanted, validate_only=request.validate_only))
+            answers.append(await _create(ctx, wanted, spending, validate_only=request.validate_only))
         except Refused as refusal:
             answers.append(_not_created(wanted.name, refusal.code, str(refusal)))
         except KNOWN as error:
             answers.append(_not_created(wanted.name, error_of(error), str(error)))
-    return CreateTopicsResponse(topics=answers)
+    return CreateTopicsResponse(throttle_time_ms=_throttled(ctx, spending), topics=answers)
+
+
+def _mutations(ctx: Context, header: RequestHeader, *, strict_from: int) -> Mutations:
+    """What the request may still create and delete."""
+    return ctx.broker.quotas.mutations(
+        ctx.principal,
+        header.client_id,
+        strict=header.api_version >= strict_from,
+        now=ctx.broker.clock.monotonic(),
+    )
+
+
+def _throttled(ctx: Context, spending: Mutations) -> int:
+    """How long the client has to wait; its connection is muted for so long (KIP-219)."""
+    throttle = spending.throttle(ctx.broker.clock.monotonic())
+    if throttle:
+        ctx.broker.meter.throttled += 1
+        ctx.connection.throttle(throttle)
+    return throttle
 
 
 def _not_created(name: str, code: ErrorCode, message: str) -> Any:
     return CreatedTopic(name=name, error_code=code, error_message=message)
 
 
-async def _create(ctx: Context, wanted: Any, *, validate_only: bool) -> Any:
+async def _create(ctx: Context, wanted: Any, spending: Mutations, *, validate_only: bool) -> Any:
     name = wanted.name
     may = ctx.allows(Operation.CREATE, ResourceType.CLUSTER) or ctx.allows(Operation.CREATE, ResourceType.TOPIC, name)
     if not may or (name.startswith("__") and not ctx.super_user):
@@ -76,6 +99,7 @@ async def _create(ctx: Context, wanted: Any, *, validate_only: bool) -> Any:
         raise Refused(ErrorCode.INVALID_TOPIC_EXCEPTION, f"Topic '{name}' collides with existing topic: {alike}")
     partitions = _partitions_of(ctx, wanted)
     configs = _configs_of(wanted)
+    spending.spend(partitions, ctx.broker.clock.monotonic())
     may_see = ctx.allows(Operation.DESCRIBE_CONFIGS, ResourceType.TOPIC, name)
     topic_id = NO_ID
     if not validate_only:
@@ -152,12 +176,13 @@ async def delete_topics(ctx: Context, header: RequestHeader, request: Any) -> An
     else:
         wanted = [(name, NO_ID) for name in request.topic_names]
     named = Counter(wanted)
+    spending = _mutations(ctx, header, strict_from=5)
     answers = []
     for name, topic_id in dict.fromkeys(wanted):
         try:
             if named[name, topic_id] > 1:
                 raise Refused(ErrorCode.INVALID_REQUEST, "Duplicate topic name or id.")
-            answers.append(await _delete(ctx, header, name, topic_id))
+            answers.append(await _delete(ctx, spending, name, topic_id))
         except Refused as refusal:
             answers.append(
                 DeletedTopic(name=name, topic_id=topic_id, error_code=refusal.code, error_message=str(refusal))
@@ -166,10 +191,10 @@ async def delete_topics(ctx: Context, header: RequestHeader, request: Any) -> An
             answers.append(
                 DeletedTopic(name=name, topic_id=topic_id, error_code=error_of(error), error_message=str(error))
             )
-    return DeleteTopicsResponse(responses=answers)
+    return DeleteTopicsResponse(throttle_time_ms=_throttled(ctx, spending), responses=answers)
 
 
-async def _delete(ctx: Context, header: RequestHeader, name: str | None, topic_id: bytes) -> Any:
+async def _delete(ctx: Context, spending: Mutations, name: str | None, topic_id: bytes) -> Any:
     if name is not None and topic_id != NO_ID:
         raise Refused(ErrorCode.INVALID_REQUEST, "You may not specify both topic name and topic id.")
     if name is None:
@@ -190,6 +215,7 @@ async def _delete(ctx: Context, header: RequestHeader, name: str | None, topic_i
         raise Refused(ErrorCode.TOPIC_AUTHORIZATION_FAILED, "Authorization failed.")
     if topic.name in WRITE_PROTECTED:
         raise Refused(ErrorCode.INVALID_TOPIC_EXCEPTION, "The broker keeps its own state in this topic.")
+    spending.spend(topic.partitions, ctx.broker.clock.monotonic())
     await ctx.broker.topics.delete(topic)
     return DeletedTopic(name=topic.name, topic_id=topic.topic_id)
 
@@ -197,22 +223,23 @@ async def _delete(ctx: Context, header: RequestHeader, name: str | None, topic_i
 @handles(37, min=0, max=3)
 async def create_partitions(ctx: Context, header: RequestHeader, request: Any) -> Any:
     named = Counter(topic.name for topic in request.topics)
+    spending = _mutations(ctx, header, strict_from=3)
     answers = []
     for name in dict.fromkeys(topic.name for topic in request.topics):
         wanted = next(topic for topic in request.topics if topic.name == name)
         try:
             if named[name] > 1:
                 raise Refused(ErrorCode.INVALID_REQUEST, "Duplicate topic name.")
-            await _grow(ctx, wanted, validate_only=request.validate_only)
+            await _grow(ctx, wanted, spending, validate_only=request.validate_only)
             answers.append(GrownTopic(name=name))
         except Refused as refusal:
             answers.append(GrownTopic(name=name, error_code=refusal.code, error_message=str(refusal)))
         except KNOWN as error:
             answers.append(GrownTopic(name=name, error_code=error_of(error), error_message=str(error)))
-    return CreatePartitionsResponse(results=answers)
+    return CreatePartitionsResponse(throttle_time_ms=_throttled(ctx, spending), results=answers)
 
 
-async def _grow(ctx: Context, wanted: Any, *, validate_only: bool) -> None:
+async def _grow(ctx: Context, wanted: Any, spending: Mutations, *, validate_only: bool) -> None:
     if not ctx.allows(Operation.ALTER, ResourceType.TOPIC, wanted.name):
         raise Refused(ErrorCode.TOPIC_AUTHORIZATION_FAILED, "Authorization failed.")
     topic = ctx.broker.topics.get(wanted.name)
@@ -239,5 +266,6 @@ async def _grow(ctx: Context, wanted: Any, *, validate_only: bool) -> None:
                 "were specified.",
             )
         _require_assignments(ctx, [(index, one.broker_ids) for index, one in enumerate(wanted.assignments)])
+    spending.spend(wanted.count - topic.partitions, ctx.broker.clock.monotonic())
     if not validate_only:
         await ctx.broker.topics.grow(topic, wanted.count)

@@ -21,7 +21,7 @@ from crc32c import crc32c
 
 from broker.log import checkpoint
 from broker.log.failures import CorruptLog, StorageFailure, UnknownFormat
-from broker.log.files import Files, Lock
+from broker.log.files import Files, Lock, make_root
 from broker.log.journal import file_name, scan
 from broker.log.recovery import METADATA
 from broker.log.segment import LOG, OFFSETS, SUFFIXES, TIMES, TRANSACTIONS, stem
@@ -89,7 +89,7 @@ class _Copy:
         self._target = target
         self.files: dict[str, tuple[int, int]] = {}
         self._total = 0
-        files.make_folder(target)
+        make_root(files, target)
 
     def small(self, path: str, data: bytes) -> None:
         """Write one small file."""
@@ -206,6 +206,5 @@ def restore(files: Files, source: str, folder: str) -> Done:
     for record in state["partitions"]:
         files.sync_folder(f"{folder}/{record['folder']}")
     files.sync_folder(folder)
-    copy.file(checkpoint.NAME)  # last: half a restore is no store
-    files.sync_folder(folder)
+    checkpoint.replace(files, folder, state)  # last, and whole or not at all: half a restore is no store
     return Done(files=len(listed), bytes=sum(size for size, _ in listed.values()))

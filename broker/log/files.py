@@ -267,3 +267,13 @@ def take_folder(files: Files, folder: str) -> Lock:
     if held is None:
         raise FolderInUse(f"another process has {folder} open")
     return held
+
+
+def make_root(files: Files, folder: str) -> None:
+    """Make a folder that outlives a power cut: its name durable, and those of the folders made above it."""
+    parent = folder.rstrip("/").rpartition("/")[0] or ("/" if folder.startswith("/") else ".")
+    if not files.exists(folder):
+        if not files.exists(parent):
+            make_root(files, parent)
+        files.make_folder(folder)
+        files.sync_folder(parent)

@@ -12,38 +12,28 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final
 
-from broker.log import batches, producers
 from broker.log import checkpoint as marks
+from broker.log import producers
 from broker.log.checkpoint import Record
 from broker.log.compaction import finish_merges
 from broker.log.config import LogConfig
+from broker.log.durable import Gap
 from broker.log.failures import CorruptLog, UnknownFormat
 from broker.log.files import Files
-from broker.log.journal import (
-    FIRST_POSITION,
-    ROLL_FIRST,
-    Entry,
-    Frame,
-    Journal,
-    Kind,
-    Scan,
-    file_name,
-    scan,
-    sequence_of,
-)
-from broker.log.partition import Gap, Partition, Staged, Stager
+from broker.log.journal import FIRST_POSITION, ROLL_FIRST, Entry, Journal, Kind, Scan, sequence_of
+from broker.log.partition import Partition, Staged, Stager
 from broker.log.producers import Producer
+from broker.log.remains import Key, Remains
+from broker.log.salvage import Salvage
 from broker.log.segment import LOG, SUFFIXES, Segment, stem
 
 METADATA: Final = "partition.metadata"
 DELETED: Final = ".deleted"
-Key = tuple[bytes, int]
 
 
 @dataclass(slots=True)
@@ -74,16 +64,6 @@ def recover(store: Stager, files: Files, root: str, journal_bytes: int, salt: Ca
     return _Recovery(store, files, root).run(journal_bytes, salt)
 
 
-def _stripped(found: Scan) -> Scan:
-    """Without the frames' payloads, so that a file's bytes need not stay in memory."""
-    none = memoryview(b"")
-    return replace(
-        found,
-        frames=[frame._replace(payload=none) for frame in found.frames],
-        later=[frame._replace(payload=none) for frame in found.later],
-    )
-
-
 class _Recovery:
     """One opening."""
 
@@ -94,19 +74,16 @@ class _Recovery:
         self._parts: dict[Key, Partition] = {}
         self._records: dict[Key, Record] = {}
         self._producers: dict[Key, dict[int, Producer]] = {}
-        self._damage: list[str] = []
+        self._salvage = Salvage(files)
+        self._journal: Remains
         self._complaints: dict[Key, list[str]] = {}
         self._doomed: list[str] = []
         self._entries = 0
         self._bytes = 0
-        self._cut = 0
         self._clean = False
-        self._position = FIRST_POSITION
-        self._from = 0  # frames before this journal position are in the checkpoint
+        self._position = FIRST_POSITION  # where the checkpoint ends
         self._sequence = 1
-        self._scans: list[Scan] = []
         self._unknown: dict[Key, None] = {}  # partitions entries speak of that are not there
-        self._broken = False  # acknowledged data is damaged: nothing may be thrown away
 
     def run(self, journal_bytes: int, salt: Callable[[], int]) -> Found:
         names = self._files.list(self._root)
@@ -114,26 +91,30 @@ class _Recovery:
         state = self._checkpoint(names)
         sequences = sorted(number for name in names if (number := sequence_of(name)) is not None)
         live = [number for number in sequences if number >= self._sequence]
-        scans = self._scan(live)
+        left = self._journal = Remains(
+            self._files, self._root, live, sequence=self._sequence, position=self._position, lost=state is None
+        )
+        self._salvage.damage.extend(left.damage)
+        self._clean = self._clean and not left.broken
         if state is not None:
             for record in state["partitions"]:
                 self._restore(record)
-            if self._broken:
+            if left.broken:
                 self._adopt(names)
-        for found in scans:
+        for found in left.scans:
             self._replay(found)
         for topic_id, index in self._unknown:
-            self._damage.append(f"journal: entries of partition {topic_id.hex()}-{index}, which is not there")
+            self._salvage.damage.append(f"journal: entries of partition {topic_id.hex()}-{index}, which is not there")
         for complaints in self._complaints.values():
-            self._damage.extend(complaints)
-        self._settle()
+            self._salvage.damage.extend(complaints)
+        left.settle()
         for name in names:
             if name.endswith(DELETED):
                 self._doomed.append(name)
         self._strays(names)
         for partition in self._parts.values():
             if partition.segments[0].base > partition.log_start_offset:
-                self._hole(partition)
+                self._salvage.hole(partition)
             if not partition.dirty:
                 continue
             for segment in partition.drop_segments():
@@ -144,7 +125,7 @@ class _Recovery:
             self._root,
             file_bytes=journal_bytes,
             sequence=max([self._sequence, *(number + 1 for number in sequences)]),
-            position=self._position,
+            position=left.position,
             salt=salt,
             spares=[name for name in names if name.startswith("spare-")],
         )
@@ -153,12 +134,12 @@ class _Recovery:
             partitions=self._parts,
             records=self._records,
             doomed=self._doomed,
-            damage=self._damage,
+            damage=self._salvage.damage,
             clean=self._clean,
             files=len(live),
             entries=self._entries,
             bytes=self._bytes,
-            cut_bytes=self._cut,
+            cut_bytes=left.cut,
         )
 
     # -- the checkpoint
@@ -174,7 +155,6 @@ class _Recovery:
                 return None
             self._clean = bool(state["clean"])
             self._sequence, self._position = state["journal"]["sequence"], state["journal"]["position"]
-            self._from = self._position
             return state
         if any(sequence_of(name) is not None for name in names) or self._folders(names):
             self._lost("the checkpoint is missing")
@@ -193,8 +173,7 @@ class _Recovery:
 
     def _lost(self, why: str) -> None:
         """Without a checkpoint: every segment is read and checked, and the whole journal replayed."""
-        self._broken = True
-        self._damage.append(f"{why}; everything was read and checked instead")
+        self._salvage.damage.append(f"{why}; everything was read and checked instead")
         names = self._files.list(self._root)
         self._sequence = min((number for name in names if (number := sequence_of(name)) is not None), default=1)
         self._adopt(names)
@@ -214,14 +193,14 @@ class _Recovery:
                 topic_id = b""
             topic, _, index = name.rpartition("-")
             if len(topic_id) != 16 or not index.isdigit():
-                self._damage.append(f"{name}: {METADATA} is damaged; the partition is not served")
+                self._salvage.damage.append(f"{name}: {METADATA} is damaged; the partition is not served")
                 continue
             partition = self._make(topic, topic_id, int(index), name)
             bases = self._bases(partition)
             if not bases:
                 partition.begin()
             for base in bases:
-                self._take_in(partition, base)
+                self._salvage.take_segment(partition, base)
             partition.dirty = True
             partition.resume(partition.rebuild_producers(partition.high_watermark))
 
@@ -271,8 +250,8 @@ class _Recovery:
         active, size = int(record["segment"]), int(record["size"])
         bases = self._bases(partition)
         for base in [base for base in bases if base > active]:
-            if self._broken:
-                tails.append((base, self._saved(partition, base, 0)))
+            if self._journal.broken:
+                tails.append((base, self._salvage.saved(partition, base, 0)))
             for suffix in reversed(SUFFIXES):
                 self._files.remove(f"{partition.path}/{stem(base)}{suffix}")
         for base in [base for base in bases if base < active]:
@@ -284,7 +263,10 @@ class _Recovery:
                 Segment(self._files, partition.path, active, size=size, born=False, saved=record["saved"])
             )
         else:
-            if size and self._start_of(key, record) < int(record["end"]):
+            # its file goes only when the log's start has come to its end; the word for that may be older than the
+            # checkpoint, since removal waits for the next roll
+            moved = max(int(record["start"]), self._journal.start_of(key))
+            if size and moved < int(record["end"]):
                 self._complain(partition, f"{partition.path}/{stem(active)}{LOG} is gone")
             start = int(record["end"]) if size else active
             partition.segments.append(Segment(self._files, partition.path, start))
@@ -298,44 +280,20 @@ class _Recovery:
         partition.gaps = [Gap(*gap) for gap in record["gaps"]]
         partition.resume(self._states(partition, record))
         for base, data in tails:
-            self._salvage(partition, base, data)
-
-    def _start_of(self, key: Key, record: Record) -> int:
-        """Where the log starts, by the checkpoint and the journal after it.
-
-        What the checkpoint's growing segment held ends at the record's `end`; its file goes only when the log's start
-        has come that far. The word for that may be older than the checkpoint: removal waits for the next roll.
-        """
-        start = int(record["start"])
-        for found in self._scans:
-            for frame in self._frames(found):
-                for entry in frame.parse():
-                    if entry.kind == Kind.START and (entry.topic_id, entry.partition) == key:
-                        start = max(start, entry.base_offset)
-        return start
+            self._salvage.take_tail(partition, base, data)
 
     def _trim(self, partition: Partition, base: int, size: int, tails: list[tuple[int, bytes]]) -> int:
         """Cut the growing segment to its checkpointed size; gives the bytes it really has."""
         path = f"{partition.path}/{stem(base)}{LOG}"
         length = self._files.size_of(path)
         if length > size:
-            if self._broken:
-                tails.insert(0, (base, self._saved(partition, base, size)))
+            if self._journal.broken:
+                tails.insert(0, (base, self._salvage.saved(partition, base, size)))
             self._files.open(path).truncate(size)
         elif length < size:
             self._complain(partition, f"{path} has {length} bytes where the checkpoint says {size}")
             return length
         return size
-
-    def _all(self, partition: Partition, base: int, start: int) -> bytes:
-        path = f"{partition.path}/{stem(base)}{LOG}"
-        return self._files.open(path).read(start, self._files.size_of(path) - start)
-
-    def _saved(self, partition: Partition, base: int, start: int) -> bytes:
-        """What a segment holds beyond its checkpoint, put aside before it is cut."""
-        data = self._all(partition, base, start)
-        self._keep(f"{partition.path}/{stem(base)}{LOG}.salvaged", data)
-        return data
 
     def _states(self, partition: Partition, record: Record) -> dict[int, Producer]:
         """The producers at the checkpoint: from the snapshot, or from the batches when that is not to be had."""
@@ -354,136 +312,10 @@ class _Recovery:
         """Told of unless the journal says that the partition was deleted after all."""
         self._complaints.setdefault((partition.topic_id, partition.index), []).append(what)
 
-    def _salvage(self, partition: Partition, base: int, data: bytes) -> None:
-        """Take in what a segment holds beyond its checkpoint, as long as it is whole: only durable data is there."""
-        first = partition.high_watermark
-        at = 0
-        with contextlib.suppress(CorruptLog):
-            for info in batches.walk(data):
-                if info.base_offset < partition.high_watermark:
-                    continue
-                if info.base_offset != partition.high_watermark or not batches.intact(data, info):
-                    break
-                roll = at == 0 and base == info.base_offset
-                chunk = data[info.position : info.position + info.size]
-                partition.replay(Staged(partition, Kind.RECORDS, info.base_offset, chunk, roll=roll))
-                at = info.position + info.size
-        if partition.high_watermark > first:
-            self._damage.append(
-                f"{partition.path}: offsets {first} to {partition.high_watermark - 1} taken from the segment"
-            )
-
-    def _take_in(self, partition: Partition, base: int) -> None:
-        """A segment about which nothing is known: read, checked, kept up to the first bad batch."""
-        if not partition.segments:
-            partition.begin(start=base)
-            partition.segments.clear()
-            partition.epochs.clear()
-        path = f"{partition.path}/{stem(base)}{LOG}"
-        data = self._all(partition, base, 0)
-        end, following = 0, base
-        with contextlib.suppress(CorruptLog):
-            for info in batches.walk(data):
-                if info.base_offset < following or not batches.intact(data, info):
-                    break
-                end, following = info.position + info.size, info.last_offset + 1
-                if info.leader_epoch > (partition.epochs[-1][0] if partition.epochs else -1):
-                    partition.epochs.append((info.leader_epoch, info.base_offset))
-        if end < len(data):
-            self._damage.append(f"{path}: bytes {end} to {len(data)} are no batches; kept as {path}.damaged")
-            self._keep(f"{path}.damaged", data[end:])
-            self._files.open(path).truncate(end)
-        if base > partition.high_watermark:
-            self._gap(partition, base)
-        partition.segments.append(Segment(self._files, partition.path, base, size=end, born=False))
-        partition.segments[-1].dirty = True
-        partition.high_watermark = following
-        partition.epochs = partition.epochs or [(0, base)]
-        partition.leader_epoch = partition.epochs[-1][0]
-
-    def _keep(self, path: str, data: bytes) -> None:
-        """Put bytes that are about to be cut where they can be found."""
-        copy = self._files.open(path, create=True)
-        copy.write(0, [data])
-        copy.datasync()
-
-    def _gap(self, partition: Partition, until: int) -> None:
-        """Records up to `until` are lost: reads there are refused, the log goes on after them."""
-        why = f"{partition.path}: offsets {partition.high_watermark} to {until - 1} are lost to corruption"
-        self._damage.append(why)
-        partition.gaps.append(Gap(partition.high_watermark, until, why))
-        partition.high_watermark = until
-        partition.settle_stable()
-
-    def _hole(self, partition: Partition) -> None:
-        """The first segments are missing."""
-        start, end = partition.log_start_offset, partition.segments[0].base
-        why = f"{partition.path}: offsets {start} to {end - 1} are gone with their segment"
-        self._damage.append(why)
-        if Gap(start, end, why) not in partition.gaps:
-            partition.gaps.append(Gap(start, end, why))
-
     # -- the journal
 
-    def _scan(self, live: list[int]) -> list[Scan]:
-        """Read every file that counts; find where the journal ends and whether that is how it should end."""
-        scans = [_stripped(scan(self._read(number), number, self._from)) for number in live]
-        self._scans = scans
-        expected = self._position
-        if scans and scans[0].sequence > self._sequence and scans[0].base is not None and expected != FIRST_POSITION:
-            start = scans[0].base + FIRST_POSITION
-            if start != expected:
-                self._corrupt(f"{file_name(self._sequence)} is gone: positions {expected} to {start} are lost")
-        for place, found in enumerate(scans):
-            following = next((later for later in scans[place + 1 :] if later.base is not None), None)
-            end = found.end
-            if found.base is None:
-                if found.later:
-                    self._corrupt(f"the header of {file_name(found.sequence)} is damaged")
-                continue
-            limit = following.base + FIRST_POSITION if following is not None and following.base is not None else None
-            vouched = any(frame.durable > end for frame in found.later) if limit is None else end < limit
-            if vouched:
-                self._corrupt(f"{file_name(found.sequence)} is damaged at position {end}")
-            elif limit is None:
-                self._cut += found.torn
-            self._position = max(self._position, end if limit is None else limit)
-            if self._broken and found.later:
-                self._position = max(self._position, *(frame.end for frame in found.later))
-        return scans
-
-    def _corrupt(self, what: str) -> None:
-        self._broken = True
-        self._clean = False
-        self._damage.append(f"journal: {what}; what was acknowledged there may be lost")
-
-    def _read(self, number: int) -> bytes:
-        path = f"{self._root}/{file_name(number)}"
-        return self._files.open(path).read(0, self._files.size_of(path))
-
-    def _frames(self, found: Scan) -> Iterator[Frame]:
-        """The frames of a file to be replayed (read again: together they may be large)."""
-        limit = self._position
-        for later in self._scans:
-            if later.sequence > found.sequence and later.base is not None:
-                limit = later.base + FIRST_POSITION
-                break
-        again = scan(self._read(found.sequence), found.sequence, self._from)
-        for frame in (*again.frames, *(again.later if self._broken else ())):
-            if self._from <= frame.position and frame.end <= limit:
-                yield frame
-
-    def _settle(self) -> None:
-        """What was read may live in the page cache only (after a kill): make it durable before building on it."""
-        for found in self._scans:
-            file = self._files.open(f"{self._root}/{file_name(found.sequence)}")
-            if not self._broken and found.base is not None and found.end - found.base < file.size():
-                file.truncate(found.end - found.base)  # the next start need not read what holds nothing
-            file.datasync()
-        self._files.sync_folder(self._root)
-
     def _replay(self, found: Scan) -> None:
-        for frame in self._frames(found):
+        for frame in self._journal.frames(found):
             for entry in frame.parse():
                 self._entry(entry)
                 self._entries += 1
@@ -514,7 +346,7 @@ class _Recovery:
         if entry.kind == Kind.EPOCH and int.from_bytes(entry.data, "big") <= partition.leader_epoch:
             return
         if entry.kind == Kind.RECORDS and entry.base_offset > partition.high_watermark:
-            self._gap(partition, entry.base_offset)
+            self._salvage.gap(partition, entry.base_offset)
             staged.roll = True
         partition.replay(staged)
         if partition.active.tail_bytes > 1 << 20:
@@ -551,7 +383,7 @@ class _Recovery:
                 continue
             path = f"{self._root}/{name}"
             if any(entry.endswith(LOG) and self._files.size_of(f"{path}/{entry}") for entry in self._files.list(path)):
-                self._damage.append(f"{name} belongs to no partition; kept as stray-{name}")
+                self._salvage.damage.append(f"{name} belongs to no partition; kept as stray-{name}")
                 self._files.rename(path, f"{self._root}/stray-{name}")
             else:
                 self._doomed.append(name)

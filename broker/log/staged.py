@@ -10,6 +10,7 @@ from broker.log.journal import ROLL_FIRST, entry_header
 from broker.log.producers import Producer
 
 if TYPE_CHECKING:
+    from broker.log.durable import DurableLog
     from broker.log.partition import Partition
 
 
@@ -55,7 +56,7 @@ class Stager(Protocol):
     def stage(self, staged: Staged) -> int:
         """Put it in the journal's order; gives its position."""
 
-    def grew(self, partition: Partition) -> None:
+    def grew(self, log: DurableLog) -> None:
         """A tail has grown large enough to be written."""
 
     def damaged(self, what: str) -> None:

@@ -17,6 +17,7 @@ from typing import Final
 from broker.log import cleaner, recovery
 from broker.log.checkpoint import Checkpoint, Record
 from broker.log.config import LogConfig
+from broker.log.durable import DurableLog
 from broker.log.failures import (
     PartitionExists,
     StorageFailure,
@@ -26,7 +27,7 @@ from broker.log.failures import (
     StoreClosed,
     UnknownPartition,
 )
-from broker.log.files import Files, Lock, RealFiles, take_folder
+from broker.log.files import Files, Lock, RealFiles, make_root, take_folder
 from broker.log.group import Group
 from broker.log.health import Health, Recovery
 from broker.log.journal import Journal, Kind
@@ -75,7 +76,7 @@ class Store:
         self._out: Group | None = None
         self._journal: Journal
         self._lock: Lock | None = None
-        self._waiting: dict[Partition, None] = {}  # their tails are to be written
+        self._waiting: dict[DurableLog, None] = {}  # their tails are to be written
         self._tails = 0  # bytes applied since the last flush of everything
         self._since_bytes = 0
         self._since_entries = 0
@@ -105,7 +106,7 @@ class Store:
         """Open (making it if need be) and recover. `now` in ms. Raises FolderInUse, UnknownFormat, StorageFailure."""
         files = files or RealFiles()
         store = cls(folder, files, config or StoreConfig(), salt or (lambda: int.from_bytes(os.urandom(8), "big")))
-        _make_root(files, folder)
+        make_root(files, folder)
         store._lock = take_folder(files, folder)
         try:
             found = recovery.recover(store, files, folder, store.config.journal_file_bytes, store._salt)
@@ -215,9 +216,9 @@ class Store:
             self.on_staged()
         return self.position
 
-    def grew(self, partition: Partition) -> None:
+    def grew(self, log: DurableLog) -> None:
         """A tail has grown large enough to be written."""
-        self._waiting[partition] = None
+        self._waiting[log] = None
 
     def damaged(self, what: str) -> None:
         """Corruption was found; tell of it until the process ends."""
@@ -478,16 +479,6 @@ class Store:
         self._closed = True
         if self._lock is not None:
             self._lock.release()
-
-
-def _make_root(files: Files, folder: str) -> None:
-    """The data folder, its name durable, and those of the folders made above it."""
-    parent = folder.rstrip("/").rpartition("/")[0] or ("/" if folder.startswith("/") else ".")
-    if not files.exists(folder):
-        if not files.exists(parent):
-            _make_root(files, parent)
-        files.make_folder(folder)
-        files.sync_folder(parent)
 
 
 def make_folder(files: Files, partition: Partition) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from broker.log import batches, checkpoint, producers
 from broker.log.config import LogConfig
+from broker.log.durable import DurableLog
 from broker.log.failures import CorruptLog, UnknownFormat
 from broker.log.files import Files
 from broker.log.index import MalformedIndex, OffsetIndex, TimeIndex, TransactionIndex
@@ -31,7 +32,7 @@ class _Silent:
     def stage(self, staged: Staged) -> int:
         raise CorruptLog("a folder at rest takes no appends")
 
-    def grew(self, partition: Partition) -> None:
+    def grew(self, log: DurableLog) -> None:
         return
 
     def damaged(self, what: str) -> None:

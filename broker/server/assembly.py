@@ -99,6 +99,7 @@ class Assembly:
             await topics.ensure_internal(name, 1, STATE_CONFIGS)
         self._start_coordinators(loop)
         metadata.watchers.append(self._changed)
+        metadata.on_rebuilt.append(quotas.changed)
         topics.on_deleted.append(self._topic_deleted)
         certificates = Certificates(config.tls) if config.tls is not None else None
         await topics.ensure_internal(reporter.TOPIC, 1, reporter.CONFIGS)

@@ -16,6 +16,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from broker.api.registry import Api, Context, Disconnect, Encoded, Later
+from broker.server.quotas import REQUEST
+from broker.server.request_time import Stepped, Stopwatch
 from broker.wire import framing
 from broker.wire.codec import Buffer, Malformed, struct
 
@@ -32,7 +34,7 @@ UNKNOWN_SERVER_ERROR = -1
 class _Slot:
     """A request under way and, in time, its response."""
 
-    __slots__ = ("api", "buffers", "header", "ready", "task")
+    __slots__ = ("api", "buffers", "header", "ready", "task", "watch")
 
     def __init__(self, api: Api, header: framing.RequestHeader) -> None:
         self.api = api
@@ -40,6 +42,8 @@ class _Slot:
         self.ready = False
         self.buffers: list[Buffer] = []
         self.task: asyncio.Future[Any] | None = None
+        self.watch: Stopwatch | None = None
+        """Counts the time it takes of us, when some quota is on that."""
 
 
 class Connection(asyncio.Protocol):
@@ -77,6 +81,10 @@ class Connection(asyncio.Protocol):
         refusal = self._server.opened(self)
         if refusal:
             self.abort(refusal)
+            return
+        wait = self._server.held(self)
+        if wait:
+            self.hold(wait, "connections come faster than the address's quota")
             return
         self._transport.set_write_buffer_limits(high=self._server.limits.unsent_bytes)
 
@@ -176,12 +184,13 @@ class Connection(asyncio.Protocol):
         if expires is not None and not api.before_authentication and self._server.clock.monotonic() > expires:
             self.abort("the session's token has expired and was not renewed")
             return False
+        watch = Stopwatch(self._server.clock.monotonic) if self._server.broker.quotas.times_requests else None
         try:
             request = framing.parse_body(header, body) if api.decode is None else api.decode(header, body)
         except Malformed as error:
             self.abort(f"malformed request {header.api_key} version {header.api_version}: {error}")
             return False
-        self._run(api, header, request)
+        self._run(api, header, request, watch)
         return True
 
     def _take(self, frame: memoryview) -> None:
@@ -194,8 +203,9 @@ class Connection(asyncio.Protocol):
             return
         self._write(framing.api_versions_fallback(header, self._server.api_versions))
 
-    def _run(self, api: Api, header: framing.RequestHeader, request: Any) -> None:
+    def _run(self, api: Api, header: framing.RequestHeader, request: Any, watch: Stopwatch | None) -> None:
         slot = _Slot(api, header)
+        slot.watch = watch
         self._slots.append(slot)
         self._plain_under_way = not api.pipelined
         self._server.requests += 1
@@ -210,13 +220,15 @@ class Connection(asyncio.Protocol):
         if isinstance(result, Later):
             result.then(partial(self._completed, slot))
         elif inspect.iscoroutine(result):
-            slot.task = self._server.loop.create_task(result)
+            slot.task = self._server.loop.create_task(result if watch is None else Stepped(result, watch))
             slot.task.add_done_callback(partial(self._task_done, slot, request))
         elif isinstance(result, asyncio.Future):
             slot.task = result
             result.add_done_callback(partial(self._task_done, slot, request))
         else:
             self._completed(slot, result)
+        if watch is not None:
+            watch.pause()
 
     def _task_done(self, slot: _Slot, request: Any, task: asyncio.Future[Any]) -> None:
         if task.cancelled():
@@ -244,6 +256,9 @@ class Connection(asyncio.Protocol):
     def _completed(self, slot: _Slot, response: Any) -> None:
         if self._closing:
             return
+        if slot.watch is not None:
+            slot.watch.go()
+            self._charge(slot.watch, slot.header, response)
         if response is not None:
             try:
                 if isinstance(response, Encoded):
@@ -254,8 +269,24 @@ class Connection(asyncio.Protocol):
                 logger.exception("the response to %r can't be encoded", slot.header)
                 self.abort("a response could not be encoded")
                 return
+        if slot.watch is not None:  # encoding counts too, against what comes next
+            self._charge(slot.watch, slot.header, None)
         slot.ready = True
         self._flush()
+
+    def _charge(self, watch: Stopwatch, header: framing.RequestHeader, response: Any) -> None:
+        """Count the request's time so far against the client's share of ours (KIP-124); a response says for how long
+        its connection is muted."""
+        broker = self._server.broker
+        percent = watch.taken() * 100
+        throttle = broker.quotas.throttle(
+            REQUEST, self.ctx.principal, header.client_id, percent, self._server.clock.monotonic()
+        )
+        if throttle and response is not None:
+            broker.meter.throttled += 1
+            self.throttle(throttle)
+            if hasattr(response, "throttle_time_ms"):
+                response.throttle_time_ms = max(response.throttle_time_ms, throttle)
 
     def _flush(self) -> None:
         out: list[Buffer] = []
@@ -282,6 +313,18 @@ class Connection(asyncio.Protocol):
     def throttle(self, milliseconds: int) -> None:
         """Answer what is under way, then take nothing from this peer for so long (KIP-219)."""
         self._mute_after = max(self._mute_after, milliseconds)
+
+    def hold(self, milliseconds: int, reason: str) -> None:
+        """Take nothing from this peer at all, and close in so long: it opens connections too fast (KIP-612)."""
+        assert self._transport is not None
+        self._closing = True
+        self._transport.pause_reading()
+        self._muted = self._server.loop.call_later(milliseconds / 1000, self._let_go, reason)
+
+    def _let_go(self, reason: str) -> None:
+        self._server.complain(self, reason)
+        if self._transport is not None:
+            self._transport.abort()
 
     def _mute(self, milliseconds: int) -> None:
         self._mute_after = 0

@@ -136,12 +136,21 @@ class Server:
         if len(self._connections) > self.limits.connections:
             self.refused += 1
             return f"more than {self.limits.connections} connections"
-        allowed = self.broker.quotas.connections_per_address(address, self.limits.connections_per_address)
+        allowed = self.limits.connections_per_address
         if count > allowed:
             self.refused += 1
             return f"more than {allowed} connections from {address}"
         self._await_authentication(connection)
         return None
+
+    def held(self, connection: Connection) -> int:
+        """For how many milliseconds a new connection is held before it is closed; 0: it is welcome."""
+        if connection.ctx.listener.internal:
+            return 0
+        wait = self.broker.quotas.connection(connection.ctx.address, self.clock.monotonic())
+        if wait:
+            self.refused += 1
+        return wait
 
     def _await_authentication(self, connection: Connection) -> None:
         if not connection.ctx.authenticated:

@@ -7,7 +7,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
-from console import shell
+from console import shell, traffic
 from console.accounts.permissions import holds
 from console.snapshot import Group, Picture, Topic
 
@@ -20,6 +20,7 @@ def overview(picture: Picture) -> dict[str, Any]:
     busiest = sorted(picture.user_topics(), key=lambda topic: (-(topic.in_rate or 0), topic.name))
     letters = [topic for topic in picture.dead_letter_topics() if topic.messages]
     numbers = picture.live("cluster") or {}
+    prefixes = traffic.busiest_prefixes(picture, TOP)
     return {
         "numbers": numbers,
         "top_groups": groups[:TOP],
@@ -27,6 +28,8 @@ def overview(picture: Picture) -> dict[str, Any]:
         "busiest": busiest[:TOP],
         "most_in": max((topic.in_rate or 0 for topic in busiest[:TOP]), default=0),
         "dead_letter_topics": len(letters),
+        "prefixes": prefixes,
+        "most_rate": max((prefix.rate or 0 for prefix in prefixes), default=0),
         "behind": sum(group.health == "bad" for group in groups),
     }
 

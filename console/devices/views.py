@@ -10,7 +10,7 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from console import dialogs, lists, outbox
+from console import dialogs, lists, outbox, snapshot, traffic
 from console.accounts.permissions import Permission, holds, requires
 from console.devices import actions, queries
 from console.devices.forms import AddBan, AddDevice, EditDevice
@@ -155,9 +155,15 @@ def ban_list(request: HttpRequest) -> HttpResponse:
 @require_safe
 def device(request: HttpRequest, name: str) -> HttpResponse:
     found = get_object_or_404(Device.objects.with_presence(), name=name)
+    clients = queries.clients_of(found)
     context = {
         "device": found,
-        "clients": queries.clients_of(found),
+        "clients": clients,
+        "traffic": [
+            (client, traffic.counts(snapshot.current(), f"device/{client.client_id}", traffic.OF_A_DEVICE))
+            for client in clients
+            if client.online
+        ],
         "policies": found.policies.all(),
         "changes": queries.changes_of(found) if holds(request.user, Permission.AUDIT_VIEW) else (),  # type: ignore[arg-type]  # the middleware's user is ours
         "command": queries.connect_command(found.name, found.client_id),

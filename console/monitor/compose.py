@@ -1,5 +1,6 @@
 """The picture, made from the newest facts. Keeps nothing but the slopes; never asks anybody."""
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -25,7 +26,9 @@ class Composer:
         devices: int | None,
         letters: int | None,
         broker: dict[str, float | None],
+        open_doors: tuple[str, ...],
         trouble: str,
+        traffic: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Picture:
         groups = {name: self._group(name, facts, now, ages.get(name)) for name in facts.listings}
         topics = {name: self._topic(one, facts, now, groups) for name, one in facts.topics.items()}
@@ -35,10 +38,11 @@ class Composer:
         self._written.keep(set(facts.listings))
         return Picture(
             at=int(now * 1000),
-            cluster=self._cluster(facts),
+            cluster=self._cluster(facts, open_doors),
             totals=_totals(topics, groups, devices, letters, broker),
             topics=topics,
             groups=groups,
+            traffic=traffic or {},
             trouble=trouble,
         )
 
@@ -109,7 +113,7 @@ class Composer:
             eta=None if seconds is None else round(seconds, 0),
         )
 
-    def _cluster(self, facts: Facts) -> Cluster:
+    def _cluster(self, facts: Facts, open_doors: tuple[str, ...]) -> Cluster:
         cluster, able = facts.cluster, facts.capabilities
         features: dict[str, Feature] = {}
         for field in fields(able) if able is not None else ():
@@ -122,6 +126,7 @@ class Composer:
             nodes=tuple(Node(id=n.id, host=n.host, port=n.port) for n in (cluster.brokers if cluster else ())),
             embedded=self._embedded,
             features=features,
+            open_doors=open_doors,
         )
 
 

@@ -13,6 +13,7 @@ from gateway import contract
 log = logging.getLogger("sluice.monitor")
 
 TOPIC = "__sluice_presence"
+GATEWAY_SILENT_SECONDS = 60.0
 
 
 class Presence:
@@ -22,6 +23,7 @@ class Presence:
         self._online: set[str] = set()
         self._seen: set[str] = set()  # until the topic was read to its end
         self._complete = False
+        self._gateways: dict[str, contract.GatewayStatus] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
 
@@ -35,6 +37,13 @@ class Presence:
     @property
     def online(self) -> int | None:
         return len(self._online) if self._complete else None
+
+    def anonymous(self, now: float) -> bool:
+        """Whether a gateway that is heard of at `now` (epoch seconds) lets devices in that don't sign in."""
+        return any(
+            one.anonymous and not one.stopped and now - one.at < GATEWAY_SILENT_SECONDS
+            for one in list(self._gateways.values())
+        )
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -93,6 +102,7 @@ class Presence:
     def _take(self, record: Any, newest: dict[str, contract.Presence | None]) -> None:
         client_id = (record.key or b"").decode("utf-8", "replace")
         if client_id.startswith(contract.GATEWAY_KEY):
+            self._take_gateway(client_id, record.value)
             return
         try:
             found = contract.decode(contract.Presence, record.value) if record.value is not None else None
@@ -106,6 +116,17 @@ class Presence:
             self._online.add(client_id)
         else:
             self._online.discard(client_id)
+
+    def _take_gateway(self, key: str, value: bytes | None) -> None:
+        try:
+            status = contract.decode(contract.GatewayStatus, value) if value is not None else None
+        except contract.MalformedRecord as error:
+            log.warning("the state of %r can't be read: %s", key, error)
+            return
+        if status is None:
+            self._gateways.pop(key, None)
+        else:
+            self._gateways[key] = status
 
     def _made_anew(self, known_id: str) -> bool:
         found = kafka.admin().topics([TOPIC]).get(TOPIC)

@@ -16,7 +16,8 @@ from console.monitor.brokerage import Brokerage
 from console.monitor.compose import Composer, series
 from console.monitor.presence import Presence
 from console.monitor.publish import Publisher
-from console.monitor.sampling import Sampler
+from console.monitor.sampling import Facts, Sampler
+from console.monitor.traffic import Traffic
 
 log = logging.getLogger("sluice.monitor")
 
@@ -26,11 +27,13 @@ ROUND_SECONDS = 1.0
 def run(stop: threading.Event) -> None:
     sampler, composer = Sampler(kafka.admin), Composer(embedded=not settings.SLUICE.kafka)
     publisher, ages, presence, brokerage = Publisher(), Ages(), Presence(), Brokerage()
+    traffic = Traffic()
     inventory = Inventory()
     past = history.Writer(settings.SLUICE.history_database)
     ages.start()
     presence.start()
     brokerage.start()
+    traffic.start()
     indexer = threading.Thread(target=Indexer().run, args=(stop,), name="dead-letters", daemon=True)
     indexer.start()
     said = ""
@@ -46,7 +49,9 @@ def run(stop: threading.Event) -> None:
                 devices=presence.online,
                 letters=_open_letters(),
                 broker=brokerage.numbers(now),
+                open_doors=_open_doors(facts, mqtt=presence.anonymous(now)),
                 trouble=trouble,
+                traffic=traffic.rows(now),
             )
             try:
                 publisher.publish(picture)
@@ -68,7 +73,14 @@ def run(stop: threading.Event) -> None:
         ages.stop()
         presence.stop()
         brokerage.stop()
+        traffic.stop()
         past.close()
+
+
+def _open_doors(facts: Facts, *, mqtt: bool) -> tuple[str, ...]:
+    """Where nobody needs to sign in: gateways say it of theirs; the embedded broker is open until the first ACL."""
+    kafka_open = not settings.SLUICE.kafka and not settings.SLUICE.acls_always_on and facts.acls == 0
+    return ("mqtt",) * mqtt + ("kafka",) * kafka_open
 
 
 def _open_letters() -> int | None:

@@ -29,6 +29,7 @@ class Facts:
         self.newest: dict[Any, int] = {}  # place → epoch ms of its newest record
         self.configs: dict[str, dict[str, str | None]] = {}
         self.sizes: dict[str, int] | None = None
+        self.acls: int | None = None  # how many there are
         self.listings: dict[str, Any] = {}
         self.groups: dict[str, Any] = {}
         self.committed: dict[str, dict[Any, int]] = {}
@@ -52,6 +53,7 @@ class Sampler:
             "groups": Cadence(2, 30),
             "configs": Cadence(10, 120),
             "sizes": Cadence(5, 60),
+            "acls": Cadence(10, 120),
         }
         self._newest_ends: dict[Any, int] = {}
 
@@ -183,3 +185,6 @@ class Sampler:
         for place, size in largest.items():
             sizes[place.topic] = sizes.get(place.topic, 0) + size
         self.facts.sizes = sizes
+
+    def _ask_acls(self, admin: Any) -> None:
+        self.facts.acls = len(admin.acls())

@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from console import dialogs, lists, outbox
+from console import dialogs, lists, outbox, snapshot, traffic
 from console.accounts.permissions import Permission, requires
 from console.routes import actions, queries
 from console.routes.forms import FORMS, Try, TryRecord
@@ -74,7 +74,8 @@ def route_list(request: HttpRequest) -> HttpResponse:
 def route(request: HttpRequest, name: str) -> HttpResponse:
     found = get_object_or_404(Route, name=name)
     fields = {key: value for key, value in asdict(found.record()).items() if key not in ("name", "enabled")}
-    return render(request, "routes/route.html", {"route": found, "fields": fields})
+    counted = traffic.counts(snapshot.current(), f"route/{name}", traffic.OF_A_ROUTE)
+    return render(request, "routes/route.html", {"route": found, "fields": fields, "counts": counted})
 
 
 @requires(Permission.ROUTE_MANAGE)

@@ -22,7 +22,8 @@ class UnknownVersion(ValueError):
 def keyframe(picture: Picture, epoch: str, sequence: int) -> Iterator[bytes]:
     topics = [_packed(row) for row in picture.topics.values()]
     groups = [_packed(row) for row in picture.groups.values()]
-    parts = max(1, -(-max(len(topics), len(groups)) // ROWS_PER_PART))
+    traffic = list(picture.traffic.items())
+    parts = max(1, -(-max(len(topics), len(groups), len(traffic)) // ROWS_PER_PART))
     for part in range(parts):
         rows = slice(part * ROWS_PER_PART, (part + 1) * ROWS_PER_PART)
         frame: dict[str, Any] = {
@@ -31,6 +32,7 @@ def keyframe(picture: Picture, epoch: str, sequence: int) -> Iterator[bytes]:
             "parts": parts,
             "topics": topics[rows],
             "groups": groups[rows],
+            "traffic": dict(traffic[rows]),
         }
         if part == 0:
             frame |= {"cluster": asdict(picture.cluster), "totals": asdict(picture.totals), "trouble": picture.trouble}
@@ -41,7 +43,9 @@ def delta(old: Picture, new: Picture, epoch: str, sequence: int) -> bytes:
     frame: dict[str, Any] = {"kind": "delta", "totals": asdict(new.totals), "trouble": new.trouble}
     frame["topics"] = [_packed(row) for name, row in new.topics.items() if old.topics.get(name) != row]
     frame["groups"] = [_packed(row) for name, row in new.groups.items() if old.groups.get(name) != row]
+    frame["traffic"] = {key: row for key, row in new.traffic.items() if old.traffic.get(key) != row}
     frame["gone"] = {
+        "traffic": [key for key in old.traffic if key not in new.traffic],
         "topics": [name for name in old.topics if name not in new.topics],
         "groups": [name for name in old.groups if name not in new.groups],
     }
@@ -125,6 +129,11 @@ def _applied(picture: Picture, frame: dict[str, Any]) -> Picture:
         row["name"]: Group(**_known(Group, row, topics=tuple(row.get("topics", ())))) for row in frame.get("groups", ())
     }
     changes: dict[str, Any] = {"at": frame["at"], "topics": topics, "groups": groups}
+    if frame.get("traffic") or gone.get("traffic"):
+        traffic = dict(picture.traffic)
+        for key in gone.get("traffic", ()):
+            traffic.pop(key, None)
+        changes["traffic"] = traffic | frame.get("traffic", {})
     if "totals" in frame:
         changes["totals"] = Totals(**_known(Totals, frame["totals"]))
     if "trouble" in frame:
@@ -142,4 +151,5 @@ def _known(kind: Any, row: dict[str, Any], **over: Any) -> dict[str, Any]:
 def _cluster(row: dict[str, Any]) -> Cluster:
     nodes = tuple(Node(**_known(Node, node)) for node in row.get("nodes", ()))
     features = {name: Feature(**_known(Feature, feature)) for name, feature in row.get("features", {}).items()}
-    return Cluster(**_known(Cluster, row, nodes=nodes, features=features))
+    doors = tuple(row.get("open_doors", ()))
+    return Cluster(**_known(Cluster, row, nodes=nodes, features=features, open_doors=doors))

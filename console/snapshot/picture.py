@@ -99,6 +99,7 @@ class Cluster:
     nodes: tuple[Node, ...] = ()
     embedded: bool = False
     features: Mapping[str, Feature] = field(default_factory=dict)
+    open_doors: tuple[str, ...] = ()  # `mqtt`, `kafka`: who doesn't sign in is let in there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +111,7 @@ class Picture:
     totals: Totals = field(default_factory=Totals)
     topics: Mapping[str, Topic] = field(default_factory=dict)
     groups: Mapping[str, Group] = field(default_factory=dict)
+    traffic: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by live key, as gateways tell
     trouble: str = ""
 
     def user_topics(self) -> list[Topic]:
@@ -122,7 +124,8 @@ class Picture:
         return [topic for topic in self.topics.values() if topic.dead_letters]
 
     def live(self, key: str) -> dict[str, Any] | None:
-        """The numbers that move under a live key: `cluster`, `topic/<name>` or `group/<name>`; None if gone."""
+        """The numbers that move under a live key: `cluster`, `topic/<name>`, `group/<name>`, or what gateways tell of a
+        `device/`, `route/`, `prefix/` or `bridge/`; None if gone."""
         kind, _, name = key.partition("/")
         if kind == "cluster":
             return cluster_numbers(self)
@@ -130,7 +133,8 @@ class Picture:
             return topic_numbers(topic)
         if kind == "group" and (group := self.groups.get(name)):
             return group_numbers(group)
-        return None
+        found = self.traffic.get(key)
+        return None if found is None else dict(found)
 
 
 def cluster_numbers(picture: Picture) -> dict[str, Any]:

@@ -10,6 +10,7 @@ not released) it is what Receive Maximum counts. Packet ids an earlier connectio
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import deque
 from typing import Any
 
@@ -24,7 +25,7 @@ from gateway.ports import Engine, NotAcknowledged, Receipt, Refused, settled
 class Acknowledging(Paced):
     """Base of `receiver.Receiver`; see the module."""
 
-    __slots__ = ("_engine", "_fifo", "_in_flight", "inbound")
+    __slots__ = ("_engine", "_fifo", "_in_flight", "inbound", "joined_packets")
 
     def __init__(self, engine: Engine, link: Link, moment: Moment) -> None:
         super().__init__(link, moment)
@@ -32,9 +33,10 @@ class Acknowledging(Paced):
         self._fifo: deque[tuple[Receipt[Any], list[bytes], int]] | None = None
         self._in_flight = 0
         self.inbound: dict[int, Receipt[Any]] | None = None
+        self.joined_packets = 0  # acknowledgements that left in one write with others, less that one
 
-    def close(self, code: int, reason: str = "", *, server_reference: str = "") -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def close(self, code: int, reason: str = "", *, server_reference: str = "") -> None: ...
 
     def _restore_inbound(self, inbound: dict[int, Receipt[Any]]) -> None:
         if inbound:
@@ -54,6 +56,7 @@ class Acknowledging(Paced):
             if not fifo and not receipt.failed_for(self):
                 self._in_flight -= ones
                 if acks:
+                    self.joined_packets += len(acks) - 1
                     self._link.write(b"".join(acks))
                 if self._held & IN_FLIGHT:
                     self._recheck_in_flight()
@@ -85,6 +88,7 @@ class Acknowledging(Paced):
             out += acks
             self._in_flight -= ones
         if out:
+            self.joined_packets += len(out) - 1
             self._link.write(b"".join(out))
         if failed is not None:
             self._not_acknowledged(failed)

@@ -6,6 +6,7 @@ been read waits in `_rest` and is taken first when the last reason is gone.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Final
 
@@ -20,7 +21,7 @@ WRITING: Final = 16  # the peer doesn't take what we send
 SUBSCRIBING: Final = 32  # a subscription takes effect before what is behind it
 
 
-class Paced:
+class Paced(ABC):
     """Base of `acknowledging.Acknowledging`; see the module."""
 
     __slots__ = (
@@ -55,9 +56,9 @@ class Paced:
         self.closed = False
         self.heard = moment.monotonic
 
+    @abstractmethod
     def _take(self, data: bytes) -> None:
         """Take every complete frame of these bytes."""
-        raise NotImplementedError
 
     def hold(self, reason: int) -> None:
         if not self._held and not self.closed:

@@ -11,6 +11,7 @@ A run of PUBLISH frames becomes one list of items for one `Engine.publish` and o
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any, Final
 
 from gateway.mqtt import packets
@@ -42,6 +43,7 @@ class Receiver(Acknowledging):
         "_max_packet",
         "_settings",
         "_targets",
+        "other_packets",
         "received_messages",
         "refused_messages",
     )
@@ -54,15 +56,16 @@ class Receiver(Acknowledging):
         self._targets: dict[bytes, Target] | None = None
         self._aliases: dict[int, bytes] | None = None
         self.received_messages = 0
+        self.other_packets = 0  # received, and no PUBLISH
         self.refused_messages = 0
 
     # -- what Session adds -----------------------------------------------------------------------------------------
 
-    def _packet(self, first: int, body: bytes) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _packet(self, first: int, body: bytes) -> None: ...
 
-    def _failed(self, error: PeerError) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _failed(self, error: PeerError) -> None: ...
 
     # -- bytes in --------------------------------------------------------------------------------------------------
 
@@ -135,6 +138,7 @@ class Receiver(Acknowledging):
                         self._submit(*run)
                         if self.closed:
                             return
+                    self.other_packets += 1
                     self._packet(first, data[body:stop])
                     position = stop
                     if self.closed:
@@ -218,8 +222,8 @@ class Receiver(Acknowledging):
         if not self._may_authenticate(byte):
             raise Malformed("the first packet is not CONNECT")
 
-    def _may_authenticate(self, byte: int) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def _may_authenticate(self, byte: int) -> bool: ...
 
     def _resolve(self, raw: bytes, targets: dict[bytes, Target]) -> Target:
         """A topic not seen lately: check its form, ask the engine, remember."""
@@ -266,6 +270,7 @@ class Receiver(Acknowledging):
     def _refuse(self, target: Target, packet_id: int, qos: int) -> bytes:
         """Count a refused message; its acknowledgement, or the end of the connection (MQTT 3, if so configured)."""
         self.refused_messages += 1
+        self._engine.refuse(self, target)  # type: ignore[arg-type]
         if self.request.protocol != 5 and self.identity.limits.close_when_denied:
             raise PeerError("not authorised to publish", Reason.NOT_AUTHORIZED)
         if qos == 0:

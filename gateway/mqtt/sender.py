@@ -88,6 +88,14 @@ class Sender:
         self.sent_messages = 0
 
     @property
+    def in_flight(self) -> int:
+        return len(self._in_flight)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._queue) - self._again
+
+    @property
     def room(self) -> int:
         return max(0, self._limit - len(self._queue)) if self._queue_bytes < self._limit_bytes else 0
 

@@ -86,6 +86,16 @@ class Session(Receiver):
     def sent_messages(self) -> int:
         return self._sender.sent_messages if self._sender is not None else 0
 
+    @property
+    def in_flight(self) -> int:
+        """Messages of QoS 1 and 2, either way, whose exchange is not over."""
+        return max(0, self._unacknowledged) + (self._sender.in_flight if self._sender is not None else 0)
+
+    @property
+    def waiting(self) -> int:
+        """Messages in memory that wait for the device's window or socket."""
+        return self._sender.waiting if self._sender is not None else 0
+
     def deliver(self, message: Message, qos: int, retain: bool, identifiers: tuple[int, ...] = ()) -> bool:
         if not self.connected or self.closed:
             return False

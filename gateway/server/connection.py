@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from gateway.mqtt.session import Session
 from gateway.ports import Peer
 from gateway.server import proxy, websocket
+from gateway.server.figures import NOTHING, Figures
 from gateway.server.listeners import Listener
 
 if TYPE_CHECKING:
@@ -43,9 +44,13 @@ class Connection(asyncio.BufferedProtocol):
         "_transport",
         "_web",
         "closing_since",
+        "figures",
         "opened_at",
+        "received_bytes",
+        "sent_bytes",
         "session",
         "writable",
+        "writes",
     )
 
     def __init__(self, server: Server, listener: Listener) -> None:
@@ -65,6 +70,8 @@ class Connection(asyncio.BufferedProtocol):
         self.session: Session | None = None
         self.opened_at = server.moment.monotonic
         self.closing_since = 0.0
+        self.received_bytes = self.sent_bytes = self.writes = 0
+        self.figures = NOTHING  # as last accounted for
 
     # -- asyncio's side --------------------------------------------------------------------------------------------
 
@@ -88,7 +95,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         server = self._server
-        server.received_bytes += nbytes
+        self.received_bytes += nbytes
+        server.active.add(self)
         if self._stage == _CLOSED:
             return
         data = bytes(server.view[:nbytes])
@@ -149,9 +157,11 @@ class Connection(asyncio.BufferedProtocol):
         size, self._out_size = self._out_size, 0
         if not out or self._transport is None:
             return
+        self.sent_bytes += size
+        self.writes += len(out)
         if self._stage == _FRAMES:
             out.insert(0, websocket.binary_head(size))
-        self._server.sent_bytes += size
+        self._server.active.add(self)
         self._transport.write(b"".join(out) if len(out) > 1 else out[0])
 
     def flushed(self) -> None:
@@ -160,6 +170,7 @@ class Connection(asyncio.BufferedProtocol):
         self.flush()
 
     def close(self, *, spoken: bool) -> None:
+        self._note_end()
         transport = self._transport
         if transport is None or self._stage == _CLOSED:
             return
@@ -206,6 +217,22 @@ class Connection(asyncio.BufferedProtocol):
         elif now - self.opened_at > self._server.settings.mqtt.connect_timeout:
             self._server.refusals.report("connect-timeout", "nothing useful in time", self.address)
             self.abort()
+
+    def count(self) -> Figures:
+        """What has gone through since the connection was made."""
+        session = self.session
+        if session is None:
+            return Figures(0, 0, 0, 0, 0, self.writes, self.received_bytes, self.sent_bytes)
+        return Figures(
+            session.received_messages,
+            session.refused_messages,
+            session.sent_messages,
+            session.dropped_messages,
+            session.received_messages + session.refused_messages + session.other_packets,
+            self.writes + session.joined_packets,
+            self.received_bytes,
+            self.sent_bytes,
+        )
 
     def abort(self) -> None:
         self._stage = _CLOSED
@@ -347,7 +374,8 @@ class Connection(asyncio.BufferedProtocol):
     def _note_end(self) -> None:
         session = self.session
         if session is not None and session.blamed:
-            self._server.refusals.report(session.blamed, session.ended, self.address)
+            blamed, session.blamed = session.blamed, ""
+            self._server.refusals.report(blamed, session.ended, self.address)
 
 
 def _common_name(certificate: Any) -> str | None:

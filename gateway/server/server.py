@@ -7,7 +7,7 @@ import contextlib
 import logging
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -18,6 +18,7 @@ from gateway.mqtt.session import Session
 from gateway.mqtt.surroundings import Moment, Settings
 from gateway.ports import Engine
 from gateway.server.connection import Connection
+from gateway.server.figures import NOTHING
 from gateway.server.listeners import Listener
 from gateway.server.refusals import Refusals
 
@@ -71,8 +72,9 @@ class Server:
         self.connections: set[Connection] = set()
         self.accepted = 0
         self.turned_away = 0
-        self.received_bytes = 0
-        self.sent_bytes = 0
+        self.active: set[Connection] = set()  # something went through since the last accounts
+        self.moved: Callable[[Iterable[Connection]], None] | None = None  # hears of them once a second
+        self.totals = NOTHING
         self._monotonic = monotonic
         self._wall = wall
         self._allowance = settings.connects_rate
@@ -239,6 +241,18 @@ class Server:
             return False
         return any(address in network for network in self._proxies)
 
+    def account(self) -> None:
+        """Add up what went through since the last time; costs as much as there are connections that moved."""
+        active, self.active = self.active, set()
+        totals = self.totals
+        for connection in active:
+            figures = connection.count()
+            totals = totals.plus(figures, connection.figures)
+            connection.figures = figures
+        self.totals = totals
+        if self.moved is not None:
+            self.moved(active)
+
     def gone(self, connection: Connection) -> None:
         self.connections.discard(connection)
         if self._emptied is not None and not self.connections:
@@ -265,9 +279,10 @@ class Server:
         session.rate_recovered()
 
     async def _sweep(self) -> None:
-        """Deadlines, once a second; a big crowd is taken in slices so that nobody waits for the sweep."""
+        """Deadlines and accounts, once a second; a big crowd is taken in slices so that nobody waits for the sweep."""
         while True:
             await asyncio.sleep(1.0)
+            self.account()
             crowd = list(self.connections)
             for start in range(0, len(crowd), 2000):
                 self.read_clock()
@@ -288,6 +303,6 @@ class Server:
             "accepted": self.accepted,
             "turned_away": self.turned_away,
             "refusals": self.refusals.total,
-            "received_bytes": self.received_bytes,
-            "sent_bytes": self.sent_bytes,
+            "received_bytes": self.totals.received_bytes,
+            "sent_bytes": self.totals.sent_bytes,
         }

@@ -226,6 +226,9 @@ class MemoryEngine:
         denied = topic.startswith("$") or self._denied(self.rules.deny_publish, topic)
         return MemoryTarget(topic, 0x87 if denied else 0)
 
+    def refuse(self, session: Session, target: Any) -> None:
+        pass
+
     def publish(self, session: Session, items: Sequence[PublishItem]) -> Receipt[Any]:
         for target, payload, flags, _, properties in items:
             if self.keep_published:

@@ -253,40 +253,6 @@ async def test_topic_partitions_are_described_page_by_page(running: Running) -> 
     assert seen == [("a", 0), ("a", 1), ("a", 2), ("b", 0), ("b", 1)]
 
 
-async def alter_quota(connection: Connection, entity: dict[str, str | None], **values: float | None) -> int:
-    entry = struct("AlterClientQuotasRequest.EntryData")(
-        entity=[
-            struct("AlterClientQuotasRequest.EntityData")(entity_type=kind, entity_name=name)
-            for kind, name in entity.items()
-        ],
-        ops=[
-            struct("AlterClientQuotasRequest.OpData")(key=key, value=value or 0.0, remove=value is None)
-            for key, value in values.items()
-        ],
-    )
-    answer = await connection.call("AlterClientQuotas", 1, entries=[entry])
-    return int(answer.entries[0].error_code)
-
-
-async def test_quotas_are_kept_described_and_enforced(running: Running) -> None:
-    await running.broker.topics.create("t", 1)
-    connection = await running.connect()
-    assert await alter_quota(connection, {"client-id": "test"}, producer_byte_rate=1000.0) == 0
-    assert await alter_quota(connection, {"client-id": "test"}, nonsense=1.0) == ErrorCode.INVALID_REQUEST
-    shown = await connection.call("DescribeClientQuotas", 1, components=[], strict=False)
-    assert [(one.values[0].key, one.values[0].value) for one in shown.entries] == [("producer_byte_rate", 1000.0)]
-    data = struct("ProduceRequest.PartitionProduceData")(index=0, records=records(b"x" * 1500))
-    one = struct("ProduceRequest.TopicProduceData")(name="t", partition_data=[data])
-    loop = asyncio.get_running_loop()
-    answer = await connection.call("Produce", 9, acks=-1, topic_data=[one])
-    at = loop.time()
-    assert 300 < answer.throttle_time_ms < 1000
-    await connection.call("ApiVersions", 0)
-    assert loop.time() - at > answer.throttle_time_ms / 1000 * 0.8, "the connection is muted for that long"
-    assert await alter_quota(connection, {"client-id": "test"}, producer_byte_rate=None) == 0
-    assert (await connection.call("Produce", 9, acks=-1, topic_data=[one])).throttle_time_ms == 0
-
-
 async def test_one_node_answers_placement_questions_as_one_node(running: Running) -> None:
     await running.broker.topics.create("t", 2)
     connection = await running.connect()

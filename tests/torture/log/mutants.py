@@ -9,8 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from crc32c import crc32c
 
-from broker.log import batches, cleaner, compaction, producers, recovery
+from broker.log import backup as backups
+from broker.log import batches, cleaner, compaction, producers, recovery, remains
 from broker.log import checkpoint as checkpoints
 from broker.log import journal as journals
 from broker.log.checkpoint import Checkpoint
@@ -20,10 +22,13 @@ from broker.log.partition import Partition
 from broker.log.segment import Segment
 from broker.log.store import Group, Store
 from tests.fakes.disk import Disk, DiskFile
+from tests.torture.log import scenario
+from tests.torture.log.scenario import TARGET
 
 Patch = pytest.MonkeyPatch
 MUTANTS: dict[str, Callable[[Patch], None]] = {}
 COMPACTION: dict[str, Any] = {"topics": ("compact",), "focus": {"_maintain": 12, "_end_transaction": 10, "_delete": 0}}
+BACKUPS: dict[str, Any] = {"focus": {"_backup": 40, "_maintain": 10}}
 # What to do more of where a mistake shows only in a rare corner.
 FOCUS: dict[str, dict[str, Any]] = {
     "believe_a_torn_frame": {"batch": 60, "focus": {"_append": 60, "_group": 40}},
@@ -36,6 +41,11 @@ FOCUS: dict[str, dict[str, Any]] = {
     },
     "swap_in_an_unsynced_segment": COMPACTION,
     "retain_less_than_was_asked": {"topics": ("plain",), "focus": {"_maintain": 15}},
+    "drop_files_a_running_backup_needs": BACKUPS,
+    "copy_the_journal_of_a_backup_first": BACKUPS,
+    "believe_the_checkpoint_about_a_segment_that_went": {"topics": ("plain",), "focus": {"_delete_records": 25}},
+    "finish_a_backup_before_it_is_durable": BACKUPS,
+    "restore_the_checkpoint_first": BACKUPS,
     "forget_partitions_whose_deletion_is_not_durable": {"focus": {"_delete": 20, "_create": 20, "_group": 15}},
 }
 
@@ -327,7 +337,7 @@ def forget_partitions_whose_deletion_is_not_durable(patch: Patch) -> None:
 
 @mutant
 def build_on_a_journal_that_was_only_read(patch: Patch) -> None:
-    patch.setattr(recovery._Recovery, "_settle", lambda self: None)
+    patch.setattr(remains.Remains, "settle", lambda self: None)
 
 
 @mutant
@@ -428,3 +438,73 @@ def retain_less_than_was_asked(patch: Patch) -> None:
             partition.segments.pop(0)
 
     patch.setattr(cleaner, "retain", greedy)
+
+
+@mutant
+def believe_the_checkpoint_about_a_segment_that_went(patch: Patch) -> None:
+    patch.setattr(remains.Remains, "start_of", lambda self, key: 0)
+
+
+@mutant
+def drop_files_a_running_backup_needs(patch: Patch) -> None:
+    lock = Disk.lock
+
+    def free(self: Disk, path: str, *, shared: bool = False) -> Any:
+        self.locks.discard(f"/data/{checkpoints.HOLD}")
+        return lock(self, path, shared=shared)
+
+    patch.setattr(Disk, "lock", free)
+
+
+@mutant
+def copy_the_journal_of_a_backup_first(patch: Patch) -> None:
+    read, journal = backups._checkpoint, backups._journal
+
+    def early(files: Disk, folder: str) -> Any:
+        copy = backups._Copy(files, folder, TARGET)
+        journal(copy, read(files, folder)["journal"]["sequence"])
+        return read(files, folder)
+
+    patch.setattr(backups, "_checkpoint", early)
+    patch.setattr(backups, "_journal", lambda copy, sequence: None)
+    finish = backups._Copy.finish
+
+    def listed(self: Any, manifest: Any) -> Any:
+        for name in self.port.list(TARGET):
+            if name.startswith("journal-"):
+                data = self.port.open(f"{TARGET}/{name}").read(0, 1 << 30)
+                self.files[name] = (len(data), crc32c(data))
+        return finish(self, manifest)
+
+    patch.setattr(backups._Copy, "finish", listed)
+
+
+@mutant
+def finish_a_backup_before_it_is_durable(patch: Patch) -> None:
+    sync = DiskFile.datasync
+
+    def lazy(self: DiskFile) -> None:
+        if not self._path.startswith(TARGET):
+            sync(self)
+
+    patch.setattr(DiskFile, "datasync", lazy)
+
+
+@mutant
+def restore_the_checkpoint_first(patch: Patch) -> None:
+    def hasty(files: Disk, source: str, folder: str) -> Any:
+        listed = backups.check(files, source)
+        copy = backups._Copy(files, source, folder)
+        copy.file(checkpoints.NAME)
+        files.sync_folder(folder)
+        files.sync_folder("/")
+        for path in listed:
+            if "/" in path:
+                copy.folder(path.rpartition("/")[0])
+            if path != checkpoints.NAME:
+                copy.file(path)
+        for path in listed:
+            files.sync_folder(f"{folder}/{path.rpartition('/')[0]}".rstrip("/"))
+        files.sync_folder(folder)
+
+    patch.setattr(scenario, "restore", hasty)

@@ -7,12 +7,14 @@ several of the states it may have left are recovered by the real code and compar
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from broker.log.backup import BackupRefused, backup, restore
 from broker.log.config import LogConfig
-from broker.log.failures import DuplicateSequence
+from broker.log.failures import CorruptLog, DuplicateSequence
 from broker.log.journal import Kind
 from broker.log.partition import Partition, Staged
 from broker.log.store import Store, StoreConfig
@@ -29,6 +31,7 @@ CONFIG = StoreConfig(
     min_free_bytes=0,
 )
 ROOT = "/data"
+TARGET = "/backup"
 START_TIME = 1_700_000_000_000
 
 
@@ -40,6 +43,7 @@ class Totals:
     states: int = 0
     records: int = 0
     operations: int = 0
+    backups: int = 0
     distinct: set[int] = field(default_factory=set)
 
 
@@ -86,7 +90,7 @@ class Scenario:
         self.store: Store
         self._states_per_cut = states_per_cut
         self._batch = batch
-        self._compacts: set[tuple[bytes, int]] = set()
+        self._backup_may_be: list[World] = []  # while one runs: what it may hold
 
     # -- life and death
 
@@ -114,9 +118,12 @@ class Scenario:
 
     def _survive(self, disk: Disk, outcomes: list[World]) -> None:
         """Recover several of the states the cut may have left; go on with the last."""
-        disk.before = None
+        disk.before = disk.reading = None
+        if self.flying and self._backup_may_be:
+            self._backup_may_be.append(outcomes[-1])
         for number in range(self._states_per_cut):
             state = disk.after_cut(self.chance)
+            self._look_at_backup(state, whole=False)
             self.totals.states += 1
             self.totals.distinct.add(state.fingerprint())
             if self.chance.random() < 0.3:
@@ -127,6 +134,7 @@ class Scenario:
                 continue
             self.disk = state
         self.staged, self.flying = [], []
+        self._backup_may_be = []
         self.busy = False
         self._forget_senders()
 
@@ -238,6 +246,7 @@ class Scenario:
             (3, self._maintain),
             (1, self._tick),
             (1, self._restart),
+            (3, self._backup),
         ]
         if not list(self.store.partitions()):
             self._create()
@@ -383,6 +392,8 @@ class Scenario:
         for event in self.flying:  # from here on it is acknowledged
             self.world.take(event)
         self.flying = []
+        if self._backup_may_be:
+            self._backup_may_be.append(self.world.copied())
 
     def _meanwhile(self, kind: str, path: str) -> None:
         """While a group is written, the owner's thread stages more."""
@@ -476,3 +487,63 @@ class Scenario:
             self._open(self.disk)
             self._forget_senders()
         self._check([self.world])
+
+    # -- backups
+
+    def _backup(self) -> None:
+        """A copy taken while the store goes on: as of one moment between its beginning and its end."""
+        disk = self.disk
+        self._backup_may_be = [self.world.copied()]
+        disk.before = disk.reading = self._beside
+        backup(disk, ROOT, TARGET, self.now, wait=lambda: None)
+        disk.before = disk.reading = None
+        self._look_at_backup(disk.after_cut(self.chance), whole=True)  # it is durable once it is done
+        self._look_at_backup(disk, whole=True)
+        self._backup_may_be = []
+        self.totals.backups += 1
+
+    def _beside(self, kind: str, path: str) -> None:
+        """While a backup reads and writes, the store does everything it does."""
+        disk = self.disk
+        disk.before = disk.reading = None
+        does = self.chance.choices(
+            (None, self._append, self._group, self._checkpoint, self._maintain, self._delete_records),
+            (60, 12, 12, 4, 3, 3),
+        )[0]
+        if does is not None and list(self.store.partitions()):
+            does()
+        disk.before = disk.reading = self._beside
+
+    def _look_at_backup(self, disk: Disk, *, whole: bool) -> None:
+        """A finished backup comes back as one of the worlds it may hold; one that is not finished says so."""
+        if TARGET.strip("/") not in disk.root.live:
+            if whole:
+                raise Violation("a finished backup is gone")
+            return
+        other = Disk()
+        other.root.put(TARGET.strip("/"), copy.deepcopy(disk.root.live[TARGET.strip("/")]))
+        for names in (disk.root.live, disk.root.durable):
+            names.pop(TARGET.strip("/"), None)
+        disk.root.pending = [change for change in disk.root.pending if change[0] != TARGET.strip("/")]
+        if not self._backup_may_be:
+            return
+        if self.chance.random() < 0.2:
+            other.cut_at = other.operations + self.chance.randrange(1, 40)
+        try:
+            restore(other, TARGET, ROOT)
+        except (BackupRefused, CorruptLog):
+            if whole:
+                raise
+            return
+        except PowerCut:
+            other = other.after_cut(self.chance)
+            if not other.exists(f"{ROOT}/checkpoint"):
+                return
+        other.cut_at = 0
+        store = Store.open(ROOT, self.now, files=other, config=CONFIG, salt=lambda: self.chance.getrandbits(64))
+        if store.recovery.damage:
+            raise Violation(f"a restored backup is damaged: {store.recovery.damage[0]}")
+        wrongs = [differences(store, world) for world in self._backup_may_be]
+        if all(wrongs):
+            raise Violation(f"a restored backup: {' / '.join(wrongs)}")
+        store.abandon()

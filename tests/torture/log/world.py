@@ -72,6 +72,13 @@ class World:
             out.take(event)
         return out
 
+    def copied(self) -> World:
+        """This world as it is now, however that one goes on."""
+        out = World()
+        out.records = self.records
+        out.logs = {key: _copied(log) for key, log in self.logs.items()}
+        return out
+
     def take(self, event: Event) -> None:
         """One more promise."""
         if event.kind == "create":

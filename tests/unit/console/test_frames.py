@@ -22,6 +22,7 @@ pictures = st.builds(
     totals=st.builds(Totals, lag=maybe, devices=maybe),
     topics=st.lists(topics, max_size=6).map(lambda rows: {row.name: row for row in rows}),
     groups=st.lists(groups, max_size=6).map(lambda rows: {row.name: row for row in rows}),
+    traffic=st.dictionaries(names, st.dictionaries(names, maybe, max_size=3), max_size=4),
     trouble=st.text(max_size=10),
 )
 
@@ -47,7 +48,10 @@ def test_a_large_picture_is_cut_into_parts_and_put_together() -> None:
         topics={f"t{n}": Topic(name=f"t{n}", partitions=n) for n in range(1234)},
         groups={f"g{n}": Group(name=f"g{n}", lag=n) for n in range(77)},
         cluster=Cluster(
-            id="x", nodes=(Node(id=1, host="h", port=2),), features={"acls": Feature(available=False, reason="off")}
+            open_doors=("mqtt", "kafka"),
+            id="x",
+            nodes=(Node(id=1, host="h", port=2),),
+            features={"acls": Feature(available=False, reason="off")},
         ),
     )
     records = list(keyframe(picture, "e", 3))

@@ -5,12 +5,17 @@ import time
 from typing import Any
 
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
+from prometheus_client.parser import text_string_to_metric_families as plain
 
 from console.health import Health, Listener, ailments
-from console.snapshot import Picture, Totals, held
+from console.metrics import NAMED
+from console.snapshot import Group, Picture, Topic, Totals, held
 
 
-async def asked(path: str, listeners: tuple[Listener, ...] = (), client: str = "127.0.0.1") -> tuple[int, str]:
+async def asked(
+    path: str, listeners: tuple[Listener, ...] = (), client: str = "127.0.0.1", accept: str = ""
+) -> tuple[int, str]:
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
@@ -19,7 +24,7 @@ async def asked(path: str, listeners: tuple[Listener, ...] = (), client: str = "
     async def nothing(*_: Any) -> None:
         raise AssertionError("it reached Django")
 
-    scope = {"type": "http", "path": path, "client": (client, 1)}
+    scope = {"type": "http", "path": path, "client": (client, 1), "headers": [(b"accept", accept.encode())]}
     await Health(nothing, (ipaddress.ip_network("10.0.0.0/8"),), listeners)(scope, nothing, send)
     return sent[0]["status"], sent[1]["body"].decode()
 
@@ -57,3 +62,29 @@ async def test_metrics_are_for_this_machine_and_trusted_proxies(client: str, sta
     answered, body = await asked("/metrics", client=client)
     assert answered == status
     assert ("sluice_lag 42.0" in body) == (status == 200)
+
+
+@pytest.mark.parametrize(
+    ("accept", "parse"), [("", plain), ("application/openmetrics-text;version=1.0.0", open_metrics)]
+)
+async def test_metrics_are_what_their_parsers_take_and_name_a_bounded_number_of_things(accept: str, parse: Any) -> None:
+    groups = {f"g{n}": Group(name=f"g{n}", lag=n, age=1.5) for n in range(NAMED + 50)}
+    odd = 'quote " back \\ line\n'
+    row = {"messages": 3, "bytes": 9, "refused": 1, "rate": 0.5}
+    traffic = {f"prefix/{odd}": row, "route/plants": row, "device/pump": {"received": 1}}
+    held.replace_with(
+        fresh(totals=Totals(lag=42), groups=groups, topics={"t": Topic(name="t", messages=7)}, traffic=traffic)
+    )
+    _, body = await asked("/metrics", accept=accept)
+    samples = {
+        (sample.name, *sample.labels.values()): sample.value for family in parse(body) for sample in family.samples
+    }
+    assert samples["sluice_lag",] == 42
+    assert samples["sluice_topic_messages", "t"] == 7
+    assert samples["sluice_prefix_messages_total", odd] == 3
+    assert samples["sluice_route_refused_total", "plants"] == 1
+    lags = {name[1]: value for name, value in samples.items() if name[0] == "sluice_group_lag"}
+    assert len(lags) == NAMED + 1
+    assert sum(lags.values()) == sum(range(NAMED + 50))
+    assert samples["sluice_metrics_left_out", "sluice_group_lag"] == 50
+    assert "pump" not in body

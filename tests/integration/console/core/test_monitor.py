@@ -8,10 +8,12 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from console import history
+from console import history, kafka
+from console.kafka import types
 from console.monitor.run import run
 from console.snapshot import held
 from console.snapshot.tail import Tail
+from gateway import contract
 from tests.integration.console.core.conftest import eventually
 
 
@@ -96,3 +98,41 @@ def test_the_picture_moves_while_records_flow(sampled: str, unique: str) -> None
         stop.set()
         thread.join(5)
         producer.flush(5)
+
+
+def test_doors_that_let_anybody_in_are_named_until_they_are_closed(sampled: str, unique: str) -> None:
+    admin = kafka.admin()
+    names = [contract.GATEWAY_KEY + unique]
+    if "__sluice_presence" not in admin.topics(["__sluice_presence"]):
+        admin.create_topic("__sluice_presence", 1, -1, {"cleanup.policy": "compact"})
+
+    def say(anonymous: bool) -> None:
+        status = contract.GatewayStatus(
+            gateway=unique,
+            at=time.time(),
+            started=0.0,
+            connections=0,
+            sessions=0,
+            subscriptions=0,
+            retained=0,
+            anonymous=anonymous,
+        )
+        kafka.send("__sluice_presence", contract.encode(status), key=names[0].encode(), timeout=10)
+
+    rule = types.Acl(
+        resource=types.ResourceType.TOPIC,
+        name=unique,
+        pattern=types.Pattern.LITERAL,
+        principal="User:somebody",
+        host="*",
+        operation=types.Operation.READ,
+        permission=types.Permission.ALLOW,
+    )
+    try:
+        say(True)
+        eventually(lambda: held.current().cluster.open_doors == ("mqtt", "kafka"))
+        say(False)
+        admin.create_acls([rule])
+        eventually(lambda: held.current().cluster.open_doors == ())
+    finally:
+        admin.delete_acls([types.AclFilter(name=unique)])

@@ -1,0 +1,169 @@
+"""What honest devices notice of attacks on the gateway: their p99 before and meanwhile, and what stays behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from bench.gateway import Server, load_generator, packet, run, sluice, text
+from bench.machine import usage
+from bench.tables import table
+
+HONEST = {"connections": 20, "window": 1, "qos": 1, "rate": 200, "prefix": "honest", "topic": "honest"}
+SOCKETS = 1_000
+CONNECT = packet(0x10, text("MQTT") + b"\x04\x02\x00\x00" + text(""))
+
+
+def hold(port: int, first: bytes, stop: threading.Event, *, count: int = SOCKETS) -> None:
+    """So many connections that say `first` and then nothing; those that are closed are opened again."""
+    held: list[socket.socket] = []
+    while not stop.is_set():
+        while len(held) < count and not stop.is_set():
+            with contextlib.suppress(OSError):
+                held.append(opened(port, first))
+        stop.wait(0.2)
+        held = [wire for wire in held if alive(wire)]
+    for wire in held:
+        wire.close()
+
+
+def opened(port: int, first: bytes) -> socket.socket:
+    wire = socket.create_connection(("127.0.0.1", port), timeout=5)
+    if first:
+        wire.sendall(first)
+    wire.setblocking(False)
+    return wire
+
+
+def alive(wire: socket.socket) -> bool:
+    """Whether the other side has kept it open; what it says is read and forgotten."""
+    try:
+        while True:
+            if not wire.recv(65536):
+                break
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    wire.close()
+    return False
+
+
+def flood(port: int, each: Callable[[int], bytes], stop: threading.Event, *, answers: bool = True) -> None:
+    """Connection after connection that says `each(n)`, as fast as one thread can, waiting for the first answer."""
+    number = 0
+    while not stop.is_set():
+        number += 1
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=2) as wire:
+            wire.sendall(each(number))
+            if answers:
+                wire.recv(4)
+
+
+def drip(port: int, stop: threading.Event) -> None:
+    """A hundred connections that send a CONNECT byte by byte."""
+    said = packet(0x10, text("MQTT") + b"\x04\x02\x00\x00" + text("d" * 60))
+    wires = [opened(port, b"") for _ in range(100)]
+    for byte in said:
+        for wire in wires:
+            with contextlib.suppress(OSError):
+                wire.send(bytes([byte]))
+        if stop.wait(0.2):
+            break
+    for wire in wires:
+        wire.close()
+
+
+def guess(number: int) -> bytes:
+    return packet(0x10, text("MQTT") + b"\x04\xc2\x00\x00" + text("honest") + text("honest") + text(f"guess-{number}"))
+
+
+def bomb(number: int) -> bytes:
+    """A session that subscribes to 2,000 deep filters."""
+    deep = "/".join("+" * 60)
+    filters = [text(f"{number}/{each}/{deep}") + b"\x01" for each in range(400)]
+    return CONNECT + b"".join(packet(0x82, b"\x00\x01" + b"".join(filters[at : at + 100])) for at in range(0, 400, 100))
+
+
+def deep(number: int) -> bytes:
+    """Publishes to a topic of 30,000 levels."""
+    return CONNECT + packet(0x30, text("/" * 30_000) + b"x") * 20
+
+
+ATTACKS: Sequence[tuple[str, Callable[[int, threading.Event], None]]] = (
+    ("nothing, for comparison", lambda port, stop: None),
+    ("1,000 silent sockets", lambda port, stop: hold(port, b"", stop)),
+    ("1,000 sockets claiming a CONNECT of 256 MB", lambda port, stop: hold(port, b"\x10\xff\xff\xff\x7f", stop)),
+    (
+        "1,000 sockets with a remaining length of 5 bytes",
+        lambda port, stop: hold(port, b"\x10\xff\xff\xff\xff\xff", stop),
+    ),
+    ("CONNECT dripping byte by byte, 100 at a time", drip),
+    ("a flood of CONNECT", lambda port, stop: flood(port, lambda _: CONNECT, stop)),
+    ("a flood of wrong passwords", lambda port, stop: flood(port, guess, stop)),
+    ("a flood of rubbish", lambda port, stop: flood(port, lambda _: os.urandom(600), stop, answers=False)),
+    ("subscribe bombs", lambda port, stop: flood(port, bomb, stop)),
+    ("topics of 30,000 levels", lambda port, stop: flood(port, deep, stop)),
+    (
+        "wildcard and $ publishes",
+        lambda port, stop: flood(port, lambda _: CONNECT + packet(0x30, text("a/#") + b"x"), stop),
+    ),
+)
+
+
+def descriptors(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+@contextlib.contextmanager
+def under(attack: Callable[[int, threading.Event], None], port: int) -> Iterator[None]:
+    stop = threading.Event()
+    thread = threading.Thread(target=attack, args=(port, stop), daemon=True)
+    thread.start()
+    try:
+        time.sleep(0.5)
+        yield
+    finally:
+        stop.set()
+        thread.join(30)
+
+
+def settled_descriptors(server: Server, before: int) -> int:
+    deadline = time.monotonic() + 15
+    while descriptors(server.pids[0]) > before and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return descriptors(server.pids[0]) - before
+
+
+def section(scale: float) -> None:
+    """Print the table."""
+    seconds = max(3.0, 10 * scale)
+    rows: list[list[object]] = []
+    try:
+        with load_generator() as program, sluice() as server:
+            run(program, server, "publish", **HONEST, seconds=seconds)
+            for name, attack in ATTACKS:
+                memory, open_before = usage(server.pids[0]).rss, descriptors(server.pids[0])
+                quiet = run(program, server, "publish", **HONEST, seconds=seconds)
+                with under(attack, server.port):
+                    attacked = run(program, server, "publish", **HONEST, seconds=seconds)
+                left = settled_descriptors(server, open_before)
+                rows.append(
+                    [
+                        name,
+                        f"{quiet['p99_ms']:.2f}",
+                        f"{attacked['p99_ms']:.2f}",
+                        f"{attacked['p99_ms'] / quiet['p99_ms']:.1f}",
+                        f"{(usage(server.pids[0]).rss - memory) / 2**20:+.1f}",
+                        f"{left:+d}",
+                    ]
+                )
+    except Exception as error:
+        print(f"not measured: {error}\n")
+    head = ["attack", "p99 ms before", "p99 ms meanwhile", "ratio", "MiB more after", "descriptors more after"]
+    print(table("Honest devices (20, 200 QoS 1 msg/s) while the gateway is attacked", head, rows))

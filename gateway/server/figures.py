@@ -1,0 +1,25 @@
+"""What went through a connection, or through all of them: plain totals that are subtracted and added."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Figures(NamedTuple):
+    """Since a beginning. `received`, `refused`, `sent` and `dropped` are PUBLISH packets, bytes are the transport's."""
+
+    received: int
+    refused: int
+    sent: int
+    dropped: int
+    received_packets: int
+    sent_packets: int
+    received_bytes: int
+    sent_bytes: int
+
+    def plus(self, now: Figures, before: Figures) -> Figures:
+        """These totals after something else went from `before` to `now`."""
+        return Figures(*(total + new - old for total, new, old in zip(self, now, before, strict=True)))
+
+
+NOTHING = Figures(0, 0, 0, 0, 0, 0, 0, 0)

@@ -1,4 +1,4 @@
-"""`python -m bench [SECTION …] [--quick]`: print the figures as Markdown; sections: kafka idle gateway attacks pages.
+"""`python -m bench [SECTION …] [--quick]`: print the figures as Markdown; the sections are those of `SECTIONS`.
 
 Peers that are found on the machine are measured with the same client in the same run; one that is missing is said so.
 """
@@ -10,7 +10,7 @@ import contextlib
 import datetime
 from collections.abc import Callable, Iterator, Sequence
 
-from bench import attacks, gateway, idle, kafka, machine, pages
+from bench import attacks, gateway, idle, kafka, machine, pages, queues
 from bench.clusters import Cluster, apache, embedded
 from bench.tables import count, table
 
@@ -64,6 +64,7 @@ def kafka_section(scale: float) -> None:
 SECTIONS: dict[str, Callable[[float], None]] = {
     "kafka": kafka_section,
     "idle": idle.section,
+    "queues": queues.section,
     "gateway": gateway.section,
     "attacks": attacks.section,
     "pages": pages.section,

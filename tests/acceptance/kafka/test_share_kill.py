@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.client import Admin, Producer, Settings
+from broker.client import Admin, Producer, Settings, ShareConsumer, TopicPartition, Verdict, deadletter
 from broker.client.administration.types import ConfigKind, ConfigResource
 from tests.acceptance.kafka import share_workers
 from tests.acceptance.kafka.conftest import Node
@@ -17,6 +17,7 @@ from tests.acceptance.kafka.test_run_consumer import eventually, read_all
 ROOT = Path(__file__).resolve().parents[3]
 LOCK = 15.0
 ATTEMPTS = 10
+ENABLED = "errors.deadletterqueue.group.enable"
 
 
 def fill(settings: Settings, topic: str, jobs: int, poison: int) -> set[int]:
@@ -36,7 +37,7 @@ def share_group(admin: Admin, group: str, dead_letters: str = "") -> None:
         "share.delivery.count.limit": str(ATTEMPTS),
     }
     if dead_letters:
-        admin.create_topic(dead_letters, 1, 1, {"errors.deadletterqueue.group.enable": "true"})
+        admin.create_topic(dead_letters, 1, 1, {ENABLED: "true"})
         configs["errors.deadletterqueue.topic.name"] = dead_letters
     admin.alter_configs(ConfigResource(ConfigKind.GROUP, group), set=configs)
 
@@ -147,3 +148,47 @@ def test_two_hundred_workers_killed_between_receipt_and_acknowledgement(
     print(f"{node}: {len(told.killed)} killed, {told.kills_with_records_in_hand} with records in hand")
     print(f"longest wait for the next delivery {told.longest_wait():.1f} s")
     assert told.kills_with_records_in_hand >= 200
+
+
+def test_a_record_whose_dead_letter_cant_be_written_stays_available_and_says_why(
+    embedded: Node, name: Callable[[str], str]
+) -> None:
+    """KIP-1191 leaves open what becomes of it; other records go on meanwhile."""
+    settings, topic, group, dead = Settings(bootstrap=embedded.bootstrap), name("jobs"), name("share"), name("dead")
+    resource = ConfigResource(ConfigKind.GROUP, group)
+    with Admin(settings) as admin:
+        admin.create_topic(topic, 1, 1)
+        share_group(admin, group, dead)
+        admin.alter_configs(ConfigResource(ConfigKind.TOPIC, dead), set={ENABLED: "false"})
+        fill(settings, topic, 20, 1)
+
+        def failure() -> str | None:
+            return next(e.value for e in admin.configs([resource])[resource] if e.name.endswith("queue.failure"))
+
+        assert failure() == ""
+        consumer = ShareConsumer(settings, group)
+        consumer.subscribe([topic])
+        rejected: list[int] = []
+        accepted: set[int] = set()
+
+        def work() -> None:
+            for shared in consumer.poll(0.2):
+                poison = (shared.record.value or b"").startswith(b"poison")
+                consumer.acknowledge(shared, Verdict.REJECT if poison else Verdict.ACCEPT)
+                if poison:
+                    rejected.append(shared.attempt)
+                else:
+                    accepted.add(shared.record.offset)
+            consumer.commit()
+
+        def until(done: Callable[[], bool]) -> None:
+            eventually(lambda: work() is None and done(), lambda: (rejected, accepted, failure()))
+
+        until(lambda: len(rejected) >= 3 and len(accepted) == 19)
+        assert failure() == f"the topic does not say {ENABLED}=true"
+        admin.alter_configs(ConfigResource(ConfigKind.TOPIC, dead), set={ENABLED: "true"})
+        until(lambda: admin.share_offsets([group])[group][TopicPartition(topic, 0)].lag == 0)
+        consumer.close()
+        assert failure() == ""
+    (letter,) = read_all(settings, dead, 1)
+    assert deadletter.describe(letter).reason == "rejected"

@@ -1,7 +1,8 @@
 """From the log to subscribers: one path, in offset order.
 
 The gateway tails every topic that may hold messages its subscribers want, and gives each record to the fan-out, on the
-loop, in the order of its partition. What this gateway itself wrote comes the same way.
+loop, in the order of its partition. What this gateway itself wrote comes the same way, but is offered to the tail as
+soon as it is durable: subscribers here get it without a fetch (`fresh`).
 
 Barriers. "Nothing falls between": before a SUBACK, everything handed to the producer so far gets its outcome, the end
 offsets of all partitions concerned are noted, and the tail is read up to them; only then does the subscription enter
@@ -18,7 +19,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from broker.client import Consumer, Record, TopicPartition
+from broker.client import Consumer, PlacedAt, Record, TopicPartition
 from broker.client.administration.types import At
 from broker.client.errors import ClientError
 from broker.client.records import EXPIRES_AT
@@ -33,6 +34,7 @@ from gateway.registry import Registry
 from gateway.routes import DEFAULT, Outgoing, could_write, outgoing
 from gateway.tail import Tail
 from gateway.ticks import Ticks
+from gateway.uplink import Fresh, Target
 
 log = logging.getLogger("gateway.delivery")
 
@@ -95,7 +97,9 @@ class Delivery:
         self._command = command
         self._checkpoint = checkpoint
         self._loop = asyncio.get_running_loop()
-        self.tail = Tail(consumer(), self._arrived, loop=self._loop, name="delivery", moved=self.moved)
+        self.tail = Tail(
+            consumer(), self._arrived, loop=self._loop, name="delivery", moved=self.moved, offered=self._offered
+        )
         self._moved = asyncio.Event()
         self._nudge = asyncio.Event()
         self._asked: list[Receipt[Any]] = []
@@ -264,6 +268,35 @@ class Delivery:
                 for each in joining:
                     each.deliver(message, record.timestamp)
 
+    def listening(self) -> Fresh | None:
+        """`fresh`, if anybody subscribed at all."""
+        return self.fresh if self.wanted else None
+
+    def fresh(
+        self, target: Target, payload: bytes, flags: int, properties: PublishProperties | None
+    ) -> PlacedAt | None:
+        """Who is to be told where this message is when it is durable; None: it will be fetched."""
+        if not target.plain or target.topic in self._registry.downlinks:
+            return None
+        if not self.joining:
+            if target.heard_at != self._fanout.version:
+                target.heard_at = self._fanout.version
+                target.heard = self._fanout.heard(target.mqtt_topic)
+            if not target.heard:
+                return self._passed
+        return _Fresh(self.tail, target, payload, flags, properties)
+
+    def _passed(self, topic: str, partition: int, offset: int, timestamp: int) -> None:
+        """A message that nobody here waits for."""
+        self.tail.offer(topic, partition, offset, None)
+
+    def _offered(self, messages: list[tuple[Message, int]]) -> None:
+        deliver, joining = self._fanout.deliver, self.joining
+        for message, timestamp in messages:
+            deliver(message)
+            for each in joining:
+                each.deliver(message, timestamp)
+
     def _down(self, record: Record) -> None:
         for route in self._registry.downlinks[record.topic]:
             found = outgoing(
@@ -280,6 +313,38 @@ class Delivery:
         if self._worker is not None:
             self._worker.cancel()
         await self.tail.stop()
+
+
+class _Fresh:
+    """A message of this gateway's on its way to the log; what `message_of` would make of its record."""
+
+    __slots__ = ("_flags", "_payload", "_properties", "_tail", "_target")
+
+    def __init__(
+        self, tail: Tail, target: Target, payload: bytes, flags: int, properties: PublishProperties | None
+    ) -> None:
+        self._tail = tail
+        self._target = target
+        self._payload = payload
+        self._flags = flags
+        self._properties = properties
+
+    def __call__(self, topic: str, partition: int, offset: int, timestamp: int) -> None:
+        properties, target = self._properties, self._target
+        expires = None
+        if properties is not None and properties.message_expiry is not None:
+            expires = timestamp / 1000.0 + properties.message_expiry
+        message = Message(
+            target.mqtt_topic,
+            self._payload,
+            self._flags >> 1 & 3,
+            bool(self._flags & 1),
+            properties=properties,
+            expires_at=expires,
+            sender=target.client_id,
+            origin=(topic, partition, offset),
+        )
+        self._tail.offer(topic, partition, offset, (message, timestamp))
 
 
 _PROPERTIES = frozenset(

@@ -160,6 +160,7 @@ class Gateway:
             command=engine.commands.take,
             checkpoint=engine.sessions.checkpoint,
         )
+        engine.uplinks.fresh = self._delivery.listening
         await self._restore(engine, self._delivery)
         await self._listen(engine)
         engine.presence.start()

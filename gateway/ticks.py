@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from broker.client import Batch, Failure, Producer
+from broker.client import Batch, Failure, PlacedAt, Producer
 from broker.client.errors import ClientError, ClusterError, QueueFull
 from gateway.ports import NotAcknowledged, Receipt
 
@@ -113,11 +113,22 @@ class Ticks:
             self._loop.call_soon(self._seal)
         return tick
 
-    def send(self, tick: Tick, topic: str, value: bytes | None, key: bytes | None, headers: Headers | None) -> None:
-        """One message, in order; never fails."""
+    def send(
+        self,
+        tick: Tick,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None,
+        headers: Headers | None,
+        placed: PlacedAt | None = None,
+    ) -> None:
+        """One message, in order; never fails. `placed` may be called with its place in the log, see `Batch.send`."""
         if not self._overflow:
             try:
-                tick.batch.send(topic, value, key, headers)
+                if placed is None:
+                    tick.batch.send(topic, value, key, headers)
+                else:
+                    tick.batch.send(topic, value, key, headers, placed=placed)
                 return
             except QueueFull:
                 pass

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from broker.client import Failure
+from broker.client import Failure, PlacedAt
 from broker.client.records import ERROR_DETAIL, ERROR_REASON, MESSAGE_ID, ORIGIN_TOPIC
 from gateway import contract, routes
 from gateway.contract import GATEWAY_DEAD_LETTERS, MARK, RETAINED, SESSIONS, RetainedMessage, mark_key
@@ -38,8 +38,11 @@ class Target:
     __slots__ = (
         "client_id",
         "headers",
+        "heard",
+        "heard_at",
         "key",
         "mqtt_topic",
+        "plain",
         "prefix",
         "refused",
         "route",
@@ -59,6 +62,12 @@ class Target:
         self.topic = ""
         self.key: bytes | None = None
         self.headers: list[list[tuple[str, bytes | str | None]] | None] = [None] * 8
+        self.plain = False  # its records say of the message what the message itself says, and nothing else
+        self.heard = False  # whether somebody here had subscribed, when the subscriptions were at version `heard_at`
+        self.heard_at = -1
+
+
+Fresh = Callable[[Target, bytes, int, PublishProperties | None], PlacedAt | None]
 
 
 class Uplinks:
@@ -87,6 +96,7 @@ class Uplinks:
         self._dice = dice
         self._topics_of: dict[str, set[str]] = {}
         self._seen: OrderedDict[tuple[str, str], tuple[float, Receipt[Any]]] = OrderedDict()
+        self.fresh: Callable[[], Fresh | None] = lambda: None  # see `Delivery.listening`
 
     def target(self, session: Session, topic: str) -> Target:
         """Never fails: a refusal is a target that says so."""
@@ -102,6 +112,7 @@ class Uplinks:
             if isinstance(place, Placed):
                 target.route = None
                 target.topic, target.key = place.topic, place.key
+                target.plain = not any(name.startswith(("mqtt.", "sluice.")) for name, _ in place.headers)
                 for flags in (0, 2):
                     target.headers[flags] = _headers(target, flags, place)
                 self._wrote(place.topic)
@@ -134,7 +145,7 @@ class Uplinks:
         tick = ticks.current()
         tick.runs.append((session, items))
         away = ticks.away
-        send = ticks.send
+        send, fresh = ticks.send, self.fresh()
         for target, payload, flags, _, properties in items:
             if away and not flags & 6:
                 self._counters.dropped_away += 1
@@ -149,7 +160,8 @@ class Uplinks:
                     target.headers[flags & 7] = headers
                 if properties is not None:
                     headers = headers + _from_properties(properties)
-                send(tick, target.topic, payload, target.key, headers)
+                placed = fresh(target, payload, flags, properties) if fresh is not None else None
+                send(tick, target.topic, payload, target.key, headers, placed)
             if flags & 1:
                 self._retain(ticks, target, payload, flags, properties, tick)
         return tick.receipt

@@ -19,7 +19,7 @@ from broker.client.administration.admin import Admin, AsyncAdmin
 from broker.client.capability import Ability, Capabilities
 from broker.client.consuming import BEGINNING, END, Consumer
 from broker.client.errors import ClientError
-from broker.client.producing import Batch, Failure, Producer
+from broker.client.producing import Batch, Failure, PlacedAt, Producer
 from broker.client.records import Delivered, Record, TopicPartition
 from broker.client.running import DeadLetterTopic, Order, Progress, Reject, Retry, run_consumer
 from broker.client.settings import Settings, SettingsError
@@ -39,6 +39,7 @@ __all__ = [
     "Delivered",
     "Failure",
     "Order",
+    "PlacedAt",
     "Producer",
     "Progress",
     "Record",

@@ -26,6 +26,7 @@ from broker.client.records import EXPIRES_AT
 from gateway import contract
 from gateway.catalogue import Catalogue
 from gateway.counters import Counters
+from gateway.expiry import expires_at, interval
 from gateway.mqtt.fanout import Fanout
 from gateway.mqtt.topics import matches
 from gateway.ports import Message, NotAcknowledged, PublishProperties, Receipt, Subscription
@@ -364,8 +365,7 @@ def message_of(record: Record) -> Message | None:
     sender: str | None = None
     qos = 0
     retain = False
-    extra = False
-    expires: float | None = None
+    extra = dated = False
     for name, value in record.headers:
         if value is None:
             continue
@@ -379,22 +379,19 @@ def message_of(record: Record) -> Message | None:
             retain = value == b"1"
         elif name in _PROPERTIES or name.startswith(contract.H_USER):
             extra = True
+            dated = dated or name == contract.H_EXPIRY
         elif name == EXPIRES_AT:
-            expires = _number(value) / 1000.0 if _number(value) else None
+            dated = True
     if topic is None or not topic or "+" in topic or "#" in topic or "\x00" in topic:
         return None
-    properties = None
-    if extra:
-        properties = properties_from(record)
-        if properties.message_expiry is not None:
-            expires = record.timestamp / 1000.0 + properties.message_expiry
+    properties = properties_from(record) if extra else None
     return Message(
         topic,
         record.value or b"",
         qos,
         retain,
         properties=properties,
-        expires_at=expires,
+        expires_at=expires_at(record) if dated else None,
         sender=sender,
         origin=(record.topic, record.partition, record.offset),
     )
@@ -407,16 +404,11 @@ def properties_from(record: Record) -> PublishProperties:
         for name, value in record.headers
         if value is not None and name.startswith(contract.H_USER)
     )
-    expiry = record.text(contract.H_EXPIRY)
     return PublishProperties(
         payload_format=1 if record.header(contract.H_FORMAT) == b"1" else None,
-        message_expiry=int(expiry) if expiry is not None and expiry.isdigit() else None,
+        message_expiry=interval(record.header(contract.H_EXPIRY)),
         content_type=record.text(contract.H_CONTENT_TYPE),
         response_topic=record.text(contract.H_RESPONSE_TOPIC),
         correlation_data=record.header(contract.H_CORRELATION),
         user=user,
     )
-
-
-def _number(value: bytes) -> int:
-    return int(value) if value.isdigit() else 0

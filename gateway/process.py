@@ -23,6 +23,7 @@ from gateway.counters import Counters
 from gateway.delivery import Delivery
 from gateway.engine import GatewayEngine
 from gateway.exactly import TRANSACTION_TIMEOUT, Lanes
+from gateway.expiry import DEAD_LETTER
 from gateway.jwt import TokenSettings, TokenVerifier
 from gateway.local import FILE_NAME, LocalCopy
 from gateway.operations import Operations
@@ -129,6 +130,7 @@ class Gateway:
             wrote=self._wrote,
             row=self._inbox_row,
             read=references.read,
+            keep_expired=self.settings.expired == DEAD_LETTER,
             plugins=self._plugins,
             anonymous=any(self.settings.anonymous_on(str(each)) for each in self.settings.listeners),
             levels=self.settings.traffic_levels,

@@ -159,7 +159,7 @@ class Uplinks:
                     headers = _headers(target, flags & 7, None)
                     target.headers[flags & 7] = headers
                 if properties is not None:
-                    headers = headers + _from_properties(properties)
+                    headers = headers + headers_from(properties)
                 placed = fresh(target, payload, flags, properties) if fresh is not None else None
                 send(tick, target.topic, payload, target.key, headers, placed)
             if flags & 1:
@@ -227,7 +227,7 @@ class Uplinks:
         if route is None:
             headers = _headers(target, flags & 7, None)
             if properties is not None:
-                headers += _from_properties(properties)
+                headers += headers_from(properties)
             send(tick, target.topic, payload, target.key, headers)
             return
         if route.sample < 1.0 and self._dice() >= route.sample:
@@ -246,7 +246,7 @@ class Uplinks:
             self.traffic.dead_lettered(target)
             headers = _headers(target, flags & 7, None)
             if properties is not None:
-                headers += _from_properties(properties)
+                headers += headers_from(properties)
             headers += [(ERROR_REASON, _slug(place.reason)), (ERROR_DETAIL, f"{place.route}: {place.detail}")]
             send(tick, GATEWAY_DEAD_LETTERS, payload, target.client_id.encode(), headers)
             return
@@ -256,7 +256,7 @@ class Uplinks:
         self._wrote(place.topic)
         headers = _headers(target, flags & 7, place)
         if properties is not None:
-            headers += _from_properties(properties)
+            headers += headers_from(properties)
         send(tick, place.topic, payload, place.key, headers)
 
     def _repeated(self, tick: Tick, route: Uplink, message_id: str) -> bool:
@@ -351,7 +351,8 @@ def _headers(target: Target, flags: int, place: Placed | None) -> list[tuple[str
     return found
 
 
-def _from_properties(properties: PublishProperties) -> list[tuple[str, bytes | str | None]]:
+def headers_from(properties: PublishProperties) -> list[tuple[str, bytes | str | None]]:
+    """The headers that say what MQTT 5 properties say."""
     found: list[tuple[str, bytes | str | None]] = []
     if properties.content_type is not None:
         found.append((contract.H_CONTENT_TYPE, properties.content_type))

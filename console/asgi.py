@@ -12,6 +12,7 @@ pages = get_asgi_application()
 from django.conf import settings  # noqa: E402 - Django is set up above; what follows needs its apps
 from django.urls import path  # noqa: E402
 
+from console import kafka, storage  # noqa: E402
 from console.assets import Assets  # noqa: E402
 from console.health import Health, Listener  # noqa: E402
 from console.live.consumer import LiveConsumer  # noqa: E402
@@ -42,3 +43,4 @@ application = TrustedProxies(
 )
 hub.follow()
 Tail().start()
+storage.Watch(lambda: kafka.admin().storage()).start()

@@ -1,8 +1,9 @@
 """`/healthz`, `/readyz` and `/metrics`, answered before Django: a probe a second costs next to nothing.
 
-healthz: 200 once the monitor sees the broker, the configured listeners accept connections and this process serves; 503
-with the reasons otherwise. readyz: 200 once this process can serve pages. metrics: Prometheus text, for loopback and
-trusted proxies.
+healthz: 200 once the monitor sees the broker, its disk takes what it is given, the configured listeners accept
+connections and this process serves; 503 with the reasons otherwise. Damage that doesn't keep it from serving is a
+warning beside 200. readyz: 200 once this process can serve pages. metrics: Prometheus text, for loopback and trusted
+proxies.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from console import metrics, snapshot
+from console import metrics, snapshot, storage
 from console.configuration import Network
 from console.proxies import Application, Receive, Scope, Send
 
@@ -50,10 +51,14 @@ class Health:
                 body, kind = metrics.render(accept.decode("latin-1"))
                 await _answer(send, 200, body, kind.encode())
                 return
-            reasons = {}
+            reasons: dict[str, str] = {}
+            told: dict[str, Any] = {"status": "ok"}
             if scope["path"] == "/healthz":
                 reasons = ailments(snapshot.current(), time.time()) | await self._deaf()
-            told = {"status": "ok"} if not reasons else {"status": "unavailable", "reasons": reasons}
+                if warnings := [str(trouble) for trouble in storage.troubles() if trouble.serves]:
+                    told["warnings"] = {"storage": "; ".join(warnings)}
+            if reasons:
+                told |= {"status": "unavailable", "reasons": reasons}
             await _answer(send, 503 if reasons else 200, json.dumps(told).encode() + b"\n", b"application/json")
             return
         await self._application(scope, receive, send)
@@ -84,6 +89,8 @@ def ailments(picture: snapshot.Picture, now: float) -> dict[str, str]:
         reasons["monitor"] = f"the newest sample is {age // 1000} s old"
     if picture.trouble:
         reasons["broker"] = picture.trouble
+    if failed := [str(trouble) for trouble in storage.troubles() if not trouble.serves]:
+        reasons["storage"] = "; ".join(failed)
     return reasons
 
 

@@ -10,7 +10,7 @@ from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from console import snapshot
+from console import snapshot, storage
 from console.accounts.permissions import Permission, holds
 
 
@@ -123,6 +123,8 @@ def context(request: HttpRequest) -> dict[str, Any]:
         "navigation": _navigation(request, picture) if signed_in else (),
         "picture": picture,
         "stale": snapshot.is_stale(picture, time.time()),
+        "storage": storage.troubles(),
+        "storage_shown": storage.shown(),
         "may": _May(user if signed_in else None),
     }
 

@@ -14,8 +14,8 @@ from gateway.jwt import BadTokenSettings
 from gateway.logs import set_up
 from gateway.plugins import BadPlugins
 from gateway.process import Gateway
+from gateway.server.certificates import NoCertificate
 from gateway.server.descriptors import raise_limit
-from gateway.server.server import NoCertificate
 
 log = logging.getLogger("gateway")
 

@@ -162,11 +162,11 @@ class Authenticator:
         address = peer.address.rpartition(":")[0].strip("[]")
         username = request.username or ""
         self._not_banned(request)
+        if not request.password and peer.certificate_subject is not None:
+            device = registry.by_subject(peer.certificate_subject)
+            if device is not None and username in ("", device.name):
+                return self.identity(device, request)
         if not request.username and not request.password:
-            if peer.certificate_subject is not None:
-                device = registry.by_subject(peer.certificate_subject)
-                if device is not None:
-                    return self.identity(device, request)
             if self._verifiers:
                 return None
             return self._anonymous(request)

@@ -32,7 +32,8 @@ from gateway.receipts import wait
 from gateway.references import References
 from gateway.registry import Registry
 from gateway.retained import RetainedMessages
-from gateway.server.server import Server, ServerSettings, TlsFiles
+from gateway.server.certificates import TlsFiles
+from gateway.server.server import Server, ServerSettings
 from gateway.sessions import Sessions
 from gateway.state import StateTopics
 from gateway.ticks import Tick, Ticks, Write

@@ -111,6 +111,7 @@ def _static_values(ctx: Context) -> dict[str, str]:
         "num.partitions": str(config.default_partitions),
         "sasl.enabled.mechanisms": ",".join(config.mechanisms),
         "socket.request.max.bytes": str(config.limits.frame),
+        **ctx.broker.condition.configs(),
     }
 
 

@@ -1,8 +1,9 @@
 """Where partitions are and who leads them. One node holds and leads everything, and answers as such a Kafka would.
 
-DescribeLogDirs 1-5 (KIP-113, KIP-827), AlterReplicaLogDirs 1-2, ElectLeaders 0-2 (KIP-460: the leader is elected
-already), AlterPartitionReassignments 0-1 and ListPartitionReassignments 0 (KIP-455), DescribeQuorum 0-2 (KIP-595),
-UpdateFeatures 0-2 (KIP-584: the levels are fixed), UnregisterBroker 0.
+DescribeLogDirs 1-5 (KIP-113, KIP-827; KAFKA_STORAGE_ERROR while the folder takes no writes), AlterReplicaLogDirs 1-2,
+ElectLeaders 0-2 (KIP-460: the leader is elected already), AlterPartitionReassignments 0-1 and
+ListPartitionReassignments 0 (KIP-455), DescribeQuorum 0-2 (KIP-595), UpdateFeatures 0-2 (KIP-584: the levels are
+fixed), UnregisterBroker 0.
 """
 
 from __future__ import annotations
@@ -64,8 +65,17 @@ def describe_log_dirs(ctx: Context, header: RequestHeader, request: Any) -> Any:
             topics.append(LogDirTopic(name=name, partitions=partitions))
     folder = broker.config.folder
     disk = shutil.disk_usage(folder)
+    failed = not broker.store.health().writable
     return DescribeLogDirsResponse(
-        results=[LogDir(log_dir=str(folder.absolute()), topics=topics, total_bytes=disk.total, usable_bytes=disk.free)]
+        results=[
+            LogDir(
+                error_code=ErrorCode.KAFKA_STORAGE_ERROR if failed else ErrorCode.NONE,
+                log_dir=str(folder.absolute()),
+                topics=topics,
+                total_bytes=disk.total,
+                usable_bytes=disk.free,
+            )
+        ]
     )
 
 

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from broker.log.partition import Partition
     from broker.log.store import Store
     from broker.server.commit import Commit
+    from broker.server.condition import Condition
     from broker.server.meter import Meter
     from broker.server.quotas import Quotas
     from broker.server.waiting import Waiting
@@ -185,6 +186,7 @@ class Broker:
     fetch_sessions: FetchSessions
     credentials: Credentials
     metadata_partition: Partition
+    condition: Condition
     apis: dict[int, Api] = field(default_factory=dict)
     advertised: list[Any] = field(default_factory=list)
     """The ApiVersions entries of `apis`."""

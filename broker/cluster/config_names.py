@@ -143,6 +143,16 @@ _BROKER_OWN = (
     _d("process.roles", Type.LIST, "broker,controller", read_only=True),
     _d("producer.id.expiration.ms", Type.INT, "86400000", least=1, read_only=True),
     _d("sasl.enabled.mechanisms", Type.LIST, "SCRAM-SHA-256,SCRAM-SHA-512", read_only=True),
+    _d("sluice.storage.reason", Type.STRING, "", read_only=True, doc="Why the storage is not well; empty when it is."),
+    _d("sluice.storage.since", Type.LONG, "0", read_only=True, doc="Since when, in ms since the epoch; 0 when it is."),
+    _d(
+        "sluice.storage.state",
+        Type.STRING,
+        "ok",
+        read_only=True,
+        doc="ok; degraded: serves, see the reason; unwritable: nothing is acknowledged until writing works again; "
+        "stopped: nothing is acknowledged until a restart.",
+    ),
     _d("socket.request.max.bytes", Type.INT, "104857600", least=1, read_only=True),
     _d("transaction.max.timeout.ms", Type.INT, "900000", least=1, read_only=True),
     _d("transactional.id.expiration.ms", Type.INT, "604800000", least=1, read_only=True),

@@ -46,7 +46,7 @@ class Done:
 def backup(files: Files, folder: str, target: str, now: int, *, wait: Callable[[], None]) -> Done:
     """Copy the store in `folder` to the new folder `target`; `now` in ms. The store may be running.
 
-    `wait` is called between attempts to take the hold (a sleep of some ms). Raises BackupRefused, OSError.
+    `wait` is called between attempts to take the hold (a sleep of some ms). Raises BackupRefused, CorruptLog, OSError.
     """
     if files.list(target):
         raise BackupRefused(f"{target} is not empty")
@@ -121,7 +121,7 @@ class _Copy:
 
     def finish(self, manifest: dict[str, Any]) -> Done:
         """Make it durable, the manifest last."""
-        for name in {path.rpartition("/")[0] for path in self.files} - {""}:
+        for name in sorted({path.rpartition("/")[0] for path in self.files} - {""}):
             self.port.sync_folder(f"{self._target}/{name}")
         done = Done(files=len(self.files), bytes=self._total)
         self.small(MANIFEST, json.dumps(manifest, separators=(",", ":")).encode())
@@ -156,9 +156,10 @@ def _journal(copy: _Copy, sequence: int) -> None:
         file = copy.port.open(path)
         data = file.read(0, file.size())
         found = scan(data, sequence)
-        if found.base is None:
-            return  # just begun: it holds nothing yet
-        copy.small(file_name(sequence), data[: found.end - found.base])
+        if found.later and (found.base is None or any(frame.durable > found.end for frame in found.later)):
+            raise CorruptLog(f"{path} is damaged: a backup of it would lack what was acknowledged there")
+        if found.base is not None:  # else just begun, or a crash came before its header: it holds nothing
+            copy.small(file_name(sequence), data[: found.end - found.base])
         if not final:
             return
         sequence += 1

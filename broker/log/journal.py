@@ -44,7 +44,7 @@ FRAME_HEADER: Final = struct.Struct(">4sIIIQQQQ")
 ENTRY_HEADER: Final = struct.Struct(">BBHIiq16s")
 ROLL_FIRST: Final = 1  # entry flag: a new segment begins with this entry
 _FRAME_BODY: Final = struct.Struct(">IIQQQQ")
-_SPARES: Final = 2
+_SPARES: Final = 6  # what a busy journal needs between checkpoints: new files cost several times as much to fill
 FIRST_POSITION: Final = FILE_HEADER.size  # of a new journal
 
 

@@ -1,8 +1,10 @@
 """A segment: a run of batches in one `.log` file with its indexes, in Kafka's formats.
 
 Invariants. Every byte in a segment is durable in the journal already. `size` counts all of it; the first `written`
-bytes are in the file, the rest waits in memory (`_tail`) for a write large enough to pay, or a checkpoint. Only the
-last segment of a partition grows. Index files are written at checkpoints and when the segment is closed.
+bytes are in the file, the rest waits in memory (`_tail`) for a write large enough to pay, or a checkpoint. A write in
+another thread (`waiting`, then `wrote`) leaves the tail readable until it is done; what is written twice meanwhile is
+the same bytes at the same place. Only the last segment of a partition grows. Index files are written at checkpoints and
+when the segment is closed.
 
 Bytes that an earlier process wrote (`trusted_from` and below) have their CRC checked on every read; what this process
 wrote was checked when it came in.
@@ -10,7 +12,7 @@ wrote was checked when it came in.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -151,18 +153,24 @@ class Segment:
             self.since_index = 0
         self.since_index += info.size
 
-    def flush(self) -> int:
-        """Write the waiting tail to the file; gives the memory set free. Raises OSError and keeps the tail then."""
-        if not self._tail:
-            return 0
-        self.file().write(self.written, self._tail)
-        freed = self.tail_bytes
-        self.written = self.size
-        self._tail.clear()
-        self._tail_at.clear()
-        self._tail_offsets.clear()
-        self.tail_bytes = 0
-        return freed
+    def flush(self) -> None:
+        """Write the waiting tail to the file. Raises OSError and keeps the tail then."""
+        if self._tail:
+            self.file().write(self.written, self._tail)
+            self.wrote(self.size)
+
+    def waiting(self) -> tuple[File, int, list[Buffer]]:
+        """The waiting tail, for a thread to write: file, position, bytes. Raises OSError when it can't be opened."""
+        return self.file(), self.written, list(self._tail)
+
+    def wrote(self, end: int) -> None:
+        """The file holds everything before position `end`: that part of the tail is let go."""
+        if end <= self.written:
+            return
+        count = bisect_left(self._tail_at, end)
+        self.written = end
+        self.tail_bytes -= sum(map(len, self._tail[:count])) + TAIL_COST * count
+        del self._tail[:count], self._tail_at[:count], self._tail_offsets[:count]
 
     def seal(self) -> None:
         """No more appends: the time index gets its last entry, as Kafka's does."""

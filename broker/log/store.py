@@ -28,16 +28,17 @@ from broker.log.failures import (
     UnknownPartition,
 )
 from broker.log.files import Files, Lock, RealFiles, make_root, take_folder
+from broker.log.flush import Flush
 from broker.log.group import Group
 from broker.log.health import Health, Recovery
 from broker.log.journal import Journal, Kind
 from broker.log.partition import Partition, Staged
-from broker.log.segment import Segment
+from broker.log.segment import TAIL_BYTES, Segment
 
 __all__ = ["Group", "Health", "Recovery", "Store", "StoreConfig"]
 
 _FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
-_GROUP_BYTES: Final = 32 << 20
+_GROUP_BYTES: Final = 8 << 20  # a larger one makes everybody wait, and falls out of every cache
 _MANY_FILES: Final = 3
 _SETTLE_MS: Final = 5000
 DELETED: Final = ".deleted"
@@ -78,6 +79,7 @@ class Store:
         self._lock: Lock | None = None
         self._waiting: dict[DurableLog, None] = {}  # their tails are to be written
         self._tails = 0  # bytes applied since the last flush of everything
+        self._flush: Flush | None = None  # the one that is out
         self._since_bytes = 0
         self._since_entries = 0
         self._since_time = 0
@@ -250,8 +252,11 @@ class Store:
         """Whether a group is out."""
         return self._out is not None
 
-    def complete(self, group: Group) -> dict[Partition, None]:
-        """Apply a written group; gives the partitions whose high watermark moved. A failure takes all staged back."""
+    def complete(self, group: Group, *, write: bool = True) -> dict[Partition, None]:
+        """Apply a written group; gives the partitions whose high watermark moved. A failure takes all staged back.
+
+        `write`: tails that are due go to their segments here; without, the caller sees to it (`begin_flush`).
+        """
         self._out = None
         if group.error is not None:
             self._revert(group)
@@ -275,7 +280,7 @@ class Store:
         self._since_bytes += size
         self._since_entries += len(group.staged)
         self._tails += size + 250 * len(group.staged)
-        if self._waiting or self._tails > self.config.tail_bytes:
+        if write:
             self.flush()
         return moved
 
@@ -345,22 +350,45 @@ class Store:
 
     # -- segments and checkpoints
 
-    def flush(self) -> None:
-        """Write waiting tails: the large ones, or all when they take much memory."""
-        everything = self._tails > self.config.tail_bytes
-        targets = [part for part in self._parts.values() if part.dirty] if everything else list(self._waiting)
-        try:
-            for partition in targets:
-                for segment in partition.segments:
-                    if segment.tail_bytes:
-                        segment.flush()
-                self._waiting.pop(partition, None)
-        except OSError as error:
-            self._problems["segment"] = f"a segment can't be written: {error.strerror}"
-            return
-        self._problems.pop("segment", None)
+    def begin_flush(self, *, everything: bool = False) -> Flush | None:
+        """The tails that are due: the large ones, or all when they take much memory. None: no need, or one is out.
+
+        `Flush.write` puts them in their segments, in whatever thread; then `finish_flush`.
+        """
+        everything = everything or self._tails > self.config.tail_bytes
+        if self._flush is not None or not (everything or self._waiting):
+            return None
+        targets: list[DurableLog] = list(self._waiting)
         if everything:
-            self._tails = 0
+            targets = [part for part in self._parts.values() if part.dirty]
+        self._flush = Flush(targets, covers=self._tails if everything else 0)
+        return self._flush
+
+    def finish_flush(self, flush: Flush) -> None:
+        """It was written, or failed: then what it left is tried again at the next look."""
+        self._flush = None
+        flush.settle()
+        if flush.error is not None:
+            self._problems["segment"] = f"a segment can't be written: {flush.error.strerror}"
+            return
+        for partition in flush.partitions:
+            if not any(segment.tail_bytes >= TAIL_BYTES for segment in partition.segments):  # it grew meanwhile
+                self._waiting.pop(partition, None)
+        self._problems.pop("segment", None)
+        self._tails -= flush.covers
+
+    def flush(self) -> None:
+        """Write the tails that are due, here and now."""
+        if (flush := self.begin_flush()) is not None:
+            flush.write()
+            self.finish_flush(flush)
+        elif self._flush is None:
+            self._problems.pop("segment", None)
+
+    @property
+    def behind(self) -> bool:
+        """Whether so much waits for the flush that is out that no group should follow before it is done."""
+        return self._flush is not None and self._tails > 4 * self.config.tail_bytes
 
     def checkpoint_due(self, now: int) -> bool:
         """Whether it is time for one."""
@@ -432,7 +460,7 @@ class Store:
             self._problems["space"] = f"the disk is nearly full: {free >> 20} MiB free"
         else:
             self._problems.pop("space", None)
-        if self._waiting or "segment" in self._problems:
+        if "segment" in self._problems:
             self.flush()
         for partition in self._parts.values():
             partition.expire_producers(now - self.config.producer_expiration_ms)

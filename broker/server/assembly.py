@@ -29,6 +29,7 @@ from broker.log.store import Store
 from broker.server import reporter
 from broker.server.clock import SystemClock
 from broker.server.commit import Commit
+from broker.server.condition import Condition
 from broker.server.listener import Server
 from broker.server.meter import Meter
 from broker.server.quotas import Quotas
@@ -89,6 +90,7 @@ class Assembly:
             waiting=waiting,
             quotas=quotas,
             meter=Meter(),
+            condition=Condition(),
             fetch_sessions=FetchSessions(waiting, fetch.follow_asked),
             credentials=Credentials(lambda: metadata.image, self._internal, config.oauth),
             metadata_partition=partition,

@@ -6,9 +6,10 @@ Usage on the event loop's thread::
     await commit.durable(appended.position)        # raises StorageFull, StorageUnwritable, StorageFatal, StoreClosed
 
 What is appended in one turn of the loop, and while a group is being synced, goes as one group: the hand-off to the
-thread and back is paid per group, never per request. Checkpoints sync in a second thread, so that a slow segment
-never holds up the journal. `on_durable(partitions)` is called on the loop once per group, after the high watermarks
-moved and before any waiter is told.
+thread and back is paid per group, never per request. Segments are written in a second thread and checkpoints synced in
+a third, so that a slow segment never holds up the journal or the loop; only when too much waits for it, the next group
+does. `on_durable(partitions)` is called on the loop once per group, after the high watermarks moved and before any
+waiter is told.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Final
 
 from broker.log.checkpoint import Checkpoint
 from broker.log.failures import StorageFailure, StoreClosed
+from broker.log.flush import Flush
 from broker.log.partition import Partition
 from broker.log.store import Group, Store
 
@@ -52,6 +54,10 @@ class Commit:
         self._work: SimpleQueue[Group | None] = SimpleQueue()
         self._loop: asyncio.AbstractEventLoop
         self._thread: threading.Thread | None = None
+        self._flushes: SimpleQueue[Flush | None] = SimpleQueue()
+        self._writer: threading.Thread | None = None
+        self._flushed = asyncio.Event()
+        self._flushed.set()
         self._timers: list[asyncio.TimerHandle] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._scheduled = False
@@ -63,6 +69,8 @@ class Commit:
         self._loop = loop or asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._sync, name="journal", daemon=True)
         self._thread.start()
+        self._writer = threading.Thread(target=self._write, name="segments", daemon=True)
+        self._writer.start()
         self._store.on_staged = self._schedule
         self._tick()
         self._spawn(self._upkeep(), "upkeep")
@@ -117,6 +125,8 @@ class Commit:
 
     def _hand_over(self) -> None:
         self._scheduled = False
+        if self._store.behind:
+            return  # `_segments_written` comes back here
         group = self._store.take_group()
         if group is not None:
             self._work.put(group)
@@ -134,7 +144,7 @@ class Commit:
 
     def _written(self, group: Group) -> None:
         store = self._store
-        moved = store.complete(group)
+        moved = store.complete(group, write=False)
         if store.pending:
             self._hand_over()
         if moved and self._on_durable is not None:
@@ -144,8 +154,34 @@ class Commit:
         waiting, durable = self._waiting, store.durable
         while waiting and waiting[0][0] <= durable:
             waiting.popleft()[1](None)
+        self._begin_flush()
         if not store.pending:
             self._idle.set()
+
+    # -- segments
+
+    def _begin_flush(self, *, everything: bool = False) -> None:
+        flush = None if self._stopping else self._store.begin_flush(everything=everything)
+        if flush is not None:
+            self._flushed.clear()
+            self._flushes.put(flush)
+
+    def _write(self) -> None:
+        """The second thread: tails to their segments."""
+        while (flush := self._flushes.get()) is not None:
+            flush.write()
+            try:
+                self._loop.call_soon_threadsafe(self._segments_written, flush)
+            except RuntimeError:  # the loop was closed under us
+                return
+
+    def _segments_written(self, flush: Flush) -> None:
+        self._store.finish_flush(flush)
+        self._flushed.set()
+        if self._store.pending:
+            self._hand_over()
+        if flush.error is None:  # else at the next look
+            self._begin_flush()
 
     def _fail(self, group: Group) -> None:
         _log.error("journal: %s", self._store.health().reason)
@@ -170,8 +206,17 @@ class Commit:
         now = self._clock()
         self._store.tick(now)
         if self._store.checkpoint_due(now):
-            self._spawn(self._checkpoint(self._store.begin_checkpoint(now)), "checkpoint")
+            self._spawn(self._checkpoint_soon(), "checkpoint")
         self._timers = [self._loop.call_later(_TICK, self._tick)]
+
+    async def _checkpoint_soon(self) -> None:
+        """Have tails written first, so that the captures have little left to write on the loop."""
+        await self._flushed.wait()
+        self._begin_flush(everything=True)
+        await self._flushed.wait()
+        now = self._clock()
+        if self._store.checkpoint_due(now):  # not begun by another meanwhile
+            await self._checkpoint(self._store.begin_checkpoint(now))
 
     async def _checkpoint(self, checkpoint: Checkpoint) -> None:
         store = self._store
@@ -208,10 +253,13 @@ class Commit:
         while self._store.pending or self._store.writing:
             self._idle.clear()
             await self._idle.wait()
+        await self._flushed.wait()
         self._work.put(None)
-        if self._thread is not None:
-            await asyncio.to_thread(self._thread.join)
-            self._thread = None
+        self._flushes.put(None)
+        for thread in (self._thread, self._writer):
+            if thread is not None:
+                await asyncio.to_thread(thread.join)
+        self._thread = self._writer = None
         for task in list(self._tasks):
             with contextlib.suppress(asyncio.CancelledError):
                 if task.get_name() == "upkeep":

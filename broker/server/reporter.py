@@ -27,6 +27,7 @@ from typing import Any
 
 from broker.api.registry import Broker
 from broker.log.failures import LogError
+from broker.server.condition import OK
 from broker.server.listener import Server
 from broker.wire import batch
 
@@ -62,6 +63,16 @@ class Reporter:
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = loop.call_later(PERIOD, self._tick, loop)
+        broker = self._broker
+        if broker.condition.look(broker.store.health(), broker.clock.now()):
+            condition = broker.condition
+            logger.log(
+                logging.INFO if condition.state == OK else logging.ERROR,
+                "storage: %s%s%s",
+                condition.state,
+                ": " if condition.reason else "",
+                condition.reason,
+            )
         try:
             self.write()
         except LogError as error:

@@ -9,7 +9,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
 from console import history as store
-from console import snapshot
+from console import snapshot, storage
 from console.accounts.permissions import Permission, requires
 from console.dashboard import queries
 
@@ -20,6 +20,15 @@ WINDOWS = (300, 900, 3600, 6 * 3600, 24 * 3600)
 @require_safe
 def overview(request: HttpRequest) -> HttpResponse:
     return render(request, "dashboard/overview.html", queries.overview(snapshot.current()))
+
+
+@requires(Permission.VIEW)
+@require_safe
+def storage_banner(request: HttpRequest) -> HttpResponse:
+    """`?shown=…` → the banner over every page, or 204 where that is what the page shows already."""
+    if request.GET.get("shown", "") == storage.shown():
+        return HttpResponse(status=204)
+    return render(request, "parts/storage.html")
 
 
 @requires(Permission.VIEW)

@@ -10,33 +10,19 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
-from pathlib import Path
 from typing import Any
 
 from gateway.mqtt.errors import Reason
 from gateway.mqtt.session import Session
 from gateway.mqtt.surroundings import Moment, Settings
 from gateway.ports import Engine
+from gateway.server.certificates import Certificates, NoCertificate, TlsFiles
 from gateway.server.connection import Connection
 from gateway.server.figures import NOTHING
 from gateway.server.listeners import Listener
 from gateway.server.refusals import Refusals
 
 log = logging.getLogger("sluice.gateway")
-
-
-class NoCertificate(Exception):
-    """A TLS listener is configured without a certificate."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TlsFiles:
-    """PEM files. With `client_ca`, client certificates are verified; `client_required` refuses those without."""
-
-    certificate: Path
-    key: Path
-    client_ca: Path | None = None
-    client_required: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +67,7 @@ class Server:
         self._allowance_at = self.moment.monotonic
         self._waiting: list[Connection] = []  # for their flush
         self._servers: list[asyncio.Server] = []
-        self._context: ssl.SSLContext | None = None
+        self._certificates: Certificates | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._tls_tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -109,9 +95,8 @@ class Server:
         assert self._loop is not None
         context = None
         if listener.tls:
-            if self._context is None:
-                self._context = self._tls_context()
-            context = None if listener.proxy else self._context
+            secured = self._secured()
+            context = None if listener.proxy else secured.context
         return await self._loop.create_server(
             lambda: Connection(self, listener),
             listener.host,
@@ -153,31 +138,12 @@ class Server:
 
     # -- TLS -------------------------------------------------------------------------------------------------------
 
-    def _tls_context(self) -> ssl.SSLContext:
-        if self.settings.tls is None:
-            raise NoCertificate("a TLS listener needs a certificate and a key")
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
-        self._load(context, self.settings.tls)
-        return context
-
-    @staticmethod
-    def _load(context: ssl.SSLContext, files: TlsFiles) -> None:
-        context.load_cert_chain(files.certificate, files.key)
-        if files.client_ca is not None:
-            context.load_verify_locations(files.client_ca)
-            context.verify_mode = ssl.CERT_REQUIRED if files.client_required else ssl.CERT_OPTIONAL
-
-    def reload_tls(self) -> None:
-        """Read certificate, key and client CA anew for connections to come; those that are there stay.
-
-        Raises OSError or ssl.SSLError, and changes nothing then.
-        """
-        if self._context is None or self.settings.tls is None:
-            return
-        self._tls_context()  # loads into a context of its own first, so that a bad file can't break the one in use
-        self._load(self._context, self.settings.tls)
+    def _secured(self) -> Certificates:
+        if self._certificates is None:
+            if self.settings.tls is None:
+                raise NoCertificate("a TLS listener needs a certificate and its key")
+            self._certificates = Certificates(self.settings.tls)
+        return self._certificates
 
     def start_tls(self, connection: Connection, transport: asyncio.Transport) -> None:
         task = asyncio.ensure_future(self._start_tls(connection, transport))
@@ -185,12 +151,12 @@ class Server:
         task.add_done_callback(self._tls_tasks.discard)
 
     async def _start_tls(self, connection: Connection, transport: asyncio.Transport) -> None:
-        assert self._loop is not None and self._context is not None
+        assert self._loop is not None
         try:
             secured = await self._loop.start_tls(
                 transport,
                 connection,
-                self._context,
+                self._secured().context,
                 server_side=True,
                 ssl_handshake_timeout=self.settings.mqtt.connect_timeout,
             )
@@ -283,6 +249,8 @@ class Server:
         while True:
             await asyncio.sleep(1.0)
             self.account()
+            if self._certificates is not None:
+                self._certificates.reload_if_changed()
             crowd = list(self.connections)
             for start in range(0, len(crowd), 2000):
                 self.read_clock()

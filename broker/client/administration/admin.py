@@ -41,6 +41,7 @@ from broker.client.administration.types import (
     QuotaEntity,
     Scram,
     ShareOffset,
+    Storage,
     Topic,
     Transaction,
     User,
@@ -222,6 +223,10 @@ class AsyncAdmin:
 
     async def log_dirs(self) -> tuple[LogDir, ...]:
         return await storage.log_dirs(self.link)
+
+    async def storage(self) -> tuple[Storage, ...]:
+        """What each broker's disk lets it do."""
+        return await storage.conditions(self.link)
 
     async def transactions(self) -> tuple[Transaction, ...]:
         return await transactions.listing(self.link)
@@ -419,6 +424,9 @@ class Admin:
 
     def log_dirs(self) -> tuple[LogDir, ...]:
         return self._run(self._admin.log_dirs())
+
+    def storage(self) -> tuple[Storage, ...]:
+        return self._run(self._admin.storage())
 
     def transactions(self) -> tuple[Transaction, ...]:
         return self._run(self._admin.transactions())

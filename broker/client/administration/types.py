@@ -312,6 +312,26 @@ class LogDir:
     error: str = ""
 
 
+class StorageState(StrEnum):
+    """What a broker's disk lets it do."""
+
+    OK = "ok"
+    DEGRADED = "degraded"  # it serves, but something is damaged or can't be written at its place yet
+    UNWRITABLE = "unwritable"  # nothing is acknowledged; heals by itself once writing works again
+    STOPPED = "stopped"  # nothing is acknowledged until the broker is restarted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Storage:
+    """One broker's storage. `since` is epoch ms, 0 when all is well or the broker doesn't say."""
+
+    broker: int
+    state: StorageState
+    reason: str
+    since: int
+    paths: tuple[str, ...]  # of its log folders
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transaction:
     """`started` is epoch ms, -1 when none is under way; `partitions` only where it was described."""

@@ -29,6 +29,8 @@ class Command(BaseCommand):
             self.stdout.write(f"{process['name']:<8} {state}{restarts}")
         if status == 200:
             self.stdout.write(f"healthy: http://{http}/healthz answers 200")
+            for what, words in json.loads(body).get("warnings", {}).items():
+                self.stdout.write(f"warning: {what}: {words}")
         elif status is None:
             raise CommandError(f"not running: http://{http}/healthz can't be reached ({body})", returncode=1)
         else:

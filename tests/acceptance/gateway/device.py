@@ -71,9 +71,19 @@ class Wire:
 class Publisher:
     """Publishes numbered messages with a window until told to stop, reconnecting whenever the connection is lost, and
     sends again what had no acknowledgement. `acknowledged` are payloads; `disorder` counts acknowledgements that
-    didn't come in PUBLISH order."""
+    didn't come in PUBLISH order; `pause` are seconds of rest before each answer is looked at."""
 
-    def __init__(self, port: int, client_id: str, *, qos: int = 1, window: int = 16, clean: bool = True) -> None:
+    def __init__(
+        self,
+        port: int,
+        client_id: str,
+        *,
+        qos: int = 1,
+        window: int = 16,
+        clean: bool = True,
+        pause: float = 0.0,
+    ) -> None:
+        self._pause = pause
         self.port = port
         self.client_id = client_id
         self.qos = qos
@@ -122,6 +132,7 @@ class Publisher:
                     self._send(wire, self._packet_id, payload)
                 if self.stopping and not self._unfinished and not self._released:
                     return
+                await asyncio.sleep(self._pause)
                 self._answer(wire, *await asyncio.wait_for(wire.read(), 180))
         finally:
             with contextlib.suppress(OSError):

@@ -69,7 +69,9 @@ class Device311:
         )
 
     def _connect(self, stack: Stack, options: dict[str, Any]) -> None:
-        self.client.connect("127.0.0.1", stack.port, keepalive=30)
+        if "tls" in options:
+            self.client.tls_set_context(options["tls"])
+        self.client.connect("127.0.0.1", options.get("port", stack.port), keepalive=30)
 
     def _connected(self, _: Any, __: Any, flags: Any, reason: Any, ___: Any) -> None:
         self.session_present = bool(flags.session_present)
@@ -120,7 +122,7 @@ class Operator:
     """Writes what the console would write, reads what consumers would read."""
 
     def __init__(self, stack: Stack) -> None:
-        self._stack = stack
+        self.stack = stack
         self._producer = producer(stack.cluster)
 
     def device(self, name: str, **options: Any) -> str:
@@ -150,14 +152,14 @@ class Operator:
 
     def records(self, topic: str) -> list[Record]:
         """Everything a topic holds."""
-        with self._stack.admin() as admin:
+        with self.stack.admin() as admin:
             found = admin.topics([topic])
             if topic not in found:
                 return []
             partitions = [TopicPartition(topic, each.index) for each in found[topic].partitions]
             ends = admin.offsets(partitions, At.LATEST, committed_only=True)
         left = {key: end.offset for key, end in ends.items() if end.offset}
-        consumer = Consumer(self._stack.cluster, overrides={"enable.partition.eof": True})
+        consumer = Consumer(self.stack.cluster, overrides={"enable.partition.eof": True})
         consumer.assign(dict.fromkeys(left, 0))
         records: list[Record] = []
 

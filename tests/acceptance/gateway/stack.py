@@ -62,6 +62,11 @@ class Process:
             self._process.wait()
             self._process = None
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send it, to a process that runs."""
+        if self._process is not None:
+            self._process.send_signal(number)
+
     def stop(self, timeout: float = 30.0) -> int:
         """SIGTERM; the exit status."""
         if self._process is None:

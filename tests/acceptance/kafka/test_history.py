@@ -2,7 +2,9 @@
 
 import pytest
 
-from tests.acceptance.kafka.history import History, Transaction
+from tests.acceptance.gateway.device import Publisher
+from tests.acceptance.kafka.history import History, Place, Transaction
+from tests.acceptance.kafka.torment import device_problems
 
 
 def sound() -> History:
@@ -78,3 +80,26 @@ def test_group_offsets_that_went_back_or_ahead_are_found(found: int) -> None:
     history = sound()
     history.offsets_found["g"] = found
     assert any(problem.startswith("offset of g") for problem in history.problems())
+
+
+def devices() -> tuple[list[Publisher], list[tuple[Place, str]]]:
+    once, exact = Publisher(0, "once", qos=1), Publisher(0, "exact", qos=2)
+    once.acknowledged = [b"once/0", b"once/1"]
+    exact.acknowledged = [b"exact/0", b"exact/1"]
+    values = ["once/0", "exact/0", "once/1", "once/0", "exact/1"]
+    return [once, exact], [(("m", 0, offset), value) for offset, value in enumerate(values)]
+
+
+def test_a_qos_1_message_may_come_twice() -> None:
+    assert device_problems(*devices()) == []
+
+
+def test_a_lost_message_a_doubled_one_and_one_out_of_order_are_found() -> None:
+    publishers, records = devices()
+    assert any(problem.startswith("lost") for problem in device_problems(publishers, records[:4]))
+    again = [*records, (("m", 1, 0), "exact/1")]
+    assert any(problem.startswith("doubled") for problem in device_problems(publishers, again))
+    swapped = [(place, {"exact/0": "exact/1", "exact/1": "exact/0"}.get(value, value)) for place, value in records]
+    assert any(problem.startswith("reordered") for problem in device_problems(publishers, swapped))
+    publishers[0].disorder = 1
+    assert any("out of order" in problem for problem in device_problems(publishers, records))

@@ -1,197 +1,46 @@
 """kill -9 in mid-work, again and again: nothing acknowledged is lost, doubled, reordered or half committed."""
 
-import random
-import threading
-import time
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from broker.client import Admin, Consumer, Producer, Settings, TopicPartition, errors, types
-from tests.acceptance.kafka.embedded import EmbeddedBroker
-from tests.acceptance.kafka.history import History, Transaction
-
-PARTITIONS = 4
-WRITERS = 3
-
-
-class Scene:
-    """Writers, a transactional writer and a committer that go on through every restart."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.history = History()
-        self.lock = threading.Lock()
-        self.halt = threading.Event()
-        self.errors: list[BaseException] = []
-        work = [*((self.write, n) for n in range(WRITERS)), (self.transact, 0), (self.commit, 0)]
-        self.threads = [threading.Thread(target=self._guard, args=each, daemon=True) for each in work]
-
-    def _guard(self, work: object, number: int) -> None:
-        try:
-            work(number)  # type: ignore[operator]
-        except BaseException as error:
-            self.errors.append(error)
-
-    def write(self, writer: int) -> None:
-        """An idempotent producer, its own values to its own partition, many in flight."""
-        producer = Producer(self.settings, delivery_timeout=60)
-        partition, number = writer % PARTITIONS, 0
-        while not self.halt.is_set():
-            values = [f"w{writer}-{number + n}" for n in range(50)]
-            number += 50
-            outcomes: dict[str, tuple[errors.ClientError | None, int]] = {}
-
-            def record(error: object, message: object, into: dict = outcomes) -> None:  # type: ignore[type-arg]
-                value = message.value().decode()  # type: ignore[attr-defined]
-                into[value] = (errors.translate(error) if error else None, message.offset())  # type: ignore[arg-type,attr-defined]
-
-            for value in values:
-                producer._raw.produce("plain", value.encode(), partition=partition, on_delivery=record)
-            while len(outcomes) < len(values):
-                producer.poll(0.05)
-            with self.lock:
-                for value, (error, offset) in outcomes.items():
-                    if error is None:
-                        self.history.acknowledged[value] = ("plain", partition, offset)
-            if producer.fatal is not None:
-                producer.close(0)
-                producer = Producer(self.settings, delivery_timeout=60)
-        producer.close(5)
-
-    def transact(self, writer: int) -> None:
-        """Transactions over two partitions, every third aborted. The sent values count once they were acknowledged."""
-        source, number, producer = random.Random(7), 0, self._transactional()
-        while not self.halt.is_set():
-            values: list[str] = []
-            outcome = "unknown"
-            try:
-                producer.begin()
-                for _ in range(source.randint(2, 6)):
-                    value = f"tx{writer}-{number}"
-                    number += 1
-                    place = producer.send("atomic", value.encode(), partition=number % 2, timeout=20)
-                    values.append(value)
-                    with self.lock:
-                        self.history.acknowledged[value] = (place.topic, place.partition, place.offset)
-                if source.random() < 0.33:
-                    producer.abort(20)
-                    outcome = "aborted"
-                else:
-                    producer.commit(20)
-                    outcome = "committed"
-            except errors.ClientError:
-                producer.close(0)
-                producer = self._transactional()
-            with self.lock:
-                self.history.transactions.append(Transaction(values, outcome))
-        producer.close(5)
-
-    def _transactional(self) -> Producer:
-        while True:
-            producer = Producer(self.settings, transactional_id="the-writer", transaction_timeout=60)
-            try:
-                producer.init_transactions(30)
-                return producer
-            except errors.ClientError:
-                producer.close(0)
-
-    def commit(self, _: int) -> None:
-        """A group's offset, always rising."""
-        consumer = Consumer(self.settings, "committer")
-        place, offset = TopicPartition("plain", 0), 0
-        while not self.halt.is_set():
-            offset += 1
-            with self.lock:
-                self.history.offsets_attempted["committer"] = offset
-            try:
-                consumer.commit({place: offset})
-            except errors.ClientError:
-                continue
-            with self.lock:
-                self.history.offsets_acknowledged["committer"] = offset
-            time.sleep(0.002)
-        consumer.close()
-
-    def read(self, isolation: str, topics: dict[str, int], ends: dict[TopicPartition, types.FoundOffset]) -> None:
-        """Everything up to these ends, into the history."""
-        consumer = Consumer(self.settings, isolation=isolation)
-        consumer.assign({TopicPartition(topic, index): 0 for topic, count in topics.items() for index in range(count)})
-        deadline = time.monotonic() + 60
-        left = {place for place, end in ends.items() if end.offset > 0}
-        while left and time.monotonic() < deadline:
-            for record in consumer.poll(2000, 0.2):
-                where, value = (record.topic, record.partition, record.offset), (record.value or b"").decode()
-                if isolation == "read_committed":
-                    self.history.committed_reads.append((where, value))
-                else:
-                    self.history.observe(where, value)
-            for place, position in consumer.position(left).items():
-                if position >= ends[place].offset:
-                    left.discard(place)
-        consumer.close()
-        assert not left, f"could not read {left} to the end"
-
-
-def torment(broker: EmbeddedBroker, cycles: int, seed: int) -> History:
-    """Work, kill, serve again, `cycles` times; every few cycles look at the whole log."""
-    settings, source = Settings(bootstrap=broker.bootstrap), random.Random(seed)
-    topics = {"plain": PARTITIONS, "atomic": 2}
-    places = [TopicPartition(topic, index) for topic, count in topics.items() for index in range(count)]
-    with Admin(settings, timeout=30) as admin:
-        for topic, count in topics.items():
-            admin.create_topic(topic, count)
-        scene = Scene(settings)
-        for thread in scene.threads:
-            thread.start()
-        for cycle in range(cycles):
-            # mostly early, in the middle of recovery's aftermath; now and then after a checkpoint
-            time.sleep(source.uniform(0.05, 0.6) if source.random() < 0.7 else source.uniform(1, 2.5))
-            broker.kill()
-            broker.start()
-            if cycle % 50 == 49:
-                # what a reader saw once must be what every later reader sees
-                scene.read("read_uncommitted", topics, admin.offsets(places))
-                assert scene.history.contradictions == []
-                assert not scene.errors, scene.errors
-        time.sleep(1)
-        scene.halt.set()
-        for thread in scene.threads:
-            thread.join(90)
-        assert not scene.errors, scene.errors
-        assert not any(thread.is_alive() for thread in scene.threads)
-        # a transaction left open is ended by its successor
-        scene._transactional().close(5)
-        ends = admin.offsets(places)
-        scene.read("read_uncommitted", topics, ends)
-        scene.read("read_committed", topics, admin.offsets(places, committed_only=True))
-        found = admin.group_offsets(["committer"])["committer"]
-        scene.history.offsets_found["committer"] = found[TopicPartition("plain", 0)].offset
-    return scene.history
+from tests.acceptance.gateway.stack import Stack
+from tests.acceptance.kafka.torment import Torment
 
 
 @pytest.fixture
-def own_broker() -> Iterator[EmbeddedBroker]:
-    broker = EmbeddedBroker().start()
-    yield broker
-    broker.stop()
+def stack(tmp_path: Path) -> Iterator[Stack]:
+    made = Stack(tmp_path)
+    yield made
+    made.stop()
 
 
-def check(history: History, cycles: int) -> None:
-    assert history.problems() == []
-    outcomes = [transaction.outcome for transaction in history.transactions]
-    print(
-        f"{cycles} kills: {len(history.acknowledged)} acknowledged, {len(history.observed)} in the log, transactions "
-        f"{ {kind: outcomes.count(kind) for kind in sorted(set(outcomes))} }, offset {history.offsets_found}"
-    )
-    assert len(history.acknowledged) > cycles * 10
-    assert {"committed", "aborted"} <= set(outcomes)
+def torment(stack: Stack, kills: int, *, seed: int, pause: float) -> str:
+    run = Torment(stack, seed, pause=pause)
+    looked = 0
+    while run.kills < kills:
+        run.disturb()
+        if run.kills >= looked + 100:
+            looked = run.kills
+            run.look()
+            print(f"so far {dict(run.done)}", flush=True)
+    history = run.finish()
+    problems = run.problems()
+    print(run.totals(), problems[:20], flush=True)
+    assert problems == []
+    assert len(history.acknowledged) > kills * 10
+    assert {"committed", "aborted"} <= {transaction.outcome for transaction in history.transactions}
+    assert all(each.acknowledged for each in run.devices.publishers)
+    return f"{run.totals()} · lost 0 · duplicated 0 · reordered 0"
 
 
-def test_a_few_kills_harm_nothing(own_broker: EmbeddedBroker) -> None:
-    check(torment(own_broker, 5, seed=1), 5)
+def test_a_few_kills_harm_nothing(stack: Stack) -> None:
+    torment(stack, 5, seed=1, pause=0.0)
 
 
 @pytest.mark.torture
-def test_five_hundred_kills_harm_nothing(own_broker: EmbeddedBroker) -> None:
-    check(torment(own_broker, 500, seed=2), 500)
+def test_five_hundred_kills_harm_nothing(stack: Stack, record_property: Callable[[str, object], None]) -> None:
+    kills = int(os.environ.get("SLUICE_TORTURE_KILLS", "500"))
+    record_property("totals", torment(stack, kills, seed=2, pause=0.03))

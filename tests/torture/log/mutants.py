@@ -31,7 +31,7 @@ COMPACTION: dict[str, Any] = {"topics": ("compact",), "focus": {"_maintain": 12,
 BACKUPS: dict[str, Any] = {"focus": {"_backup": 40, "_maintain": 10}}
 # What to do more of where a mistake shows only in a rare corner.
 FOCUS: dict[str, dict[str, Any]] = {
-    "believe_a_torn_frame": {"batch": 60, "focus": {"_append": 60, "_group": 40}},
+    "believe_a_torn_frame": {"batch": 60, "focus": {"_append": 60, "_group": 40, "_backup": 0, "_flush": 0}},
     "compact_away_the_newest": COMPACTION,
     "compact_what_is_not_stable": COMPACTION,
     "let_aborted_records_supersede": {
@@ -508,3 +508,21 @@ def restore_the_checkpoint_first(patch: Patch) -> None:
         files.sync_folder(folder)
 
     patch.setattr(scenario, "restore", hasty)
+
+
+@mutant
+def let_go_of_a_tail_before_it_is_written(patch: Patch) -> None:
+    waiting = Segment.waiting
+
+    def hasty(self: Segment) -> Any:
+        found = waiting(self)
+        self.wrote(self.size)
+        return found
+
+    patch.setattr(Segment, "waiting", hasty)
+
+
+@mutant
+def let_go_of_what_came_during_a_flush(patch: Patch) -> None:
+    wrote = Segment.wrote
+    patch.setattr(Segment, "wrote", lambda self, end: wrote(self, self.size))

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from broker.log.backup import BackupRefused, backup, restore
 from broker.log.config import LogConfig
 from broker.log.failures import CorruptLog, DuplicateSequence
+from broker.log.flush import Flush
 from broker.log.journal import Kind
 from broker.log.partition import Partition, Staged
 from broker.log.store import Store, StoreConfig
@@ -41,10 +42,18 @@ class Totals:
 
     cuts: int = 0
     states: int = 0
-    records: int = 0
+    acknowledged: int = 0  # records
+    records: int = 0  # acknowledged ones looked for after a cut, each time anew
     operations: int = 0
     backups: int = 0
     distinct: set[int] = field(default_factory=set)
+
+    def __str__(self) -> str:
+        return (
+            f"power cuts {self.cuts:,} · crash states {self.states:,} (distinct {len(self.distinct):,}) · "
+            f"acknowledged records {self.acknowledged:,}, looked for {self.records:,} times · "
+            f"operations {self.operations:,} · backups restored {self.backups:,}"
+        )
 
 
 @dataclass(slots=True)
@@ -90,6 +99,7 @@ class Scenario:
         self.store: Store
         self._states_per_cut = states_per_cut
         self._batch = batch
+        self._flush_out: Flush | None = None  # begun and not yet written
         self._backup_may_be: list[World] = []  # while one runs: what it may hold
 
     # -- life and death
@@ -135,6 +145,7 @@ class Scenario:
             self.disk = state
         self.staged, self.flying = [], []
         self._backup_may_be = []
+        self._flush_out = None
         self.busy = False
         self._forget_senders()
 
@@ -247,6 +258,7 @@ class Scenario:
             (1, self._tick),
             (1, self._restart),
             (3, self._backup),
+            (8, self._flush),
         ]
         if not list(self.store.partitions()):
             self._create()
@@ -388,9 +400,10 @@ class Scenario:
             raise Violation(f"a write failed: {group.error}")
         if self.chance.random() < 0.5:
             group.vouch()
-        self.store.complete(group)
+        self.store.complete(group, write=self.chance.random() < 0.5)
         for event in self.flying:  # from here on it is acknowledged
             self.world.take(event)
+            self.totals.acknowledged += event.count
         self.flying = []
         if self._backup_may_be:
             self._backup_may_be.append(self.world.copied())
@@ -463,6 +476,35 @@ class Scenario:
         for _ in self.store.maintain(self.now):
             pass
 
+    def _flush(self) -> None:
+        """Tails go to their segments in a thread of their own: begun here, written at any later moment."""
+        if self._flush_out is None:
+            self._flush_out = self.store.begin_flush(everything=self.chance.random() < 0.7)
+            if self.chance.random() < 0.6:
+                return
+        flush, self._flush_out = self._flush_out, None
+        if flush is None:
+            return
+        self.disk.before = self._while_flushing
+        flush.write()
+        self.disk.before = None
+        if flush.error is not None:
+            raise Violation(f"a flush failed: {flush.error!r}")
+        self.store.finish_flush(flush)
+
+    def _while_flushing(self, kind: str, path: str) -> None:
+        """While a flush is written, everything else goes on."""
+        before, self.disk.before = self.disk.before, None
+        does = self.chance.choices(
+            (None, self._append, self._group, self._checkpoint, self._maintain, self._delete),
+            (60, 12, 12, 4, 4, 1 if len(self.store._parts) > 3 else 0),
+        )[0]
+        if does is not None and list(self.store.partitions()):
+            does()
+        if list(self.store.partitions()):
+            self._look()
+        self.disk.before = before
+
     def _tick(self) -> None:
         self.store.tick(self.now)
 
@@ -477,12 +519,17 @@ class Scenario:
             for event in self.flying:
                 self.world.take(event)
             self.flying = []
+            if self._flush_out is not None:
+                self._flush_out.write()
+                self.store.finish_flush(self._flush_out)
+                self._flush_out = None
             self.store.close(self.now)
             self._open(self.disk)
             if not self.store.recovery.clean:
                 raise Violation("a clean stop was not seen as one")
         else:
             self.staged, self.flying = [], []
+            self._flush_out = None
             self.store.abandon()
             self._open(self.disk)
             self._forget_senders()

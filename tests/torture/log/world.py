@@ -10,6 +10,7 @@ import copy
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from broker.log.partition import Partition
 from broker.log.segment import Segment
@@ -172,19 +173,24 @@ def _bytes_differ(partition: Partition, log: Log) -> str:
     return ""
 
 
+@lru_cache(maxsize=20_000)
+def _records(data: bytes) -> tuple[tuple[int, bytes | None, bytes | None], ...]:
+    """(offset, key, value) of a batch's records; the same bytes are looked at after every cut."""
+    return tuple((record.offset, record.key, record.value) for record in wire.records(wire.split(data)[0]))
+
+
 def _compacted_differs(partition: Partition, log: Log) -> str:
     """Of a compacted log: nothing that was not appended, and the newest of each key."""
-    appended: dict[int, tuple[bytes, bytes | None]] = {}
-    newest: dict[bytes, int] = {}
+    appended: dict[int, tuple[bytes | None, bytes | None]] = {}
+    newest: dict[bytes | None, int] = {}
     for event in log.batches:
-        batch = wire.split(event.data)[0]
-        if batch.control:
+        if event.marker:
             continue
         void = any(producer == event.producer and first <= event.base < last for producer, first, last in log.aborted)
-        for record in wire.records(batch):
-            appended[record.offset] = (record.key or b"", record.value)
+        for offset, key, value in _records(event.data):
+            appended[offset] = (key, value)
             if not void:
-                newest[record.key or b""] = record.offset
+                newest[key] = offset
     found: set[int] = set()
     before = -1
     for batch in read_all(partition):
@@ -195,10 +201,10 @@ def _compacted_differs(partition: Partition, log: Log) -> str:
             return f"the batch at {batch.base_offset} fails its CRC"
         if batch.control:
             continue
-        for record in wire.records(batch):
-            if appended.get(record.offset) != (record.key, record.value):
-                return f"the record at {record.offset} is not the one appended there"
-            found.add(record.offset)
+        for offset, key, value in _records(bytes(batch.data)):
+            if appended.get(offset) != (key, value):
+                return f"the record at {offset} is not the one appended there"
+            found.add(offset)
     for key, offset in newest.items():
         if offset >= log.start and offset not in found and appended[offset][1] is not None:
             return f"the newest record of key {key!r} (offset {offset}) is gone"

@@ -164,3 +164,31 @@ def test_nothing_is_ever_written_over() -> None:
         restore(disk, "/backup", "/data")
     with pytest.raises(BackupRefused):
         backup(disk, "/nothing", "/elsewhere", NOW, wait=lambda: None)
+
+
+JOURNAL = "/data/journal-00000000000000000001"
+
+
+def test_a_journal_file_that_a_crash_left_without_a_header_does_not_end_the_backup() -> None:
+    disk = Disk()
+    filled(disk)[0].abandon()
+    disk.remove(JOURNAL)
+    disk.open(JOURNAL, create=True).write(0, [bytes(200)])
+    disk.locks.clear()
+    _, partition = filled(disk, batches=3)
+    held = values(partition)
+    copied(disk)
+    assert values(restored(disk).partition(TOPIC, 0)) == held
+
+
+@pytest.mark.parametrize("byte", [3, 70])
+def test_a_journal_that_is_damaged_is_not_backed_up_in_silence(byte: int) -> None:
+    disk = Disk()
+    store, partition = filled(disk, batches=3)
+    for _ in range(2):
+        partition.append(batch([b"more"]), NOW)
+        store.settle()
+    file = disk.open(JOURNAL)
+    file.write(byte, [bytes([file.read(byte, 1)[0] ^ 1])])
+    with pytest.raises(CorruptLog, match="lack what was acknowledged"):
+        copied(disk)

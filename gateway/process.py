@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -40,6 +41,8 @@ from gateway.ticks import Tick, Ticks, Write
 
 log = logging.getLogger("gateway")
 
+STOPPING = 2.5  # seconds for the broker to answer what is under way when the gateway stops
+CLOSING = 1.0  # seconds for devices to take their last words then
 DELIVERY_TIMEOUT = 600.0  # seconds a message waits for the broker before its outcome counts as unknown
 
 
@@ -307,13 +310,17 @@ class Gateway:
     # --- stopping
 
     async def stop(self) -> None:
-        """Close every connection in the protocol's terms, write what is to be written, let go."""
+        """Close every connection in the protocol's terms, write what is to be written, let go. A broker that is away
+        makes it no longer than some three seconds: what has no outcome by then was not acknowledged."""
+        stalled = self._ticks is not None and self._ticks.stalled
+        until = time.monotonic() + (STOPPING / 5 if stalled else STOPPING)
         if self.server is not None:
-            await self.server.stop()
+            await self.server.stop(closing=CLOSING)
         if self._operations is not None:
             await self._operations.stop()
         if self.engine is not None and self._delivery is not None:
-            await self.engine.sessions.stop()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.engine.sessions.stop(), max(0.2, until - time.monotonic()))
             self.engine.presence.stop()
             await self._delivery.stop()
         if self._references is not None:
@@ -323,9 +330,9 @@ class Gateway:
         if self._recovery is not None:
             self._recovery.cancel()
         if self._lanes is not None:
-            await self._lanes.stop()
+            await self._lanes.stop(max(0.2, until - time.monotonic()))
         if self._ticks is not None:
-            left = self._ticks.close(3.0)
+            left = self._ticks.close(max(0.2, until - time.monotonic()))
             if left:
                 log.warning("%d messages had no outcome; none of them was acknowledged", left)
         if self._state is not None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 SCHEMA_VERSION = 1
-FILE_NAME = "gateway.sqlite3"
 _SCHEMA = """
 CREATE TABLE identity (cluster TEXT NOT NULL);
 CREATE TABLE positions (topic TEXT NOT NULL, partition INTEGER NOT NULL, next INTEGER NOT NULL, topic_id TEXT NOT NULL,
@@ -23,6 +23,11 @@ CREATE TABLE rows (topic TEXT NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL,
 
 Change = tuple[str, bytes, bytes | None]
 """(topic, key, value or None for a deletion)."""
+
+
+def file_name(gateway: str) -> str:
+    """The file of a gateway: several on one machine may share a data folder."""
+    return f"gateway-{quote(gateway, safe='')}.sqlite3"
 
 
 class LocalCopy:

@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
 from broker.client import Consumer, Record, TopicPartition
 from broker.client.administration.types import At
 from gateway import contract
 from gateway.catalogue import Catalogue
-from gateway.contract import CONTROL, INBOX, RETAINED, SESSIONS
+from gateway.contract import CONTROL, INBOX, PRESENCE, RETAINED, SESSIONS
 from gateway.local import Change, LocalCopy
 from gateway.registry import TOPICS as REGISTRY
 from gateway.tail import Tail
 
 log = logging.getLogger("gateway.state")
 
-FOLLOWED = (*REGISTRY, RETAINED, SESSIONS, INBOX)
+FOLLOWED = (*REGISTRY, RETAINED, PRESENCE, SESSIONS, INBOX)
 WRITE_INTERVAL = 0.5
 
-Apply = Callable[[str, bytes, bytes | None], None]
+RecordHeaders = Sequence[tuple[str, bytes | None]]
+Apply = Callable[[str, bytes, bytes | None, RecordHeaders, int], bytes | None]
+"""(topic, key, value, headers, offset) → the value to be kept in the local copy, whose rows come without headers, with
+offset -1."""
 
 
 class StateTopics:
@@ -76,7 +79,7 @@ class StateTopics:
                 self._copy.forget(topic)
             elif topic != INBOX:
                 for row, value in self._copy.rows(topic):
-                    self._apply(topic, row, value)
+                    self._apply(topic, row, value, (), -1)
             for key in mine:
                 at = held[key]
                 positions[key] = at if good and at is not None else starts[key]
@@ -86,7 +89,7 @@ class StateTopics:
         while not self.tail.reached(ends):
             self._event.clear()
             await self._event.wait()
-        await self._write()
+        await self.write()
         self._writer = self._loop.create_task(self._write_regularly())
 
     async def caught_up(self) -> None:
@@ -110,19 +113,21 @@ class StateTopics:
                 continue
             if record.key is None:
                 continue
+            value = record.value
             try:
                 if record.topic != INBOX:
-                    self._apply(record.topic, record.key, record.value)
+                    value = self._apply(record.topic, record.key, value, record.headers, record.offset)
             except contract.MalformedRecord as error:
                 log.error("%s, offset %d: %s", record.topic, record.offset, error)
-            self._changes.append((record.topic, record.key, record.value))
+            self._changes.append((record.topic, record.key, value))
 
     async def _write_regularly(self) -> None:
         while True:
             await asyncio.sleep(WRITE_INTERVAL)
-            await self._write()
+            await self.write()
 
-    async def _write(self) -> None:
+    async def write(self) -> None:
+        """Bring the local copy to where the tail is."""
         changes, self._changes = self._changes, []
         now = {key: at for key, at in self.tail.positions.items() if key.topic != CONTROL}
         if now == self._written:
@@ -138,4 +143,4 @@ class StateTopics:
         await self.tail.stop()
         if self._writer is not None:
             self._writer.cancel()
-        await self._write()
+        await self.write()

@@ -117,6 +117,10 @@ class Ticks:
         """Whether the broker has not answered for a while."""
         return any(self._loop.time() - tick.began > STALLED for tick in self._open)
 
+    def reserve(self, topic: str) -> None:
+        """Have the cluster make the topic, if it makes topics by their use. Blocks; from any thread."""
+        self._producer.partitions(topic)
+
     def current(self) -> Tick:
         """This turn's tick."""
         tick = self._tick

@@ -64,7 +64,7 @@ class Scene:
         consumer.assign({PLACE: 0})
         found: list[str] = []
         deadline = time.monotonic() + 20
-        while consumer.position([PLACE])[PLACE] < end and time.monotonic() < deadline:
+        while consumer.position([PLACE]).get(PLACE, 0) < end and time.monotonic() < deadline:
             found.extend((record.value or b"").decode() for record in consumer.poll(1000, 0.1))
         consumer.close()
         return found

@@ -39,7 +39,7 @@ class Running:
         publish: Publish,
         outbound: Outbound | None,
         clock: Callable[[], float],
-        connect: Callable[[Bridge, str, Take], Upstream] = Upstream,
+        connect: Callable[[Bridge, str, Take, Callable[[], None]], Upstream] = Upstream,
     ) -> None:
         self.bridge = bridge
         self._key = key
@@ -112,7 +112,7 @@ class Running:
             pause = min(pause * 2, LONGEST_PAUSE)
 
     async def _connected(self, password: str) -> None:
-        upstream = self._connect(self.bridge, password, self._take)
+        upstream = self._connect(self.bridge, password, self._take, self._drop)
         try:
             await upstream.open()
             self._note("connected")
@@ -122,11 +122,14 @@ class Running:
         finally:
             await upstream.close()
 
+    def _drop(self) -> None:
+        self._dropped += 1
+
     async def _take(self, topic: str, payload: bytes, qos: int, retain: bool) -> None:
         """One message from upstream: durable here when this returns. Raises NotAcknowledged."""
         local = self.bridge.local_topic(topic)
         if local is None:
-            self._dropped += 1
+            self._drop()
             return
         will = Will(topic=local, payload=payload, qos=min(qos, 1), retain=retain)
         await wait(self._publish(will, self.bridge.origin))

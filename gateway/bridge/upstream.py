@@ -27,6 +27,7 @@ from gateway.bridges import Bridge
 CONNECT_SECONDS = 15.0
 ANSWER_SECONDS = 10.0
 CLOSE_SECONDS = 2.0
+WAITING = 1_000  # QoS 0 messages that wait for the log
 RETURN_CODES = {
     1: "the upstream doesn't speak MQTT 3.1.1",
     2: "the upstream refuses the client id",
@@ -58,9 +59,10 @@ class Disconnected(Exception):
 class _Inbox:
     """Stands for amqtt's queue of delivered messages; see the module."""
 
-    def __init__(self, take: Take, failed: Callable[[BaseException], None]) -> None:
+    def __init__(self, take: Take, failed: Callable[[BaseException], None], dropped: Callable[[], None]) -> None:
         self._take = take
         self._failed = failed
+        self._dropped = dropped
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def put(self, message: Any) -> None:
@@ -73,7 +75,10 @@ class _Inbox:
             await asyncio.get_running_loop().create_future()  # never acknowledge; the connection's end cancels this
 
     def put_nowait(self, message: Any) -> None:
-        """QoS 0: nobody waits."""
+        """QoS 0: nobody waits; with the log too slow, messages are let go."""
+        if len(self._tasks) >= WAITING:
+            self._dropped()
+            return
         task = asyncio.get_running_loop().create_task(self.put(message))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -104,11 +109,12 @@ class _Client(MQTTClient):  # type: ignore[misc]  # amqtt has no types
 class Upstream:
     """`open`, then `publish` until `lost` is done; `close` always."""
 
-    def __init__(self, bridge: Bridge, password: str, take: Take) -> None:
+    def __init__(self, bridge: Bridge, password: str, take: Take, dropped: Callable[[], None]) -> None:
+        """`dropped` hears of each QoS 0 message that was let go."""
         loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[str] = loop.create_future()
         self._bridge = bridge
-        self._inbox = _Inbox(take, lambda error: self._end(f"a message could not be stored: {error}"))
+        self._inbox = _Inbox(take, lambda error: self._end(f"a message could not be stored: {error}"), dropped)
         self._folder = tempfile.TemporaryDirectory(prefix="bridge-")
         connection = ConnectionConfig(uri=f"{'mqtts' if bridge.tls else 'mqtt'}://{_host(bridge)}:{bridge.port}")
         if bridge.ca:

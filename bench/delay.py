@@ -29,11 +29,19 @@ PAIRS = 7
 DAY_MS = 86_400_000
 
 
+def where(cluster: Cluster) -> dict[str, str]:
+    """The environment in which the product finds the cluster: the embedded broker by its credential."""
+    if (cluster.folder / "internal.json").exists():
+        return {"SLUICE_DATA": str(cluster.folder)}
+    return {"SLUICE_KAFKA": cluster.bootstrap}
+
+
 @contextlib.contextmanager
 def service(cluster: Cluster, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """One delay service beside the cluster, ready."""
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
-    environ |= {"SLUICE_KAFKA": cluster.bootstrap, "SLUICE_DATA": str(folder)}
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")} | where(cluster)
+    if "SLUICE_DATA" not in environ:
+        environ["SLUICE_DATA"] = str(folder)
     with (folder / "delay.log").open("wb") as log:
         process = subprocess.Popen([sys.executable, "-m", "broker.delay"], env=environ, stdout=log, stderr=log)
     try:
@@ -47,7 +55,7 @@ def service(cluster: Cluster, folder: Path) -> Iterator[subprocess.Popen[bytes]]
 def wait_for(cluster: Cluster, pending: int | None, seconds: float = 300.0) -> None:
     """Until every partition is served and, if said, so many deliveries are pending."""
     deadline = time.monotonic() + seconds
-    with Delays(Settings(bootstrap=cluster.bootstrap), timeout=5.0) as delays:
+    with Delays(Settings.from_env(where(cluster)), timeout=5.0) as delays:
         while True:
             with contextlib.suppress(ClientError):
                 found = delays.counts().pending

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import threading
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 
@@ -91,6 +93,20 @@ def test_a_record_reaches_its_topic_at_its_time_as_it_was_sent(
     assert origin(third) == (DELAY_TOPIC, str(sent.partition), str(sent.offset))
     assert not any(name.startswith("sluice.deliver.") for name, _ in third.headers)
     assert next(at for record, at in watcher.seen if record is third) >= due
+
+
+def test_it_tells_whether_it_serves_and_lets_no_other_use_its_folder(service: DelayService, delays: Delays) -> None:
+    def got(path: str) -> tuple[int, str]:
+        with urllib.request.urlopen(f"http://{service.http}{path}", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+
+    assert got("/healthz") == (200, '{"status": "ok", "reasons": {}}\n')
+    assert 'sluice_delay_pending{partition="0",horizon="hour"} 0' in got("/metrics")[1]
+    twin = DelayService(service.bootstrap)
+    shutil.rmtree(twin.folder)
+    twin.folder, twin.log = service.folder, service.folder / "twin.log"
+    assert twin.start().wait() == 1
+    assert "is in use by another delay service" in twin.log.read_text()
 
 
 def test_what_makes_no_sense_is_a_dead_letter_that_says_why(
@@ -262,6 +278,44 @@ def test_a_second_service_takes_over_from_one_that_stops(
             wanted = fill(settings, target, 1500, 4.0)
             watcher.until(400)
             service.stop()
+            each_once(watcher, wanted)
+    finally:
+        second.stop()
+        shutil.rmtree(second.folder, ignore_errors=True)
+
+
+@pytest.mark.torture
+def test_the_partitions_of_a_service_that_never_comes_back_are_taken_over(
+    cluster: Node, service: DelayService, settings: Settings, admin: Admin, topic: Topic
+) -> None:
+    target = topic()
+    second = DelayService(cluster.bootstrap).start()
+    try:
+        with Watcher(settings, admin, target) as watcher:
+            wanted = fill(settings, target, 3000, 6.0)
+            watcher.until(800)
+            service.kill()
+            each_once(watcher, wanted)
+    finally:
+        second.stop()
+        shutil.rmtree(second.folder, ignore_errors=True)
+
+
+@pytest.mark.torture
+def test_an_owner_that_was_only_stopped_writes_nothing_when_it_wakes(
+    cluster: Node, service: DelayService, settings: Settings, admin: Admin, topic: Topic
+) -> None:
+    target = topic()
+    second = DelayService(cluster.bootstrap).start()
+    try:
+        with Watcher(settings, admin, target) as watcher:
+            wanted = fill(settings, target, 3000, 6.0)
+            watcher.until(800)
+            service.signal(signal.SIGSTOP)
+            watcher.until(3000)  # the other one has them all
+            service.signal(signal.SIGCONT)
+            for _ in range(100):
+                watcher.read(0.1)
             each_once(watcher, wanted)
     finally:
         second.stop()

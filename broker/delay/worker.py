@@ -42,7 +42,7 @@ from broker.delay.entry import (
     encode_position,
     offset_of,
 )
-from broker.delay.intake import take_in
+from broker.delay.intake import Intake, take_in
 from broker.delay.store import Due, Store
 
 log = logging.getLogger("broker.delay.worker")
@@ -53,6 +53,8 @@ TAKE_ROWS = 1000
 TAKE_BYTES = 2 << 20
 IDLE_SECONDS = 0.25
 GATHER_SECONDS = 0.002
+PACE_SECONDS = 0.025
+"""From the beginning of one transaction to the next: each costs the cluster the same, however much it holds."""
 TOUCH_MS = 60_000
 RECORD_REFUSALS = frozenset({10, 17, 18, 29, 32, 43, 44, 87})
 """Too large, illegal topic, list too large, not authorised, timestamp, format, policy, invalid record."""
@@ -143,7 +145,7 @@ class Worker:
         if store.position.topic != self._topics[DELAY_TOPIC]:
             generation = store.position.generation + 1 if store.position.topic else 0
             fresh = Position(topic=self._topics[DELAY_TOPIC], generation=generation)
-            self._commit(producer, store, [], position=fresh)
+            self._commit(producer, store, [], put={}, removed=(), position=fresh)
         log.info("partition %d: ready at offset %d", self.partition, store.position.next)
         reader = self._connections.reader()
         try:
@@ -166,20 +168,24 @@ class Worker:
     def _turn(self, producer: Producer, store: Store, reader: Consumer) -> None:
         touched = self._now()
         average = 1024
+        began = 0.0
         while not self._stop.is_set():
-            now = self._now()
-            due = store.due(now, rows=FIRE_ROWS, size=FIRE_BYTES)
-            if due:
-                self._fire(producer, store, due)
-            elif now - touched > TOUCH_MS:
-                store.touch(now)
-                touched = now
-            wait = 0.0 if due else self._patience(store)
-            records = reader.poll(1, wait)
+            records = reader.poll(1, self._patience(store))
+            if records or self._is_due(store):
+                # what comes during the pace goes into the same transaction
+                pace = max(GATHER_SECONDS, began + PACE_SECONDS - time.monotonic())
+                records += reader.poll(max(1, min(TAKE_ROWS, TAKE_BYTES // average)), pace)
+                began = time.monotonic()
+                due = store.due(self._now(), rows=FIRE_ROWS, size=FIRE_BYTES)
+                self._round(producer, store, records, due)
+            elif self._now() - touched > TOUCH_MS:
+                touched = self._now()
+                store.touch(touched)
             if records:
-                records += reader.poll(max(1, min(TAKE_ROWS, TAKE_BYTES // average)), GATHER_SECONDS)
                 average = max(64, sum(len(record.value or b"") for record in records) // len(records))
-                self._take(producer, store, records)
+
+    def _is_due(self, store: Store) -> bool:
+        return store.next_due is not None and store.next_due <= self._now()
 
     def _patience(self, store: Store) -> float:
         """How long to wait for records before the next delivery is due, in seconds."""
@@ -187,59 +193,65 @@ class Worker:
             return IDLE_SECONDS
         return min(IDLE_SECONDS, max(0.0, (store.next_due - self._now()) / 1000))
 
-    # --- the two transactions
+    # --- a transaction: taking in and firing
 
-    def _take(self, producer: Producer, store: Store, records: Sequence[Record]) -> None:
-        """Taking in."""
+    def _round(self, producer: Producer, store: Store, records: Sequence[Record], due: Sequence[Due]) -> None:
+        """Take these records in and fire those rows, in one transaction. A record that its topic refuses is found by
+        halving, so that it holds back no other."""
         intake = take_in(
             records, store.position, matching=store.matching, holds=store.holds, refusal=self._targets.denied
         )
+        gone = set(intake.removed)
+        shots = [each for each in due if each.row not in gone]
+        try:
+            self._attempt(producer, store, intake, shots)
+        except RecordsRefused as refusal:
+            if not shots:
+                raise
+            if records:
+                self._round(producer, store, records, ())
+                self._round(producer, store, (), [each for each in shots if store.holds(each.row)])
+            elif len(shots) > 1:
+                middle = len(shots) // 2
+                self._round(producer, store, (), shots[:middle])
+                self._round(producer, store, (), shots[middle:])
+            else:
+                log.warning("%s refused a delivery: %s", shots[0].entry.target, refusal)
+                reason = "size" if type(refusal.error).__name__ == "RecordTooLarge" else "rejected"
+                nothing = Intake(store.position)
+                self._attempt(producer, store, nothing, shots, Refused(reason=reason, detail=str(refusal)))
+
+    def _attempt(
+        self, producer: Producer, store: Store, intake: Intake, shots: Sequence[Due], refused: Refused | None = None
+    ) -> None:
+        """The transaction; `refused` says why the rows go to the dead letters instead, if it is known already."""
         put = {row: (entry, encode(entry)) for row, entry in intake.put.items()}
+        removed = [*intake.removed, *(each.row for each in shots)]
         writes = [self._row(row, value) for row, (_, value) in put.items()]
-        writes += [self._row(row, None) for row in intake.removed]
-        writes += [_letter(record, refused) for record, refused in intake.letters]
-        self._commit(producer, store, writes, put=put, removed=intake.removed, position=intake.position)
-        tally = self._tally
-        tally.taken += len(put)
-        tally.refused += len(intake.letters)
+        writes += [self._row(row, None) for row in removed]
+        writes += [_letter(record, why) for record, why in intake.letters]
+        fired = []
+        for each in shots:
+            why = refused or self._targets.refusal(each.entry.target)
+            if why is None:
+                fired.append(each.entry.due)
+                writes.append(self._shot(each))
+            else:
+                writes.append(self._late_letter(each, why))
+        self._commit(producer, store, writes, put=put, removed=removed, position=intake.position)
+        self._count(intake, fired, len(shots))
+        self.next = intake.position.next
+
+    def _count(self, intake: Intake, fired: list[int], shots: int) -> None:
+        tally, now = self._tally, self._now()
+        tally.taken += len(intake.put)
+        tally.fired += len(fired)
+        tally.refused += len(intake.letters) + shots - len(fired)
+        tally.errors_ms.extend(now - due for due in fired)
         tally.cancelled += sum(intake.cancelled.values())
         tally.cancellations.update(intake.cancelled)
         while len(tally.cancellations) > REMEMBERED_CANCELLATIONS:
             tally.cancellations.popitem(last=False)
-        self.next = intake.position.next
-
-    def _fire(self, producer: Producer, store: Store, due: Sequence[Due]) -> None:
-        """Firing. A record that its topic refuses is found by halving, so that it holds back no other."""
-        writes: list[Write] = []
-        fired = []
-        for each in due:
-            refused = self._targets.refusal(each.entry.target)
-            if refused is None:
-                fired.append(each.entry)
-                writes.append(self._shot(each))
-            else:
-                writes.append(self._late_letter(each, refused))
-        try:
-            self._remove(producer, store, due, writes)
-        except RecordsRefused as refusal:
-            if len(due) > 1:
-                middle = len(due) // 2
-                self._fire(producer, store, due[:middle])
-                self._fire(producer, store, due[middle:])
-                return
-            log.warning("%s refused a delivery: %s", due[0].entry.target, refusal)
-            reason = "size" if type(refusal.error).__name__ == "RecordTooLarge" else "rejected"
-            letter = self._late_letter(due[0], Refused(reason=reason, detail=str(refusal)))
-            self._remove(producer, store, due, [letter])
-            fired = []
-        now = self._now()
-        self._tally.fired += len(fired)
-        self._tally.refused += len(due) - len(fired)
-        self._tally.errors_ms.extend(now - entry.due for entry in fired)
-
-    def _remove(self, producer: Producer, store: Store, due: Sequence[Due], writes: list[Write]) -> None:
-        rows = [each.row for each in due]
-        self._commit(producer, store, writes + [self._row(row, None) for row in rows], removed=rows)
 
     def _commit(
         self,
@@ -247,13 +259,12 @@ class Worker:
         store: Store,
         writes: Sequence[Write],
         *,
-        put: dict[int, tuple[Entry, bytes]] | None = None,
-        removed: Sequence[int] = (),
-        position: Position | None = None,
+        put: dict[int, tuple[Entry, bytes]],
+        removed: Sequence[int],
+        position: Position,
     ) -> None:
         """One transaction, then the same in the local copy. The position is written with every one of them: its place
         in the topic tells how far the copy is true."""
-        found = position or store.position
         failures: list[Failure] = []
         producer.begin()
         batch = producer.batch(lambda done: failures.extend(done.failures))
@@ -265,7 +276,7 @@ class Worker:
                         break
                     except QueueFull:
                         producer.poll(0.05)
-            place = producer.post(DELAYS, encode_position(found), POSITION_KEY, None, self.partition)
+            place = producer.post(DELAYS, encode_position(position), POSITION_KEY, None, self.partition)
         except ClusterError as error:
             producer.abort(TRANSACTION_SECONDS)
             raise RecordsRefused(error) from error
@@ -281,7 +292,7 @@ class Worker:
             raise place.error or TimedOut("a transaction's records have no outcome")
         producer.commit(TRANSACTION_SECONDS)
         log_next = place.delivered.offset + 1
-        store.apply(put=put or {}, removed=removed, log_next=log_next, now=self._now(), position=found)
+        store.apply(put=put, removed=removed, log_next=log_next, now=self._now(), position=position)
 
     # --- what is true
 

@@ -87,6 +87,10 @@ class Rules(Protocol):
     def refusal(self, target: str) -> Refused | None: ...
 
 
+class ForeignCopy(Exception):
+    """The local copy is of another log, a restored or a purged one: throw it away and read the topic."""
+
+
 class RecordsRefused(Exception):
     """The cluster refused a record of a transaction for good; nothing of the transaction stands."""
 
@@ -159,11 +163,14 @@ class Worker:
 
     def _start(self, source: TopicPartition, wanted: int) -> int:
         """Where to read on: after `wanted`, if retention took records away before they were taken in."""
-        first = self._connections.first(source)
+        first, end = self._connections.bounds(source)
         if first > wanted:
             lost = "partition %d: records %d to %d were removed by the topic's retention before they were taken in"
             log.error(lost, self.partition, wanted, first - 1)
-        return max(wanted, first)
+        if end < wanted:
+            cut = "partition %d: the topic ends at %d and was read to %d: it lost records; what replaced them is not read"
+            log.error(cut, self.partition, end, wanted)
+        return min(max(wanted, first), end)
 
     def _turn(self, producer: Producer, store: Store, reader: Consumer) -> None:
         touched = self._now()
@@ -302,7 +309,10 @@ class Worker:
         reader = self._connections.reader(to_the_end=True)
         try:
             mine = TopicPartition(DELAYS, self.partition)
-            reader.assign({mine: store.log_next})
+            first, end = self._connections.bounds(mine)
+            if store.log_next > end or 0 < store.log_next < first:
+                raise ForeignCopy(f"it is true up to {store.log_next} of a topic that has {first} to {end}")
+            reader.assign({mine: max(first, store.log_next)})
             began, applied = time.monotonic(), 0
             while mine not in reader.ends:
                 if self._stop.is_set():

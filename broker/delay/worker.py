@@ -17,20 +17,11 @@ from pathlib import Path
 from typing import Protocol
 
 from broker.client import Consumer, Failure, Producer, TopicPartition
-from broker.client.delaying import DELAY_DEAD_LETTERS, DELAY_TOPIC, DELAYS, Refused
+from broker.client.delaying import DELAY_TOPIC, DELAYS, Refused
 from broker.client.errors import ClientError, ClusterError, QueueFull, TimedOut
-from broker.client.records import (
-    DELIVER_AT,
-    DELIVER_TOPIC,
-    ERROR_DETAIL,
-    ERROR_REASON,
-    ORIGIN_OFFSET,
-    ORIGIN_PARTITION,
-    ORIGIN_TIMESTAMP,
-    ORIGIN_TOPIC,
-    Headers,
-    Record,
-)
+from broker.client.producing import Place
+from broker.client.records import Record
+from broker.delay import outgoing
 from broker.delay.connections import TRANSACTION_SECONDS, Connections
 from broker.delay.entry import (
     POSITION_KEY,
@@ -40,7 +31,6 @@ from broker.delay.entry import (
     decode_position,
     encode,
     encode_position,
-    offset_of,
 )
 from broker.delay.intake import Intake, take_in
 from broker.delay.store import Due, Store
@@ -58,11 +48,11 @@ PACE_SECONDS = 0.025
 TOUCH_MS = 60_000
 RECORD_REFUSALS = frozenset({10, 17, 18, 29, 32, 43, 44, 87})
 """Too large, illegal topic, list too large, not authorised, timestamp, format, policy, invalid record."""
+PURGED = -152
+"""librdkafka's code for what it dropped before sending it."""
+TRIES = 5
 REMEMBERED_CANCELLATIONS = 10_000
 REMEMBERED_ERRORS = 5_000
-
-Write = tuple[str, bytes | None, bytes | None, Headers, int]
-"""(topic, value, key, headers, partition or -1)."""
 
 
 @dataclass(slots=True)
@@ -168,7 +158,9 @@ class Worker:
             lost = "partition %d: records %d to %d were removed by the topic's retention before they were taken in"
             log.error(lost, self.partition, wanted, first - 1)
         if end < wanted:
-            cut = "partition %d: the topic ends at %d and was read to %d: it lost records; what replaced them is not read"
+            cut = (
+                "partition %d: the topic ends at %d, and it was read to %d: what replaced the lost records is not read"
+            )
             log.error(cut, self.partition, end, wanted)
         return min(max(wanted, first), end)
 
@@ -234,17 +226,17 @@ class Worker:
         """The transaction; `refused` says why the rows go to the dead letters instead, if it is known already."""
         put = {row: (entry, encode(entry)) for row, entry in intake.put.items()}
         removed = [*intake.removed, *(each.row for each in shots)]
-        writes = [self._row(row, value) for row, (_, value) in put.items()]
-        writes += [self._row(row, None) for row in removed]
-        writes += [_letter(record, why) for record, why in intake.letters]
+        writes = [outgoing.row(self.partition, row, value) for row, (_, value) in put.items()]
+        writes += [outgoing.row(self.partition, row, None) for row in removed]
+        writes += [outgoing.letter(record, why) for record, why in intake.letters]
         fired = []
         for each in shots:
             why = refused or self._targets.refusal(each.entry.target)
             if why is None:
                 fired.append(each.entry.due)
-                writes.append(self._shot(each))
+                writes.append(outgoing.shot(self.partition, each))
             else:
-                writes.append(self._late_letter(each, why))
+                writes.append(outgoing.late_letter(self.partition, each, why))
         self._commit(producer, store, writes, put=put, removed=removed, position=intake.position)
         self._count(intake, fired, len(shots))
         self.next = intake.position.next
@@ -264,7 +256,7 @@ class Worker:
         self,
         producer: Producer,
         store: Store,
-        writes: Sequence[Write],
+        writes: Sequence[outgoing.Write],
         *,
         put: dict[int, tuple[Entry, bytes]],
         removed: Sequence[int],
@@ -272,6 +264,20 @@ class Worker:
     ) -> None:
         """One transaction, then the same in the local copy. The position is written with every one of them: its place
         in the topic tells how far the copy is true."""
+        place = None
+        for _ in range(TRIES):
+            place = self._send(producer, writes, position)
+            if place is not None:
+                break
+        if place is None or place.delivered is None:
+            raise TimedOut("a transaction's records were dropped on their way, again and again")
+        producer.commit(TRANSACTION_SECONDS)
+        log_next = place.delivered.offset + 1
+        store.apply(put=put, removed=removed, log_next=log_next, now=self._now(), position=position)
+
+    def _send(self, producer: Producer, writes: Sequence[outgoing.Write], position: Position) -> Place | None:
+        """Begin a transaction and send everything; None, with the transaction aborted, when the client dropped records
+        that it had not sent yet, as it does after an error of the transaction before."""
         failures: list[Failure] = []
         producer.begin()
         batch = producer.batch(lambda done: failures.extend(done.failures))
@@ -284,22 +290,26 @@ class Worker:
                     except QueueFull:
                         producer.poll(0.05)
             place = producer.post(DELAYS, encode_position(position), POSITION_KEY, None, self.partition)
-        except ClusterError as error:
+        except ClusterError as refusal:
             producer.abort(TRANSACTION_SECONDS)
-            raise RecordsRefused(error) from error
+            if _for_good(refusal):
+                raise RecordsRefused(refusal) from refusal
+            raise
         batch.seal()
         producer.flush(TRANSACTION_SECONDS)
-        for failure in failures:
-            if _for_good(failure.error):
+        errors = [failure.error for failure in failures] + ([place.error] if place.error is not None else [])
+        for error in errors:
+            if _for_good(error):
                 producer.abort(TRANSACTION_SECONDS)
-                raise RecordsRefused(failure.error)
-        if failures:
-            raise failures[0].error
+                raise RecordsRefused(error)
+        if errors and all(isinstance(error, ClusterError) and error.code == PURGED for error in errors):
+            producer.abort(TRANSACTION_SECONDS)
+            return None
+        if errors:
+            raise errors[0]
         if place.delivered is None:
-            raise place.error or TimedOut("a transaction's records have no outcome")
-        producer.commit(TRANSACTION_SECONDS)
-        log_next = place.delivered.offset + 1
-        store.apply(put=put, removed=removed, log_next=log_next, now=self._now(), position=position)
+            raise TimedOut("a transaction's records have no outcome")
+        return place
 
     # --- what is true
 
@@ -348,42 +358,6 @@ class Worker:
 
     def _now(self) -> int:
         return int(self._clock() * 1000)
-
-    # --- records
-
-    def _row(self, row: int, value: bytes | None) -> Write:
-        return DELAYS, value, b"%d" % row, (), self.partition
-
-    def _shot(self, due: Due) -> Write:
-        entry = due.entry
-        origin = _origin(self.partition, offset_of(due.row), entry.timestamp)
-        return entry.target, entry.value, entry.key, entry.headers + origin, -1
-
-    def _late_letter(self, due: Due, refused: Refused) -> Write:
-        """The record as it was asked for, so that it can be sent again."""
-        entry = due.entry
-        wanted: Headers = ((DELIVER_TOPIC, entry.target.encode()), (DELIVER_AT, b"%d" % entry.due))
-        origin = _origin(self.partition, offset_of(due.row), entry.timestamp)
-        headers = entry.headers + wanted + _error(refused) + origin
-        return DELAY_DEAD_LETTERS, entry.value, entry.key, headers, -1
-
-
-def _letter(record: Record, refused: Refused) -> Write:
-    origin = _origin(record.partition, record.offset, record.timestamp)
-    return DELAY_DEAD_LETTERS, record.value, record.key, record.headers + _error(refused) + origin, -1
-
-
-def _origin(partition: int, offset: int, timestamp: int) -> Headers:
-    return (
-        (ORIGIN_TOPIC, DELAY_TOPIC.encode()),
-        (ORIGIN_PARTITION, b"%d" % partition),
-        (ORIGIN_OFFSET, b"%d" % offset),
-        (ORIGIN_TIMESTAMP, b"%d" % timestamp),
-    )
-
-
-def _error(refused: Refused) -> Headers:
-    return (ERROR_REASON, refused.reason.encode()), (ERROR_DETAIL, refused.detail.encode("utf-8", "replace"))
 
 
 def _for_good(error: ClientError) -> bool:

@@ -28,8 +28,8 @@ class DelayService:
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
-    def pid(self) -> int:
-        return self._process.pid if self._process else 0
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     def start(self) -> DelayService:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}

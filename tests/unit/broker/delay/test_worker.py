@@ -116,7 +116,7 @@ def refuses(record: Record) -> bool:
     return record.topic == "small"
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(
     asked=wishes(),
     crashes=st.lists(st.tuples(st.integers(1, 60), st.sampled_from(["kept", "lost", "older"])), max_size=6),

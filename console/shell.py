@@ -55,6 +55,7 @@ NAVIGATION: tuple[tuple[Any, tuple[Item, ...]], ...] = (
                 count="devices",
             ),
             Item(label=_("Routes"), icon="route", view="console:route-list", prefix="route-", keys="r"),
+            Item(label=_("Bridges"), icon="arrow-left-right", view="console:bridge-list", prefix="bridge-", keys="b"),
             Item(label=_("Policies"), icon="shield-check", view="console:policy-list", prefix="policy-", keys="p"),
         ),
     ),

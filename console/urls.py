@@ -6,6 +6,7 @@ from django.urls import include, path
 from console.access import urls as access
 from console.accounts import urls as accounts
 from console.audit import urls as audit
+from console.bridges import urls as bridges
 from console.dashboard import urls as dashboard
 from console.deadletters import urls as deadletters
 from console.delays import urls as delays
@@ -28,6 +29,7 @@ app_patterns = [
     *devices.urlpatterns,
     *policies.urlpatterns,
     *routes.urlpatterns,
+    *bridges.urlpatterns,
     *access.urlpatterns,
     *jobs.urlpatterns,
     *audit.urlpatterns,

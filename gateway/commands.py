@@ -18,7 +18,7 @@ from gateway.counters import Counters
 from gateway.mqtt.fanout import Fanout
 from gateway.ports import Message, Receipt
 from gateway.registry import Registry
-from gateway.routes import Outgoing
+from gateway.routes import Outgoing, outgoing
 from gateway.sessions import Sessions
 from gateway.traffic import Traffic
 
@@ -62,6 +62,9 @@ class Commands:
             self._fanout.deliver(message)
             return
         self._routes[origin] = (outgoing.route, outgoing.client_id, outgoing.topic)
+        if not self._sessions.concerns(outgoing.client_id):
+            del self._routes[origin]
+            return
         self._traffic.downlink(outgoing.route, "pending", len(outgoing.payload))
         session = self._sessions.live.get(outgoing.client_id)
         mailbox = self._sessions.mailboxes.get(outgoing.client_id)
@@ -86,6 +89,19 @@ class Commands:
                 self._end(origin, "failed", "the device takes nothing more")
             elif not outgoing.qos:
                 self._end(origin, "delivered" if session is not None else "failed", "" if session else "away, QoS 0")
+
+    def missed(self, record: Record, whose: Callable[[str], bool]) -> bool:
+        """Take a record that some sessions missed on their way to this gateway; False: it has no downlink route."""
+        routes = self._registry.downlinks.get(record.topic)
+        if routes is None:
+            return False
+        for route in routes:
+            found = outgoing(
+                route, key=record.key, value=record.value or b"", headers=record.headers, partition=record.partition
+            )
+            if isinstance(found, Outgoing) and found.client_id and whose(found.client_id):
+                self.take(found, record)
+        return True
 
     def done(self, client_id: str, message: Message | None, code: int = 0, why: str = "") -> None:
         """A device is done with a message: acknowledged (`code` < 0x80), or dropped (`why`)."""

@@ -35,12 +35,22 @@ VARIABLES: tuple[tuple[str, str, str], ...] = (
     ("SLUICE_MQTT_PLUGINS", "", "JSON file that names amqtt plugins to load: {class path: configuration}"),
     ("SLUICE_MQTT_JWT", "", "JSON file: {key or key_file, algorithms, audience, issuer}; passwords may be JWTs then"),
     ("SLUICE_GATEWAY_NAME", "<host name>", "this gateway's name, unique among the gateways of one cluster"),
+    (
+        "SLUICE_GATEWAY_WORKERS",
+        "1",
+        "gateway processes that share this machine's listening ports, named <name>-1, <name>-2, …",
+    ),
     ("SLUICE_KAFKA", "", "bootstrap addresses of a Kafka cluster; empty: the embedded broker"),
     ("SLUICE_KAFKA_SECURITY", "PLAINTEXT", "PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL (with SLUICE_KAFKA_SASL_…)"),
     ("SLUICE_INSECURE", "", "1: listen on other than loopback addresses without demanding authentication"),
     ("SLUICE_SYS_INTERVAL", "10", "seconds between the $SYS topics' updates; 0: there are none"),
     ("SLUICE_TRAFFIC_LEVELS", "2", "topic levels that the counters by prefix keep apart"),
-    ("SLUICE_GATEWAY_METRICS", "", "host:port to answer GET /metrics on; empty: nowhere"),
+    (
+        "SLUICE_GATEWAY_METRICS",
+        "",
+        "host:port to answer GET /metrics on; empty: nowhere; each further worker has the next port",
+    ),
+    ("SLUICE_SEALING_KEY", "", "64 hex digits: opens bridges' passwords; empty: the key in the data folder"),
     ("SLUICE_LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR"),
     ("SLUICE_LOG_FORMAT", "text", "text (key=value) or json; one line per event"),
 )
@@ -57,6 +67,8 @@ class Settings:
     data: Path
     listeners: tuple[Listener, ...]
     name: str
+    workers: int = 1
+    worker: int = 0  # which of several this process is; 0: the only one, or the one that keeps them
     tls_certificate: str = ""
     tls_key: str = ""
     tls_client_ca: str = ""
@@ -104,10 +116,15 @@ class Settings:
             if not each.loopback and anonymous and not insecure:
                 message = f"{each} would let anybody in: unset SLUICE_MQTT_ANONYMOUS, or say SLUICE_INSECURE=1"
                 raise BadSettings(message)
+        name = env.get("SLUICE_GATEWAY_NAME", "").strip() or socket.gethostname()
+        workers = _number(env, "SLUICE_GATEWAY_WORKERS", 1, least=1)
+        worker = _number(env, "SLUICE_GATEWAY_WORKER", 0, least=0)
         return cls(
             data=Path(env.get("SLUICE_DATA", "") or "./data"),
             listeners=listeners,
-            name=env.get("SLUICE_GATEWAY_NAME", "").strip() or socket.gethostname(),
+            name=name if not worker else f"{name}-{worker}",
+            workers=workers,
+            worker=worker,
             tls_certificate=certificate,
             tls_key=key,
             tls_client_ca=env.get("SLUICE_TLS_CLIENT_CA", ""),
@@ -127,7 +144,7 @@ class Settings:
             log_format=_one_of(env, "SLUICE_LOG_FORMAT", FORMATS),
             sys_interval=_number(env, "SLUICE_SYS_INTERVAL", 10, least=0),
             traffic_levels=_number(env, "SLUICE_TRAFFIC_LEVELS", 2, least=1),
-            metrics=_metrics(env, insecure),
+            metrics=_metrics(env, insecure, worker),
             environ=dict(env),
         )
 
@@ -148,7 +165,7 @@ def _one_of(env: Mapping[str, str], name: str, choices: Sequence[str]) -> str:
     return text
 
 
-def _metrics(env: Mapping[str, str], insecure: bool) -> tuple[str, int] | None:
+def _metrics(env: Mapping[str, str], insecure: bool, worker: int) -> tuple[str, int] | None:
     """Host and port. Whoever reaches it reads it, so it stays on this machine."""
     text = env.get("SLUICE_GATEWAY_METRICS", "").strip()
     if not text:
@@ -159,7 +176,7 @@ def _metrics(env: Mapping[str, str], insecure: bool) -> tuple[str, int] | None:
         raise BadSettings(f"SLUICE_GATEWAY_METRICS is {text!r}; it must be host:port")
     if not Listener(scheme="mqtt", host=host, port=int(port)).loopback and not insecure:
         raise BadSettings(f"SLUICE_GATEWAY_METRICS: {host} is no loopback address; say SLUICE_INSECURE=1 if it must be")
-    return host, int(port)
+    return host, int(port) + max(0, worker - 1)
 
 
 def _same(listener: Listener, text: str) -> bool:

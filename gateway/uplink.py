@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import base64
 import random
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -25,6 +24,7 @@ from broker.client.records import DELIVER_AFTER, DELIVER_TOPIC, ERROR_DETAIL, ER
 from gateway import contract, routes
 from gateway.contract import GATEWAY_DEAD_LETTERS, MARK, RETAINED, SESSIONS, RetainedMessage, mark_key
 from gateway.counters import Counters
+from gateway.deduplication import Seen
 from gateway.exactly import Both, Gathering, Lanes
 from gateway.ports import PublishItem, PublishProperties, Receipt, Session, Will
 from gateway.registry import Registry
@@ -36,7 +36,6 @@ NOT_AUTHORIZED = 0x87
 TOPIC_NAME_INVALID = 0x90
 DELAYED = "$delayed/"
 LONGEST_DELAY = MAX_DELAY_MS // 1000
-REMEMBERED_IDS = 100_000
 
 
 class Target:
@@ -85,6 +84,7 @@ class Uplinks:
         reserve: Callable[[str], None] = lambda topic: None,
         dice: Callable[[], float] = random.random,
         traffic: Traffic | None = None,
+        seen: Seen | None = None,
     ) -> None:
         """`wrote` hears of every broker topic that a target names, when it is made; `reserve` of those that something
         will be delivered to later, so that they are there then."""
@@ -98,7 +98,7 @@ class Uplinks:
         self._reserve = reserve
         self._dice = dice
         self._topics_of: dict[str, set[str]] = {}
-        self._seen: OrderedDict[tuple[str, str], tuple[float, Receipt[Any]]] = OrderedDict()
+        self.seen = Seen(counters, clock=clock) if seen is None else seen
 
     def target(self, session: Session, topic: str) -> Target:
         """Never fails: a refusal is a target that says so."""
@@ -192,9 +192,12 @@ class Uplinks:
                 self._retain(gathered, target, payload, flags, properties)
             gathered.send(None, SESSIONS, MARK, mark_key(session.client_id, packet_id), None)
         committed = self._lanes().of(session.client_id).add(gathered.writes)
-        if not others:
-            return committed
-        return Both(session, [committed, self._publish(session, others)]).receipt
+        for topic, message_id, window in gathered.ids:
+            self.seen.note(topic, message_id, window, committed)
+        parts = [committed, *(each for each in gathered.repeats if not each.settled)]
+        if others:
+            parts.append(self._publish(session, others))
+        return committed if len(parts) == 1 else Both(session, parts).receipt
 
     def publish_will(self, will: Will, client_id: str, username: str) -> Receipt[Any]:
         """Publish a will; the caller has asked whether it may be."""
@@ -262,7 +265,7 @@ class Uplinks:
             headers += [(ERROR_REASON, _slug(place.reason)), (ERROR_DETAIL, f"{place.route}: {place.detail}")]
             send(tick, GATEWAY_DEAD_LETTERS, payload, target.client_id.encode(), headers)
             return
-        if place.message_id and route.deduplicate and tick and self._repeated(tick, route, place.message_id):
+        if route.deduplicate and self._repeated(sink, tick, route, place, properties):
             self._counters.duplicates += 1
             return
         self._wrote(place.topic)
@@ -273,20 +276,33 @@ class Uplinks:
             self._reserve(place.topic)
         send(tick, DELAY_TOPIC if target.delay else place.topic, payload, place.key, headers)
 
-    def _repeated(self, tick: Tick, route: Uplink, message_id: str) -> bool:
-        """Whether this id was stored lately. A repetition is acknowledged only once the first is durable."""
-        now = self._clock()
-        key = (route.name, message_id)
-        found = self._seen.get(key)
-        if found is not None and now - found[0] < route.deduplicate and not found[1].failure and not found[1].doubtful:
-            if found[1] is not tick.receipt:
-                self._ticks().after(tick, found[1])
+    def _repeated(
+        self,
+        sink: Ticks | Gathering,
+        tick: Tick | None,
+        route: Uplink,
+        place: Placed,
+        properties: PublishProperties | None,
+    ) -> bool:
+        """Whether the message's id is stored, or on its way: then the receipt of this one waits for that."""
+        message_id = place.message_id or _own_id(properties)
+        if not message_id:
+            return False
+        if isinstance(sink, Gathering) and (place.topic, message_id, route.deduplicate) in sink.ids:
             return True
-        self._seen[key] = (now, tick.receipt)
-        self._seen.move_to_end(key)
-        while len(self._seen) > REMEMBERED_IDS:
-            self._seen.popitem(last=False)
-        return False
+        earlier = self.seen.earlier(place.topic, message_id, route.deduplicate)
+        if isinstance(sink, Gathering):
+            if earlier is None:
+                sink.ids.append((place.topic, message_id, route.deduplicate))
+            else:
+                sink.repeats.append(earlier)
+            return earlier is not None
+        assert tick is not None
+        if earlier is None:
+            self.seen.note(place.topic, message_id, route.deduplicate, tick.receipt)
+        elif earlier is not tick.receipt:
+            sink.after(tick, earlier)
+        return earlier is not None
 
     def _retain(
         self,
@@ -389,8 +405,16 @@ def _from_properties(properties: PublishProperties) -> list[tuple[str, bytes | s
         found.append((contract.H_EXPIRY, str(properties.message_expiry)))
     if properties.payload_format is not None:
         found.append((contract.H_FORMAT, str(properties.payload_format)))
-    found += [(contract.H_USER + name, value) for name, value in properties.user]
+    for name, value in properties.user:
+        found.append((MESSAGE_ID if name == MESSAGE_ID else contract.H_USER + name, value))
     return found
+
+
+def _own_id(properties: PublishProperties | None) -> str:
+    """The id that a device gave its message by a user property."""
+    if properties is None:
+        return ""
+    return next((value for name, value in properties.user if name == MESSAGE_ID), "")
 
 
 def properties_object(properties: PublishProperties | None) -> dict[str, Any]:

@@ -38,7 +38,9 @@ class Permission(StrEnum):
     DEADLETTER_DELETE = "deadletter.delete"
     DELIVERY_CANCEL = "delivery.cancel"
     DEVICE_MANAGE = "device.manage"
+    DEVICE_TAP = "device.tap"  # one device's packets, payloads included
     ROUTE_MANAGE = "route.manage"
+    BRIDGE_MANAGE = "bridge.manage"
     POLICY_MANAGE = "policy.manage"
     JOB_CONTROL = "job.control"
     ACCESS_VIEW = "access.view"  # broker users, ACLs, quotas
@@ -56,6 +58,7 @@ _OPERATOR = _VIEWER | {
     Permission.DEADLETTER_REDRIVE,
     Permission.DELIVERY_CANCEL,
     Permission.DEVICE_MANAGE,
+    Permission.DEVICE_TAP,
     Permission.JOB_CONTROL,
     Permission.ACCESS_VIEW,
     Permission.AUDIT_VIEW,

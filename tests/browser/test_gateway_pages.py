@@ -58,14 +58,12 @@ def test_topic_prefixes_move_on_the_overview(pump: str, opened: Callable[..., Pa
 
 
 @pytest.mark.parametrize(("size", "theme"), LOOKS)
-def test_a_device_s_packets_are_watched_paused_and_stopped(
-    size: str, theme: str, pump: str, opened: Callable[..., Page]
-) -> None:
+def test_a_device_s_packets_are_watched(size: str, theme: str, pump: str, opened: Callable[..., Page]) -> None:
     page = opened(size, theme)
     page.goto(f"/clients/{pump}/tap/")
     settled(page)
     assert objections(page) == []
-    page.get_by_role("button", name="Watch", exact=True).click()
+    page.get_by_role("button", name="Watch").click()
     state = page.locator("#tap-state")
     expect(state).to_have_text("Watching")
     rows = page.locator("#tap-rows li")
@@ -74,17 +72,6 @@ def test_a_device_s_packets_are_watched_paused_and_stopped(
     expect(rows.filter(has_text="celsius").first).to_be_visible()
     assert objections(page) == []
     narrow(page)
-    page.get_by_role("button", name="Pause", exact=True).click()
-    expect(state).to_contain_text("Paused")
-    count = rows.count()
-    shown = page.locator("#tap-shown")
-    expect(shown).not_to_have_text(shown.inner_text())
-    assert rows.count() == count
-    page.get_by_role("button", name="Go on", exact=True).click()
-    expect(state).to_have_text("Watching")
-    page.get_by_role("button", name="Stop", exact=True).click()
-    expect(state).to_have_text("Ended: stopped")
-    expect(page.get_by_role("button", name="Watch", exact=True)).to_be_visible()
 
 
 @pytest.mark.parametrize(("size", "theme"), LOOKS[:2])

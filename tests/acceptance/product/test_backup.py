@@ -194,7 +194,7 @@ def test_a_running_product_is_backed_up_into_a_file_and_stands_up_again_from_it(
         assert again.manage("restore", "--check", str(file)).returncode == 0
         put_back = again.manage("restore", str(file))
         assert put_back.returncode == 0, put_back.stderr
-        secrets = ["internal.json", "console.sqlite3", "first-login.txt", "secret_key"]
+        secrets = ["internal.json", "console.sqlite3", "first-login.txt", "secret_key", "sealing_key"]
         for name in (name for name in secrets if (product.data / name).exists()):
             assert stat.S_IMODE((again.data / name).stat().st_mode) == 0o600, name
         again.start()

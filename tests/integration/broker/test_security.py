@@ -22,7 +22,7 @@ from cryptography.x509.oid import NameOID
 
 from broker.cluster import scram
 from broker.cluster.acls import Acl, Operation, PatternType, Permission, ResourceType
-from broker.cluster.metadata import acl_key
+from broker.cluster.metadata import ScramCredential, acl_key
 from broker.config import Listener, OAuth, Tls
 from broker.wire.codec import struct
 from broker.wire.errors import ErrorCode
@@ -91,6 +91,29 @@ async def test_plain_checks_the_same_password(running: Running) -> None:
         await connection.call("SaslHandshake", 1, mechanism="PLAIN")
         answer = await connection.call("SaslAuthenticate", 2, auth_bytes=b"\0alice\0" + password.encode())
         assert answer.error_code == code
+
+
+async def test_plain_costs_the_same_whether_the_user_exists(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    await running.add_user("alice", "secret")
+    work: list[tuple[str, int]] = []
+    real = scram.matches
+
+    def counted(password: str, kept: ScramCredential, mechanism: str) -> bool:
+        work.append((mechanism, kept.iterations))
+        return real(password, kept, mechanism)
+
+    monkeypatch.setattr(scram, "matches", counted)
+    done = []
+    for user in (b"alice", b"nobody"):
+        connection = await running.connect("SASL_PLAINTEXT")
+        await connection.call("SaslHandshake", 1, mechanism="PLAIN")
+        answer = await connection.call("SaslAuthenticate", 2, auth_bytes=b"\0" + user + b"\0wrong")
+        assert answer.error_code == ErrorCode.SASL_AUTHENTICATION_FAILED
+        assert "Invalid username or password" in answer.error_message
+        done.append(list(work))
+        work.clear()
+    assert done[0] == done[1]
+    assert {mechanism for mechanism, _ in done[0]} == set(scram.MECHANISMS)
 
 
 async def test_plain_is_not_offered_in_the_clear_beyond_loopback(tmp_path: Path) -> None:

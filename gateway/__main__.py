@@ -16,6 +16,7 @@ from gateway.plugins import BadPlugins
 from gateway.process import Gateway
 from gateway.server.certificates import NoCertificate
 from gateway.server.descriptors import raise_limit
+from gateway.workers import follow_keeper, keep, say_ready
 
 log = logging.getLogger("gateway")
 
@@ -26,6 +27,8 @@ async def run(settings: Settings) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    if settings.worker:
+        follow_keeper(stopping)
     starting = asyncio.ensure_future(gateway.start())
     waiting = asyncio.ensure_future(stopping.wait())
     await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -38,6 +41,8 @@ async def run(settings: Settings) -> int:
             status = 1
         else:
             log.info("ready")
+            if settings.worker:
+                say_ready()
             await waiting
     else:
         starting.cancel()
@@ -58,6 +63,8 @@ def main() -> int:
         return 1
     set_up(settings.log_level, settings.log_format)
     raise_limit()
+    if settings.workers > 1 and not settings.worker:
+        return keep(settings)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(run(settings))
 

@@ -15,10 +15,11 @@ from broker.client import Record
 from gateway import contract
 from gateway.contract import COMMANDS, Command
 from gateway.counters import Counters
+from gateway.expiry import earlier, expires_at
 from gateway.mqtt.fanout import Fanout
 from gateway.ports import Message, Receipt
 from gateway.registry import Registry
-from gateway.routes import Outgoing
+from gateway.routes import Outgoing, outgoing
 from gateway.sessions import Sessions
 from gateway.traffic import Traffic
 
@@ -39,7 +40,9 @@ class Commands:
         write: Write,
         clock: Callable[[], float],
         traffic: Traffic | None = None,
+        expired: Callable[[str, Message], None] = lambda client_id, message: None,
     ) -> None:
+        """`expired` is told of what expired before anybody took it."""
         self._sessions = sessions
         self._registry = registry
         self._fanout = fanout
@@ -47,13 +50,14 @@ class Commands:
         self._traffic = Traffic() if traffic is None else traffic
         self._write = write
         self._clock = clock
+        self._expired = expired
         self._routes: dict[tuple[str, int, int], tuple[str, str, str]] = {}
 
     def take(self, outgoing: Outgoing, record: Record) -> None:
         """Send a record on its way."""
         now = self._clock()
         origin = (record.topic, record.partition, record.offset)
-        expires = record.timestamp / 1000.0 + outgoing.expiry if outgoing.expiry else None
+        expires = earlier(record.timestamp / 1000.0 + outgoing.expiry if outgoing.expiry else None, expires_at(record))
         message = Message(
             outgoing.topic, outgoing.payload, outgoing.qos, outgoing.retain, expires_at=expires, origin=origin
         )
@@ -62,11 +66,15 @@ class Commands:
             self._fanout.deliver(message)
             return
         self._routes[origin] = (outgoing.route, outgoing.client_id, outgoing.topic)
+        if not self._sessions.concerns(outgoing.client_id):
+            del self._routes[origin]
+            return
         self._traffic.downlink(outgoing.route, "pending", len(outgoing.payload))
         session = self._sessions.live.get(outgoing.client_id)
         mailbox = self._sessions.mailboxes.get(outgoing.client_id)
         if expires is not None and expires <= now:
             self._counters.expired += 1
+            self._expired(outgoing.client_id, message)
             self._end(origin, "expired")
         elif session is None and mailbox is None:
             self._counters.undeliverable += 1
@@ -86,6 +94,19 @@ class Commands:
                 self._end(origin, "failed", "the device takes nothing more")
             elif not outgoing.qos:
                 self._end(origin, "delivered" if session is not None else "failed", "" if session else "away, QoS 0")
+
+    def missed(self, record: Record, whose: Callable[[str], bool]) -> bool:
+        """Take a record that some sessions missed on their way to this gateway; False: it has no downlink route."""
+        routes = self._registry.downlinks.get(record.topic)
+        if routes is None:
+            return False
+        for route in routes:
+            found = outgoing(
+                route, key=record.key, value=record.value or b"", headers=record.headers, partition=record.partition
+            )
+            if isinstance(found, Outgoing) and found.client_id and whose(found.client_id):
+                self.take(found, record)
+        return True
 
     def done(self, client_id: str, message: Message | None, code: int = 0, why: str = "") -> None:
         """A device is done with a message: acknowledged (`code` < 0x80), or dropped (`why`)."""

@@ -30,17 +30,30 @@ VARIABLES: tuple[tuple[str, str, str], ...] = (
     ("SLUICE_MQTT_PACKET_SIZE", "1048576", "largest MQTT packet accepted, bytes"),
     ("SLUICE_MQTT_IN_FLIGHT", "1024", "unacknowledged QoS 1/2 messages a device may have sent (Receive Maximum)"),
     ("SLUICE_MQTT_QUEUE", "1000", "messages kept for a device that is away or slow"),
+    ("SLUICE_MQTT_QUEUE_BYTES", "8388608", "bytes of payload kept for a device that is away or slow"),
+    ("SLUICE_MQTT_OVERFLOW", "oldest", "what goes when that is exceeded: the oldest message, or the newest"),
+    ("SLUICE_MQTT_EXPIRED", "discard", "discard or dead-letter: messages that expire before their device had them"),
     ("SLUICE_MQTT_KEEP_ALIVE", "0", "longest keep alive granted, seconds; 0: as the device asks"),
     ("SLUICE_MQTT_CONCEAL_DENIED", "", "1: SUBACK says 0x80 where it would say 0x87 (not authorised)"),
     ("SLUICE_MQTT_PLUGINS", "", "JSON file that names amqtt plugins to load: {class path: configuration}"),
     ("SLUICE_MQTT_JWT", "", "JSON file: {key or key_file, algorithms, audience, issuer}; passwords may be JWTs then"),
     ("SLUICE_GATEWAY_NAME", "<host name>", "this gateway's name, unique among the gateways of one cluster"),
+    (
+        "SLUICE_GATEWAY_WORKERS",
+        "1",
+        "gateway processes that share this machine's listening ports, named <name>-1, <name>-2, …",
+    ),
     ("SLUICE_KAFKA", "", "bootstrap addresses of a Kafka cluster; empty: the embedded broker"),
     ("SLUICE_KAFKA_SECURITY", "PLAINTEXT", "PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL (with SLUICE_KAFKA_SASL_…)"),
     ("SLUICE_INSECURE", "", "1: listen on other than loopback addresses without demanding authentication"),
     ("SLUICE_SYS_INTERVAL", "10", "seconds between the $SYS topics' updates; 0: there are none"),
     ("SLUICE_TRAFFIC_LEVELS", "2", "topic levels that the counters by prefix keep apart"),
-    ("SLUICE_GATEWAY_METRICS", "", "host:port to answer GET /metrics on; empty: nowhere"),
+    (
+        "SLUICE_GATEWAY_METRICS",
+        "",
+        "host:port to answer GET /metrics on; empty: nowhere; each further worker has the next port",
+    ),
+    ("SLUICE_SEALING_KEY", "", "64 hex digits: opens bridges' passwords; empty: the key in the data folder"),
     ("SLUICE_LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR"),
     ("SLUICE_LOG_FORMAT", "text", "text (key=value) or json; one line per event"),
 )
@@ -57,6 +70,8 @@ class Settings:
     data: Path
     listeners: tuple[Listener, ...]
     name: str
+    workers: int = 1
+    worker: int = 0  # which of several this process is; 0: the only one, or the one that keeps them
     tls_certificate: str = ""
     tls_key: str = ""
     tls_client_ca: str = ""
@@ -66,6 +81,9 @@ class Settings:
     packet_size: int = 1 << 20
     in_flight: int = 1024
     queue: int = 1000
+    queue_bytes: int = 8 << 20
+    overflow: str = "oldest"
+    expired: str = "discard"
     keep_alive: int = 0
     conceal_denied: bool = False
     plugins: str = ""
@@ -104,10 +122,15 @@ class Settings:
             if not each.loopback and anonymous and not insecure:
                 message = f"{each} would let anybody in: unset SLUICE_MQTT_ANONYMOUS, or say SLUICE_INSECURE=1"
                 raise BadSettings(message)
+        name = env.get("SLUICE_GATEWAY_NAME", "").strip() or socket.gethostname()
+        workers = _number(env, "SLUICE_GATEWAY_WORKERS", 1, least=1)
+        worker = _number(env, "SLUICE_GATEWAY_WORKER", 0, least=0)
         return cls(
             data=Path(env.get("SLUICE_DATA", "") or "./data"),
             listeners=listeners,
-            name=env.get("SLUICE_GATEWAY_NAME", "").strip() or socket.gethostname(),
+            name=name if not worker else f"{name}-{worker}",
+            workers=workers,
+            worker=worker,
             tls_certificate=certificate,
             tls_key=key,
             tls_client_ca=env.get("SLUICE_TLS_CLIENT_CA", ""),
@@ -119,6 +142,9 @@ class Settings:
             packet_size=_number(env, "SLUICE_MQTT_PACKET_SIZE", 1 << 20, least=1024),
             in_flight=_number(env, "SLUICE_MQTT_IN_FLIGHT", 1024, least=1),
             queue=_number(env, "SLUICE_MQTT_QUEUE", 1000, least=1),
+            queue_bytes=_number(env, "SLUICE_MQTT_QUEUE_BYTES", 8 << 20, least=1),
+            overflow=_one_of(env, "SLUICE_MQTT_OVERFLOW", ("oldest", "newest")),
+            expired=_one_of(env, "SLUICE_MQTT_EXPIRED", ("discard", "dead-letter")),
             keep_alive=_number(env, "SLUICE_MQTT_KEEP_ALIVE", 0, least=0),
             conceal_denied=env.get("SLUICE_MQTT_CONCEAL_DENIED", "") == "1",
             plugins=env.get("SLUICE_MQTT_PLUGINS", ""),
@@ -127,7 +153,7 @@ class Settings:
             log_format=_one_of(env, "SLUICE_LOG_FORMAT", FORMATS),
             sys_interval=_number(env, "SLUICE_SYS_INTERVAL", 10, least=0),
             traffic_levels=_number(env, "SLUICE_TRAFFIC_LEVELS", 2, least=1),
-            metrics=_metrics(env, insecure),
+            metrics=_metrics(env, insecure, worker),
             environ=dict(env),
         )
 
@@ -148,7 +174,7 @@ def _one_of(env: Mapping[str, str], name: str, choices: Sequence[str]) -> str:
     return text
 
 
-def _metrics(env: Mapping[str, str], insecure: bool) -> tuple[str, int] | None:
+def _metrics(env: Mapping[str, str], insecure: bool, worker: int) -> tuple[str, int] | None:
     """Host and port. Whoever reaches it reads it, so it stays on this machine."""
     text = env.get("SLUICE_GATEWAY_METRICS", "").strip()
     if not text:
@@ -159,7 +185,7 @@ def _metrics(env: Mapping[str, str], insecure: bool) -> tuple[str, int] | None:
         raise BadSettings(f"SLUICE_GATEWAY_METRICS is {text!r}; it must be host:port")
     if not Listener(scheme="mqtt", host=host, port=int(port)).loopback and not insecure:
         raise BadSettings(f"SLUICE_GATEWAY_METRICS: {host} is no loopback address; say SLUICE_INSECURE=1 if it must be")
-    return host, int(port)
+    return host, int(port) + max(0, worker - 1)
 
 
 def _same(listener: Listener, text: str) -> bool:

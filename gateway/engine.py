@@ -6,6 +6,7 @@ get, registry what is allowed. This module joins them and reacts to what changes
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -13,12 +14,20 @@ from typing import Any
 from broker.client import TopicPartition
 from gateway.asking import Gate, TopicAnswers
 from gateway.authentication import Authenticator
+from gateway.checkpoints import Checkpoints
+from gateway.claims import Claims
+from gateway.cluster import GatewayCluster
 from gateway.commands import Commands
+from gateway.connected import Connection
 from gateway.contract import Ban, Control, GatewayStatus, Presence
 from gateway.counters import Counters
 from gateway.delivery import Delivery, Joining
 from gateway.exactly import Lanes
-from gateway.mailbox import Mailbox
+from gateway.expiry import letter
+from gateway.inbox import Inbox, Read, Row
+from gateway.lease import Lease
+from gateway.mailbox import EXPIRED, FULL, Mailbox
+from gateway.moving import Moves
 from gateway.mqtt.fanout import Fanout, wants_retained
 from gateway.mqtt.topics import split_share
 from gateway.plugins import PluginHost
@@ -29,6 +38,7 @@ from gateway.ports import (
     Ending,
     Identity,
     Message,
+    NotAcknowledged,
     Opened,
     PublishItem,
     Receipt,
@@ -39,13 +49,17 @@ from gateway.ports import (
 )
 from gateway.presence import PresenceBook
 from gateway.receipts import answer, follow, gather, refused
+from gateway.records import SessionRecords
 from gateway.registry import BanSet, Change, DeviceChanged, Registry, RightsChanged, RoutesChanged
+from gateway.restoring import Restoring
 from gateway.retained import RetainedMessages
-from gateway.sessions import Connection, Sessions
+from gateway.sessions import Sessions
 from gateway.systree import SysTree
+from gateway.tap import Taps
 from gateway.ticks import Ticks
 from gateway.traffic import Traffic
 from gateway.uplink import Target, Uplinks
+from gateway.wills import Wills
 
 log = logging.getLogger("gateway.engine")
 
@@ -69,30 +83,102 @@ class GatewayEngine:
         counters: Counters,
         clock: Callable[[], float],
         wrote: Callable[[str], None],
+        reserve: Callable[[str], None] = lambda topic: None,
         anonymous: bool,
+        row: Row,
+        read: Read,
+        cluster: Callable[[Claims, PresenceBook], GatewayCluster],
+        lease: Lease,
+        keep_expired: bool = False,
         plugins: PluginHost | None = None,
         levels: int = 2,
     ) -> None:
-        """`levels`: how many topic levels the counters by prefix keep apart."""
+        """`row` and `read`: see `Inbox`. `keep_expired`: messages that expire become dead letters.
+        `levels`: how many topic levels the counters by prefix keep apart."""
         self.epoch = 0
         self.congested = False
         self.registry = registry
         self.counters = counters
         self.retained = retained
         self.plugins = plugins
-        self.fanout = Fanout(self._may_read, self._overflow)
+        self.fanout = Fanout(self.may_read, self._overflow)
         traffic = Traffic(levels=levels)
-        self.uplinks = Uplinks(ticks, lanes, registry, counters, clock=clock, wrote=wrote, traffic=traffic)
+        self.uplinks = Uplinks(
+            ticks, lanes, registry, counters, clock=clock, wrote=wrote, reserve=reserve, traffic=traffic
+        )
         self.delivery: Delivery | None = None
+        self.inbox = Inbox(
+            ticks=ticks,
+            counters=counters,
+            clock=clock,
+            row=row,
+            read=read,
+            ended=self._ended,
+            followed=lambda: keep_expired or bool(registry.downlinks),
+            loop=asyncio.get_running_loop(),
+        )
+        self.lease = lease
+        self.stopping = False
+        self._started = clock()
+        self.claims = Claims(name)
+        self.presence = PresenceBook(
+            name,
+            self.claims,
+            lambda topic, value, key, headers: ticks().write(topic, value, key, headers),
+            self.status,
+            started=self._started,
+        )
+        self.cluster = cluster(self.claims, self.presence)
+        self.wills = Wills(registry, self.uplinks, counters, lease.when_held)
+        records = SessionRecords(name, registry, self.inbox, ticks, self.wills)
         self.sessions = Sessions(
             gateway=name,
             registry=registry,
             fanout=self.fanout,
-            ticks=ticks,
-            uplinks=self.uplinks,
             counters=counters,
             clock=clock,
+            inbox=self.inbox,
+            records=records,
+            wills=self.wills,
+            claims=self.claims,
+            book=self.presence,
+            presence=self._presence,
+            held=lease.held,
+            cares=self.cluster.cares,
+        )
+        self.moves = Moves(
+            gateway=name,
+            sessions=self.sessions,
+            inbox=self.inbox,
+            records=records,
+            wills=self.wills,
+            claims=self.claims,
+            book=self.presence,
+            cluster=self.cluster,
+            clock=clock,
             positions=self._positions,
+            rows=self.cluster.rows,
+        )
+        self.sessions.arrivals = self.moves.arrivals
+        self.checkpoints = Checkpoints(
+            gateway=name,
+            sessions=self.sessions,
+            inbox=self.inbox,
+            ticks=ticks,
+            clock=clock,
+            positions=self._positions,
+            held=lease.held,
+        )
+        self.restoring = Restoring(
+            gateway=name,
+            sessions=self.sessions,
+            arrivals=self.moves.arrivals,
+            inbox=self.inbox,
+            fanout=self.fanout,
+            wills=self.wills,
+            claims=self.claims,
+            book=self.presence,
+            clock=clock,
         )
         self.commands = Commands(
             self.sessions,
@@ -102,15 +188,21 @@ class GatewayEngine:
             lambda topic, value, key: ticks().write(topic, value, key),
             clock,
             traffic,
+            self._expired,
         )
-        self.presence = PresenceBook(lambda topic, value, key: ticks().write(topic, value, key), self.status)
         self._name = name
         self._authenticator = authenticator
         self._ticks = ticks
         self._clock = clock
-        self._started = clock()
         self._anonymous = anonymous
+        self._keep_expired = keep_expired
         self.listeners: tuple[str, ...] = ()
+        self.taps = Taps(
+            gateway=name,
+            find=self.sessions.live.get,
+            write=lambda topic, value, key: ticks().write(topic, value, key),
+            clock=clock,
+        )
         self.system: SysTree | None = None
 
     def _positions(self) -> Mapping[TopicPartition, int]:
@@ -156,15 +248,19 @@ class GatewayEngine:
         self.counters.denied_deliveries += 1
 
     def opened(self, session: Session) -> None:
-        self.presence.note(self._presence(session, online=True, reason=""))
+        if self.taps.taps:
+            self.taps.opened(session)  # type: ignore[arg-type]  # only real sessions are tapped
         if session.state.mailbox is not None:
             session.state.mailbox.feed()  # what arrived while the CONNACK was under way
 
     def closed(self, session: Session, ending: Ending) -> None:
-        self.presence.note(self._presence(session, online=False, reason=ending.reason))
+        if self.taps.taps:
+            self.taps.closed(session, ending.reason)  # type: ignore[arg-type]  # as above
+        if self.sessions.live.get(session.client_id) is session:
+            self.presence.note(self._presence(session, False, ending.reason))
         self.sessions.closed(session, ending)
 
-    def _presence(self, session: Session, *, online: bool, reason: str) -> Presence:
+    def _presence(self, session: Session, online: bool, reason: str) -> Presence:
         request, connection = session.request, session.state
         return Presence(
             client_id=session.client_id,
@@ -186,7 +282,7 @@ class GatewayEngine:
 
     def target(self, session: Session, topic: str) -> Target:
         target = self.uplinks.target(session, topic)
-        if session.state.asked is not None and session.state.asked.get("publish", topic) is False:
+        if session.state.asked is not None and session.state.asked.get("publish", target.mqtt_topic) is False:
             target.refused = NOT_AUTHORIZED
         return target
 
@@ -194,6 +290,9 @@ class GatewayEngine:
         self.uplinks.refuse(target)
 
     def publish(self, session: Session, items: Sequence[PublishItem]) -> Receipt[Any]:
+        if not self.lease.held():
+            # what it sends may have been sent again to the gateway that replaced this one
+            return refused(NotAcknowledged("the gateway finds out what happened while it stood still"))
         if session.state.asked is not None:
             return self._publish_asked(session, items)
         return self.uplinks.publish(session, items)
@@ -229,7 +328,7 @@ class GatewayEngine:
         return receipt
 
     def release(self, session: Session, packet_id: int) -> Receipt[Any]:
-        return self.sessions.release(session, packet_id)
+        return self.sessions.release_packet(session, packet_id)
 
     # --- subscribing
 
@@ -349,8 +448,21 @@ class GatewayEngine:
             return None
         return self.sessions.store_entry(mailbox, entry)
 
+    def _ended(self, client_id: str, message: Message, why: str) -> None:
+        """A session will never get this."""
+        if why == EXPIRED:
+            self._expired(client_id, message)
+        if why in (EXPIRED, FULL):
+            self.uplinks.traffic.not_delivered(message.topic, why if why == EXPIRED else "dropped")
+        self.commands.done(client_id, message, why=why)
+
+    def _expired(self, client_id: str, message: Message) -> None:
+        if self._keep_expired and message.qos:
+            self._ticks().write(*letter(message, client_id))
+
     def dropped(self, session: Session, message: Message, why: str) -> None:
         if why == "expired":
+            self._expired(session.client_id, message)
             self.counters.expired += 1
             session.state.expired += 1
             self.uplinks.traffic.not_delivered(message.topic, why)
@@ -367,7 +479,7 @@ class GatewayEngine:
             if entry is not None:
                 self.sessions.store_entry(mailbox, entry)
 
-    def _may_read(self, session: Session, topic: str) -> bool:
+    def may_read(self, session: Session, topic: str) -> bool:
         if session.state.rights.may_receive(topic):
             return True
         self.counters.denied_deliveries += 1
@@ -437,6 +549,8 @@ class GatewayEngine:
             if order.verb == "clear" and mailbox is not None:
                 self.sessions.discard(mailbox)
             log.info("%s of %s by %s", order.verb, order.client_id, order.actor or "?")
+        elif order.verb in ("tap", "tap.keep", "tap.stop"):
+            self.taps.order(order)
         else:
             log.warning("control %r is not known", order.verb)
 
@@ -452,6 +566,7 @@ class GatewayEngine:
             counters=self.counters.snapshot(),
             listeners=self.listeners,
             anonymous=self._anonymous,
+            stopped=self.stopping,
         )
 
 

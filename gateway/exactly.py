@@ -48,12 +48,15 @@ class Work:
 
 
 class Gathering:
-    """Collects one run's writes; `send` as `Ticks.send`."""
+    """Collects one run's writes; `send` as `Ticks.send`. `ids`: (topic, message id, window) of those that have one;
+    `repeats`: receipts of earlier messages that some of the run repeat."""
 
-    __slots__ = ("writes",)
+    __slots__ = ("ids", "repeats", "writes")
 
     def __init__(self) -> None:
         self.writes: list[Write] = []
+        self.ids: list[tuple[str, str, float]] = []
+        self.repeats: list[Receipt[Any]] = []
 
     def send(self, _: object, topic: str, value: bytes | None, key: bytes | None, headers: Headers | None) -> None:
         self.writes.append((topic, value, key, headers))
@@ -164,13 +167,14 @@ class Lane:
         except RuntimeError:  # the loop is closed
             self._stopping = True
 
-    async def stop(self) -> None:
+    async def stop(self, patience: float) -> None:
+        """Let a transaction under way end, for so many seconds; what is not committed then was not acknowledged."""
         self._stopping = True
         with self._wake:
             self._wake.notify()
-        await asyncio.get_running_loop().run_in_executor(None, self._thread.join, COMMIT_TIMEOUT + 1)
-        if self._producer is not None:
-            self._producer.close(1.0)
+        await asyncio.get_running_loop().run_in_executor(None, self._thread.join, patience)
+        if self._producer is not None and not self._thread.is_alive():
+            self._producer.close(0.1)  # nothing is under way
 
 
 def _bury(work: Work, topic: str, value: bytes | None, error: ClientError) -> None:
@@ -186,16 +190,23 @@ def _nothing(_: object) -> None:
     pass
 
 
+def lane_ids(gateway: str) -> list[str]:
+    """The transactional ids of a gateway: who initialises them anew fences it."""
+    return [f"sluice-gateway-{gateway}-{number}" for number in range(LANES)]
+
+
 class Lanes:
     """The lanes of one gateway."""
 
     def __init__(self, make: Callable[[str], Producer], *, loop: asyncio.AbstractEventLoop, gateway: str) -> None:
         """`make` builds a transactional producer of a transactional id."""
 
-        def maker(number: int) -> Callable[[], Producer]:
-            return lambda: make(f"sluice-gateway-{gateway}-{number}")
+        def maker(name: str) -> Callable[[], Producer]:
+            return lambda: make(name)
 
-        self._lanes = [Lane(maker(number), loop=loop, name=f"lane-{number}") for number in range(LANES)]
+        self._lanes = [
+            Lane(maker(each), loop=loop, name=f"lane-{number}") for number, each in enumerate(lane_ids(gateway))
+        ]
 
     def of(self, client_id: str) -> Lane:
         return self._lanes[zlib.crc32(client_id.encode()) % LANES]
@@ -205,9 +216,8 @@ class Lanes:
         for lane in self._lanes:
             await lane.ready.wait()
 
-    async def stop(self) -> None:
-        for lane in self._lanes:
-            await lane.stop()
+    async def stop(self, patience: float) -> None:
+        await asyncio.gather(*(lane.stop(patience) for lane in self._lanes))
 
 
 class Both:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 SCHEMA_VERSION = 1
-FILE_NAME = "gateway.sqlite3"
 _SCHEMA = """
 CREATE TABLE identity (cluster TEXT NOT NULL);
 CREATE TABLE positions (topic TEXT NOT NULL, partition INTEGER NOT NULL, next INTEGER NOT NULL, topic_id TEXT NOT NULL,
@@ -23,6 +23,11 @@ CREATE TABLE rows (topic TEXT NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL,
 
 Change = tuple[str, bytes, bytes | None]
 """(topic, key, value or None for a deletion)."""
+
+
+def file_name(gateway: str) -> str:
+    """The file of a gateway: several on one machine may share a data folder."""
+    return f"gateway-{quote(gateway, safe='')}.sqlite3"
 
 
 class LocalCopy:
@@ -77,8 +82,19 @@ class LocalCopy:
         self._database.execute("COMMIT")
 
     def rows(self, topic: str) -> Iterator[tuple[bytes, bytes]]:
-        """Every key and value of a topic."""
-        yield from self._database.execute("SELECT key, value FROM rows WHERE topic = ?", (topic,))
+        """Every key and value of a topic, in the order of the keys."""
+        yield from self._database.execute("SELECT key, value FROM rows WHERE topic = ? ORDER BY key", (topic,))
+
+    def get(self, topic: str, key: bytes) -> bytes | None:
+        """The value of one key."""
+        found = self._database.execute("SELECT value FROM rows WHERE topic = ? AND key = ?", (topic, key)).fetchone()
+        return None if found is None else bytes(found[0])
+
+    def range(self, topic: str, low: bytes, high: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and values from `low` up to but without `high`, in the order of the keys."""
+        yield from self._database.execute(
+            "SELECT key, value FROM rows WHERE topic = ? AND key >= ? AND key < ? ORDER BY key", (topic, low, high)
+        )
 
     def write(self, changes: Iterable[Change], positions: Iterable[tuple[str, int, int, str]]) -> None:
         """Apply changes in order and move positions (topic, partition, next, topic id), in one transaction."""

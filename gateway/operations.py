@@ -72,6 +72,7 @@ class Operations:
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
+        self._engine.taps.stop()
         self.reporter.stop()
         await self.metrics.stop()
 
@@ -98,7 +99,7 @@ class Operations:
             maximum=max(self._maximum, len(sessions.live)),
             subscriptions=engine.fanout.count,
             retained=engine.retained.count,
-            stored=engine.retained.count + sum(mailbox.queued for mailbox in sessions.mailboxes.values()),
+            stored=engine.retained.count + sum(mailbox.waiting for mailbox in sessions.mailboxes.values()),
             sockets=server.accepted,
             connects=counters.connects,
             dropped=counters.dropped_full,

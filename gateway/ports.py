@@ -174,6 +174,7 @@ class Limits:
     window: int = 1024  # outbound QoS 1/2 in flight; the client's Receive Maximum lowers it
     queue: int = 1000  # messages waiting in memory for this connection's window or socket
     queue_bytes: int = 8 << 20
+    overflow: str = "oldest"  # what goes when an inbox is full: "oldest" or "newest"
     subscriptions: int = 1000
     topic_aliases: int = 10  # inbound; Topic Alias Maximum
     messages_rate: float = 0.0  # inbound messages/s; reading pauses
@@ -261,7 +262,7 @@ class Message:
         self.expires_at = expires_at
         self.sender = sender
         self.origin = origin
-        self.frames: dict[int, bytes] | None = None
+        self.frames: dict[int, Any] | None = None
 
 
 @dataclass(slots=True)

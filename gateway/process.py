@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -12,32 +13,44 @@ from typing import Any
 
 from broker.client import AsyncAdmin, Consumer, Failure, Producer
 from broker.client import Settings as ClusterSettings
-from broker.client.errors import ClientError
+from broker.client.errors import ClientError, TimedOut, Unreachable
 from broker.client.settings import SettingsError
 from gateway import contract
 from gateway.authentication import Authenticator, Verifier
 from gateway.catalogue import Catalogue
+from gateway.claims import Claims
+from gateway.cluster import GatewayCluster
 from gateway.config import Settings
-from gateway.contract import INBOX, RETAINED, SESSIONS, Control
+from gateway.contract import GATEWAY_KEY, INBOX, PRESENCE, RETAINED, SESSIONS, Control
 from gateway.counters import Counters
+from gateway.deduplication import Recall
 from gateway.delivery import Delivery
 from gateway.engine import GatewayEngine
 from gateway.exactly import TRANSACTION_TIMEOUT, Lanes
+from gateway.expiry import DEAD_LETTER
 from gateway.jwt import TokenSettings, TokenVerifier
-from gateway.local import FILE_NAME, LocalCopy
+from gateway.lease import Lease
+from gateway.local import LocalCopy, file_name
+from gateway.membership import GROUP, SESSION_TIMEOUT, Gateways, Membership
+from gateway.missed import Missed
 from gateway.operations import Operations
 from gateway.plugins import PluginHost
+from gateway.presence import PresenceBook, decode_status
 from gateway.receipts import wait
+from gateway.records import WRITER
+from gateway.references import References
 from gateway.registry import Registry
 from gateway.retained import RetainedMessages
 from gateway.server.certificates import TlsFiles
 from gateway.server.server import Server, ServerSettings
 from gateway.sessions import Sessions
-from gateway.state import StateTopics
+from gateway.state import RecordHeaders, StateTopics
 from gateway.ticks import Tick, Ticks, Write
 
 log = logging.getLogger("gateway")
 
+STOPPING = 2.5  # seconds for the broker to answer what is under way when the gateway stops
+CLOSING = 1.0  # seconds for devices to take their last words then
 DELIVERY_TIMEOUT = 600.0  # seconds a message waits for the broker before its outcome counts as unknown
 
 
@@ -60,10 +73,16 @@ class Gateway:
         self._recovery: asyncio.Task[None] | None = None
         self._delivery: Delivery | None = None
         self._state: StateTopics | None = None
+        self._reserved: dict[str, asyncio.Task[None]] = {}
         self._admin: AsyncAdmin | None = None
         self._copy: LocalCopy | None = None
+        self._recall: Recall | None = None
+        self._restoring: dict[bytes, bytes] | None = {}
+        self._references: References | None = None
+        self._gateways: Gateways | None = None
+        self._membership: Membership | None = None
+        self._missed: Missed | None = None
         self._operations: Operations | None = None
-        self._restoring: dict[str, dict[bytes, bytes]] | None = {SESSIONS: {}, INBOX: {}}
 
     # --- starting
 
@@ -73,7 +92,8 @@ class Gateway:
         catalogue = Catalogue(self._admin_for(cluster))
         identity = await self._retried(self._admin_for(cluster).cluster, "the broker does not answer yet")
         await self._retried(catalogue.ensure, "the topics can't be made yet")
-        self._copy = await self._in_thread(lambda: LocalCopy(self.settings.data / FILE_NAME, identity.id))
+        file = self.settings.data / file_name(self.settings.name)
+        self._copy = await self._in_thread(lambda: LocalCopy(file, identity.id))
         loop = asyncio.get_running_loop()
         self._ticks = Ticks(
             lambda: Producer(
@@ -87,11 +107,11 @@ class Gateway:
             loop=loop,
             congestion=self._congested,
         )
-        self._lanes = Lanes(
-            lambda name: Producer(cluster, linger_ms=0, transactional_id=name, transaction_timeout=TRANSACTION_TIMEOUT),
-            loop=loop,
-            gateway=self.settings.name,
-        )
+
+        def lane(name: str) -> Producer:
+            return Producer(cluster, linger_ms=0, transactional_id=name, transaction_timeout=TRANSACTION_TIMEOUT)
+
+        self._lanes = Lanes(lane, loop=loop, gateway=self.settings.name)
         verifiers: list[Verifier] = []
         if self.settings.jwt:
             verifiers.append(TokenVerifier(TokenSettings.read(Path(self.settings.jwt))))
@@ -108,6 +128,33 @@ class Gateway:
             verifiers=verifiers,
             short_lived=self._plugins is not None and self._plugins.filters_topics,
         )
+        references = self._references = References(
+            lambda: Consumer(
+                cluster,
+                fetch_wait=0.1,
+                overrides={"enable.partition.eof": True, "fetch.message.max.bytes": 64 << 10, "queued.min.messages": 1},
+            ),
+            lambda topic: topic in catalogue.partitions,
+        )
+        copy, admin, name = self._copy, self._admin_for(cluster), self.settings.name
+        gateways = self._gateways = Gateways(name, catalogue.partitions[SESSIONS], time.monotonic())
+
+        lease = Lease(time.monotonic, self._renew)
+
+        def among(claims: Claims, book: PresenceBook) -> GatewayCluster:
+            return GatewayCluster(
+                gateway=name,
+                gateways=gateways,
+                claims=claims,
+                book=book,
+                copy=copy,
+                executor=self._local,
+                producer=lane,
+                barrier=self._barrier,
+                clock=self.clock,
+                held=lease.held,
+            )
+
         engine = self.engine = GatewayEngine(
             name=self.settings.name,
             registry=self.registry,
@@ -118,6 +165,12 @@ class Gateway:
             counters=self.counters,
             clock=self.clock,
             wrote=self._wrote,
+            row=self._inbox_row,
+            read=references.read,
+            keep_expired=self.settings.expired == DEAD_LETTER,
+            reserve=self._reserve,
+            cluster=among,
+            lease=lease,
             plugins=self._plugins,
             anonymous=any(self.settings.anonymous_on(str(each)) for each in self.settings.listeners),
             levels=self.settings.traffic_levels,
@@ -132,6 +185,7 @@ class Gateway:
             control=self._control,
             moved=self._state_moved,
             executor=self._local,
+            read_back=lambda keys: engine.inbox.read_back(keys, engine.sessions.mailboxes),
         )
         # an open transaction of an earlier run would hide what is committed
         await self._lanes.ready()
@@ -146,12 +200,43 @@ class Gateway:
             consumer=lambda: Consumer(cluster, fetch_wait=0.1, overrides={"enable.partition.eof": True}),
             clock=self.clock,
             command=engine.commands.take,
-            checkpoint=engine.sessions.checkpoint,
+            checkpoint=engine.checkpoints.checkpoint,
         )
-        await self._restore(engine, self._delivery)
-        await self._listen(engine)
+        engine.uplinks.fresh = self._delivery.listening
+        engine.cluster.state = self._state
+        self._missed = engine.cluster.missed = Missed(
+            fanout=engine.fanout,
+            consumer=lambda: Consumer(cluster, fetch_wait=0.1, overrides={"enable.partition.eof": True}),
+            positions=lambda: delivery.tail.positions,
+            may_read=engine.may_read,
+            down=engine.commands.missed,
+        )
+        delivery = self._delivery
+        await self._restore(engine, delivery)
+        self._membership = Membership(
+            gateways,
+            name=name,
+            consumer=lambda: Consumer(
+                cluster, GROUP, reset="latest", instance=name, session_timeout=SESSION_TIMEOUT, fetch_wait=1.0
+            ),
+            admin=admin,
+            changed=engine.moves.arrivals.changed,
+        )
+        self._membership.start()
         engine.presence.start()
-        engine.sessions.start()
+        engine.lease.start()
+        engine.moves.start()
+        engine.checkpoints.start()
+        engine.cluster.start(engine.moves.arrivals)
+        self._recall = Recall(
+            engine.uplinks.seen,
+            self.registry,
+            catalogue,
+            consumer=lambda: Consumer(cluster, fetch_wait=0.5, overrides={"enable.partition.eof": True}),
+            clock=self.clock,
+        )
+        await self._recall.start()
+        await self._listen(engine)
         self._recovery = loop.create_task(self._recover(engine.sessions, self._lanes, self._state))
 
     async def _recover(self, sessions: Sessions, lanes: Lanes, state: StateTopics) -> None:
@@ -171,12 +256,15 @@ class Gateway:
     async def _restore(self, engine: GatewayEngine, delivery: Delivery) -> None:
         restoring, self._restoring = self._restoring, None
         assert restoring is not None
-        positions, since = engine.sessions.restore(restoring[SESSIONS], restoring[INBOX])
+        assert self._copy is not None
+        positions, since = engine.restoring.restore(restoring, self._copy.rows(INBOX))
+        engine.claims.started()
         if engine.sessions.mailboxes or self.registry.downlinks:
             log.info("%d persistent sessions", len(engine.sessions.mailboxes))
             delivery.resume(positions, since)
+            engine.checkpoints.written = positions
             await wait(delivery.barrier())
-            engine.sessions.replayed()
+            engine.restoring.replayed()
 
     async def _listen(self, engine: GatewayEngine) -> None:
         settings = self.settings
@@ -187,7 +275,9 @@ class Gateway:
                 key=Path(settings.tls_key),
                 client_ca=Path(settings.tls_client_ca) if settings.tls_client_ca else None,
             )
-        self.server = Server(engine, ServerSettings(tls=tls, trusted_proxies=settings.trusted_proxies))
+        self.server = Server(
+            engine, ServerSettings(tls=tls, trusted_proxies=settings.trusted_proxies, reuse_port=bool(settings.worker))
+        )
         self._operations = Operations(settings, engine, self.server, ticks=self._current_ticks, clock=self.clock)
         await self._operations.start()
         bound = await self.server.start(settings.listeners)
@@ -230,6 +320,12 @@ class Gateway:
 
     # --- what the parts call
 
+    async def _inbox_row(self, key: bytes) -> bytes | None:
+        copy = self._copy
+        assert copy is not None
+        found: bytes | None = await self._in_thread(lambda: copy.get(INBOX, key))
+        return found
+
     def _current_ticks(self) -> Ticks:
         assert self._ticks is not None
         return self._ticks
@@ -252,27 +348,75 @@ class Gateway:
         if self._delivery is not None:
             self._delivery.wrote(topic)
 
+    def _reserve(self, topic: str) -> None:
+        """Something will be delivered to this topic later: see that it is there."""
+        if topic not in self._reserved:
+            self._reserved[topic] = asyncio.get_running_loop().create_task(self._make(topic))
+
+    async def _make(self, topic: str) -> None:
+        while True:
+            try:
+                await asyncio.get_running_loop().run_in_executor(None, self._current_ticks().reserve, topic)
+                return
+            except (Unreachable, TimedOut):
+                await asyncio.sleep(1.0)
+            except ClientError as error:  # the cluster makes no topics by their use: it is the operator's to make
+                log.info("topic %s is not there yet: %s", topic, error)
+                return
+
     def _state_moved(self) -> None:
         if self._delivery is not None:
             self._delivery.moved()
 
-    def _apply(self, topic: str, key: bytes, value: bytes | None) -> None:
-        """One record of a state topic."""
+    async def _barrier(self) -> None:
+        assert self._delivery is not None
+        await wait(self._delivery.barrier())
+
+    async def _renew(self) -> None:
+        assert self._state is not None and self._gateways is not None
+        self._gateways.awake(time.monotonic())
+        await self._state.caught_up()
+
+    def _apply(self, topic: str, key: bytes, value: bytes | None, headers: RecordHeaders, offset: int) -> bytes | None:
+        """One record of a state topic; what the local copy keeps of it."""
+        assert self.engine is not None
         if topic == RETAINED:
             self.retained.apply(key, value)
-        elif topic in (SESSIONS, INBOX):
-            mark = contract.parse_mark_key(key) if topic == SESSIONS else None
-            if mark is not None and self.engine is not None:
-                self.engine.sessions.mark(*mark, there=value is not None)
-            if self._restoring is not None:
-                if value is None:
-                    self._restoring[topic].pop(key, None)
-                else:
-                    self._restoring[topic][key] = value
+        elif topic == PRESENCE:
+            return self._apply_presence(self.engine, key.decode("utf-8", "replace"), value, headers, offset)
+        elif topic == SESSIONS:
+            self._apply_session(self.engine, key, value, headers)
         else:
             change = self.registry.apply(topic, key, value)
-            if change is not None and self.engine is not None:
+            if change is not None:
                 self.engine.changed(change)
+        return value
+
+    def _apply_presence(
+        self, engine: GatewayEngine, client_id: str, value: bytes | None, headers: RecordHeaders, offset: int
+    ) -> bytes | None:
+        if client_id.startswith(GATEWAY_KEY):
+            status = decode_status(value) if value is not None else None
+            if status is not None and self._gateways is not None:
+                self._gateways.heard(status, time.monotonic())
+            return value
+        kept, heard = engine.presence.hear(client_id, value, headers, offset)
+        if heard is not None and self._restoring is None:
+            engine.moves.heard(heard)
+        return kept
+
+    def _apply_session(self, engine: GatewayEngine, key: bytes, value: bytes | None, headers: RecordHeaders) -> None:
+        mark = contract.parse_mark_key(key)
+        if mark is not None:
+            engine.sessions.mark(*mark, there=value is not None)
+        elif self._restoring is None:
+            writer = next((mark.decode() for name, mark in headers if name == WRITER and mark is not None), None)
+            engine.moves.stored(key.decode("utf-8", "replace"), writer)
+        if self._restoring is not None:
+            if value is None:
+                self._restoring.pop(key, None)
+            else:
+                self._restoring[key] = value
 
     def _control(self, value: bytes) -> None:
         assert self.engine is not None
@@ -284,23 +428,42 @@ class Gateway:
     # --- stopping
 
     async def stop(self) -> None:
-        """Close every connection in the protocol's terms, write what is to be written, let go."""
+        """Close every connection in the protocol's terms, write what is to be written, let go. A broker that is away
+        makes it no longer than some three seconds: what has no outcome by then was not acknowledged."""
+        stalled = self._ticks is not None and self._ticks.stalled
+        until = time.monotonic() + (STOPPING / 5 if stalled else STOPPING)
         if self.server is not None:
-            await self.server.stop()
+            await self.server.stop(closing=CLOSING)
         if self._operations is not None:
             await self._operations.stop()
+        if self._recall is not None:
+            await self._recall.stop()
         if self.engine is not None and self._delivery is not None:
-            await self.engine.sessions.stop()
-            self.engine.presence.stop()
+            engine = self.engine
+            engine.lease.stop()
+            engine.cluster.stop()
+            engine.moves.stop()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(engine.checkpoints.stop(), max(0.2, until - time.monotonic()))
+            engine.stopping = True
+            engine.presence.stop()
             await self._delivery.stop()
+        if self._membership is not None:
+            await self._membership.stop()
+        if self._missed is not None:
+            self._missed.close()
+        if self._references is not None:
+            await self._references.stop()
         if self._plugins is not None:
             await self._plugins.close()
         if self._recovery is not None:
             self._recovery.cancel()
+        for task in self._reserved.values():
+            task.cancel()
         if self._lanes is not None:
-            await self._lanes.stop()
+            await self._lanes.stop(max(0.2, until - time.monotonic()))
         if self._ticks is not None:
-            left = self._ticks.close(3.0)
+            left = self._ticks.close(max(0.2, until - time.monotonic()))
             if left:
                 log.warning("%d messages had no outcome; none of them was acknowledged", left)
         if self._state is not None:

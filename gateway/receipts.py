@@ -11,7 +11,7 @@ from gateway.ports import NotAcknowledged, Receipt, Refused
 T = TypeVar("T")
 
 
-def refused(refusal: Refused) -> Receipt[Any]:
+def refused(refusal: Refused | NotAcknowledged) -> Receipt[Any]:
     """A receipt that has failed."""
     receipt: Receipt[Any] = Receipt()
     receipt.fail(refusal)

@@ -11,14 +11,14 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from gateway import contract
+from gateway.connected import Connection as EngineConnection
 from gateway.contract import TRAFFIC, TrafficReport
 from gateway.ports import Receipt
 from gateway.server.connection import Connection
-from gateway.sessions import Connection as EngineConnection
 from gateway.traffic import Traffic
 
 INTERVAL = 2.0
-DEVICES = 2_000  # rows of one record
+DEVICES = 500  # rows of one record
 REMEMBERED = 50_000  # devices whose turn is still to come
 
 Write = Callable[[str, bytes | None, bytes | None], Receipt[None]]
@@ -70,7 +70,7 @@ class Reporter:
             routes=routes,
             prefixes=prefixes,
         )
-        self._write(TRAFFIC, contract.encode(record), self._gateway.encode())
+        self._write(TRAFFIC, contract.encode_report(record), self._gateway.encode())
         return True
 
     def start(self) -> None:
@@ -104,7 +104,7 @@ def _device(connection: Connection) -> list[float]:
         max(0, session.dropped_messages - state.expired) + state.overflowed + (mailbox.dropped if mailbox else 0),
         state.expired,
         0 if gone else session.in_flight,
-        (0 if gone else session.waiting) + (mailbox.queued if mailbox is not None else 0),
+        (0 if gone else session.waiting) + (mailbox.waiting if mailbox is not None else 0),
         connection.received_bytes,
         connection.sent_bytes,
     ]

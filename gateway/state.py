@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
 from broker.client import Consumer, Record, TopicPartition
 from broker.client.administration.types import At
 from gateway import contract
 from gateway.catalogue import Catalogue
-from gateway.contract import CONTROL, INBOX, RETAINED, SESSIONS
+from gateway.contract import CONTROL, INBOX, PRESENCE, RETAINED, SESSIONS
 from gateway.local import Change, LocalCopy
 from gateway.registry import TOPICS as REGISTRY
 from gateway.tail import Tail
 
 log = logging.getLogger("gateway.state")
 
-FOLLOWED = (*REGISTRY, RETAINED, SESSIONS, INBOX)
+FOLLOWED = (*REGISTRY, RETAINED, PRESENCE, SESSIONS, INBOX)
 WRITE_INTERVAL = 0.5
 
-Apply = Callable[[str, bytes, bytes | None], None]
+RecordHeaders = Sequence[tuple[str, bytes | None]]
+Apply = Callable[[str, bytes, bytes | None, RecordHeaders, int], bytes | None]
+"""(topic, key, value, headers, offset) → the value to be kept in the local copy, whose rows come without headers, with
+offset -1."""
 
 
 class StateTopics:
@@ -41,14 +44,17 @@ class StateTopics:
         control: Callable[[bytes], None],
         moved: Callable[[], None],
         executor: Executor,
+        read_back: Callable[[list[bytes]], None],
     ) -> None:
-        """`executor` must have one thread: the local copy's."""
+        """`executor` must have one thread: the local copy's. Records of `__sluice_inbox` go into the copy only;
+        `read_back` is told their keys when they are there."""
         self._catalogue = catalogue
         self._copy = copy
         self._apply = apply
         self._control = control
         self._outer_moved = moved
         self._executor = executor
+        self._read_back = read_back
         self._loop = asyncio.get_running_loop()
         self.tail = Tail(consumer, self._arrived, loop=self._loop, name="state", moved=self._moved)
         self._event = asyncio.Event()
@@ -71,9 +77,9 @@ class StateTopics:
             good = all(at is not None and starts[key] <= at <= ends[key] for key, at in held.items())
             if not good:
                 self._copy.forget(topic)
-            else:
+            elif topic != INBOX:
                 for row, value in self._copy.rows(topic):
-                    self._apply(topic, row, value)
+                    self._apply(topic, row, value, (), -1)
             for key in mine:
                 at = held[key]
                 positions[key] = at if good and at is not None else starts[key]
@@ -83,6 +89,7 @@ class StateTopics:
         while not self.tail.reached(ends):
             self._event.clear()
             await self._event.wait()
+        await self.write()
         self._writer = self._loop.create_task(self._write_regularly())
 
     async def caught_up(self) -> None:
@@ -106,18 +113,21 @@ class StateTopics:
                 continue
             if record.key is None:
                 continue
+            value = record.value
             try:
-                self._apply(record.topic, record.key, record.value)
+                if record.topic != INBOX:
+                    value = self._apply(record.topic, record.key, value, record.headers, record.offset)
             except contract.MalformedRecord as error:
                 log.error("%s, offset %d: %s", record.topic, record.offset, error)
-            self._changes.append((record.topic, record.key, record.value))
+            self._changes.append((record.topic, record.key, value))
 
     async def _write_regularly(self) -> None:
         while True:
             await asyncio.sleep(WRITE_INTERVAL)
-            await self._write()
+            await self.write()
 
-    async def _write(self) -> None:
+    async def write(self) -> None:
+        """Bring the local copy to where the tail is."""
         changes, self._changes = self._changes, []
         now = {key: at for key, at in self.tail.positions.items() if key.topic != CONTROL}
         if now == self._written:
@@ -125,9 +135,12 @@ class StateTopics:
         places = [(key.topic, key.partition, at, self._catalogue.ids[key.topic]) for key, at in now.items()]
         await self._loop.run_in_executor(self._executor, self._copy.write, changes, places)
         self._written = now
+        keys = [key for topic, key, value in changes if topic == INBOX and value is not None]
+        if keys:
+            self._read_back(keys)
 
     async def stop(self) -> None:
         await self.tail.stop()
         if self._writer is not None:
             self._writer.cancel()
-        await self._write()
+        await self.write()

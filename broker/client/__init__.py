@@ -18,10 +18,12 @@ from broker.client.administration import types
 from broker.client.administration.admin import Admin, AsyncAdmin
 from broker.client.capability import Ability, Capabilities
 from broker.client.consuming import BEGINNING, END, Consumer
+from broker.client.delays import Delays
 from broker.client.errors import ClientError
-from broker.client.producing import Batch, Failure, Producer
+from broker.client.policy import DeadLetterTopic, Expired, Ladder, Order, Reject, Retry
+from broker.client.producing import Batch, Failure, PlacedAt, Producer
 from broker.client.records import Delivered, Record, TopicPartition
-from broker.client.running import DeadLetterTopic, Order, Progress, Reject, Retry, run_consumer
+from broker.client.running import Progress, run_consumer
 from broker.client.settings import Settings, SettingsError
 from broker.client.sharing import ShareConsumer, SharedRecord, Verdict
 
@@ -36,9 +38,13 @@ __all__ = [
     "ClientError",
     "Consumer",
     "DeadLetterTopic",
+    "Delays",
     "Delivered",
+    "Expired",
     "Failure",
+    "Ladder",
     "Order",
+    "PlacedAt",
     "Producer",
     "Progress",
     "Record",

@@ -25,6 +25,8 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import Producer as RawProducer
 
+from broker.client.administration.types import Committed
+from broker.client.consuming import commits
 from broker.client.errors import ClientError, Fenced, QueueFull, TimedOut, translate
 from broker.client.records import Delivered, TopicPartition
 from broker.client.settings import Settings
@@ -50,6 +52,27 @@ class Failure:
         return isinstance(self.error, TimedOut)
 
 
+PlacedAt = Callable[[str, int, int, int], None]
+"""Called with topic, partition, offset and timestamp (epoch milliseconds) of a message that is durable."""
+
+
+class _Placed:
+    """An outcome that somebody wants to know the place of."""
+
+    __slots__ = ("_placed", "_report")
+
+    def __init__(self, report: Callable[[KafkaError | None, Message], None], placed: PlacedAt) -> None:
+        self._report = report
+        self._placed = placed
+
+    def __call__(self, error: KafkaError | None, message: Message) -> None:
+        if error is None:
+            partition, offset = message.partition(), message.offset()
+            if partition is not None and offset is not None and offset >= 0:
+                self._placed(message.topic() or "", partition, offset, message.timestamp()[1])
+        self._report(error, message)
+
+
 class Batch:
     """Messages whose outcomes are counted together. `send` any number, `seal` once."""
 
@@ -71,11 +94,14 @@ class Batch:
         headers: OutgoingHeaders | None = None,
         partition: int = -1,
         timestamp: int = 0,
+        placed: PlacedAt | None = None,
     ) -> None:
         """Queue one message; raises QueueFull (poll and try again) or another ClientError, and then it isn't
-        part of the batch. `timestamp` is epoch milliseconds, 0 = now."""
+        part of the batch. `timestamp` is epoch milliseconds, 0 = now. `placed` is called when it is durable, before
+        `done`, and in the order of offsets within a partition."""
+        report = self._report if placed is None else _Placed(self._report, placed)
         try:
-            self._produce(topic, value, key, partition, self._report, None, timestamp, headers or [])
+            self._produce(topic, value, key, partition, report, None, timestamp, headers or [])
         except BufferError:
             raise QueueFull("the producer's queue is full") from None
         except KafkaException as error:
@@ -106,12 +132,12 @@ def _failure(error: KafkaError, message: Message) -> Failure:
     return Failure(message.topic() or "", -1 if partition is None else partition, message.key(), message.value(), cause)
 
 
-class _Place:
-    """The outcome of a single message."""
+class Place:
+    """The outcome of a single message: both are None until it is known."""
 
     __slots__ = ("delivered", "error", "settle")
 
-    def __init__(self, settle: Callable[["_Place"], None] | None = None) -> None:
+    def __init__(self, settle: Callable[["Place"], None] | None = None) -> None:
         self.delivered: Delivered | None = None
         self.error: ClientError | None = None
         self.settle = settle
@@ -203,7 +229,7 @@ class Producer:
     ) -> Delivered:
         """Write one record and wait until the log has acknowledged it. Blocks; for an event loop see
         `deliver`."""
-        place = _Place()
+        place = Place()
         self._enqueue(place, topic, value, key, headers, partition, timestamp)
         deadline = time.monotonic() + timeout
         while place.delivered is None and place.error is None:
@@ -216,6 +242,19 @@ class Producer:
         if place.delivered is None:
             raise place.error or TimedOut("no outcome")
         return place.delivered
+
+    def post(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None = None,
+        headers: OutgoingHeaders | None = None,
+        partition: int = -1,
+    ) -> Place:
+        """Queue one message and return; its outcome stands in the answer once `poll` or `flush` has seen it."""
+        place = Place()
+        self._enqueue(place, topic, value, key, headers, partition, 0)
+        return place
 
     async def deliver(
         self,
@@ -234,7 +273,7 @@ class Producer:
             self.attach(loop)
         future: asyncio.Future[Delivered] = loop.create_future()
 
-        def settle(place: _Place) -> None:
+        def settle(place: Place) -> None:
             if future.done():
                 return
             if place.delivered is not None:
@@ -242,7 +281,7 @@ class Producer:
             else:
                 future.set_exception(place.error or TimedOut("no outcome"))
 
-        self._enqueue(_Place(settle), topic, value, key, headers, partition, timestamp)
+        self._enqueue(Place(settle), topic, value, key, headers, partition, timestamp)
         if not self._busy:
             self._schedule(POLL_INTERVAL, busy=True)
         try:
@@ -279,7 +318,7 @@ class Producer:
 
     def _enqueue(
         self,
-        place: _Place,
+        place: Place,
         topic: str,
         value: bytes | None,
         key: bytes | None,
@@ -295,6 +334,16 @@ class Producer:
             raise QueueFull("the producer's queue is full") from None
         except KafkaException as error:
             raise translate(error) from error
+
+    def partitions(self, topic: str, timeout: float = 5.0) -> int:
+        """How many partitions the topic has. Asked by a producer, a cluster that makes topics by their use makes it."""
+        try:
+            found = self._raw.list_topics(topic, timeout).topics[topic]
+        except KafkaException as error:
+            raise translate(error) from error
+        if found.error is not None and not found.partitions:
+            raise translate(found.error)
+        return len(found.partitions)
 
     # --- outcomes
 
@@ -357,13 +406,12 @@ class Producer:
     def abort(self, timeout: float = 30.0) -> None:
         self._transactional(self._raw.abort_transaction, timeout)
 
-    def send_offsets(self, offsets: Mapping[TopicPartition, int], group: object, timeout: float = 30.0) -> None:
+    def send_offsets(
+        self, offsets: Mapping[TopicPartition, int | Committed], group: object, timeout: float = 30.0
+    ) -> None:
         """Make the next offsets to read of a consumer (`Consumer.group_metadata()`) part of the
         transaction."""
-        from confluent_kafka import TopicPartition as RawTopicPartition
-
-        positions = [RawTopicPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()]
-        self._transactional(self._raw.send_offsets_to_transaction, positions, group, timeout)
+        self._transactional(self._raw.send_offsets_to_transaction, commits(offsets), group, timeout)
 
     def _transactional(self, call: Callable[..., Any], *arguments: Any) -> None:
         try:

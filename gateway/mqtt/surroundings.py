@@ -45,6 +45,7 @@ class Settings:
     """What holds for every connection of a server."""
 
     connect_timeout: float = 5.0  # seconds until CONNECT must be complete
+    open_timeout: float = 30.0  # seconds for the session of an authenticated client to be found
     stalled: float = 60.0  # seconds a peer may leave what we sent unread
     first_packet: int = 65_536  # largest CONNECT, bytes
     receive_maximum: int = 65_535  # upper bound of Limits.in_flight that MQTT 5 clients are told

@@ -17,7 +17,7 @@ from gateway import contract, passwords
 from gateway.contract import BANS, CONTROL, DEVICES, POLICIES, ROUTES, Ban, Control, Device
 from gateway.policy import Policy
 from gateway.routes import Downlink, Uplink
-from tests.acceptance.gateway.stack import Stack
+from tests.acceptance.gateway.stack import Neighbour, Stack
 
 
 def until(condition: Callable[[], Any], timeout: float = 60.0) -> bool:
@@ -35,7 +35,9 @@ class Device311:
 
     version = paho.MQTTv311
 
-    def __init__(self, stack: Stack, client_id: str, user: str = "", password: str = "", **options: Any) -> None:
+    def __init__(
+        self, stack: Stack | Neighbour, client_id: str, user: str = "", password: str = "", **options: Any
+    ) -> None:
         self.received: list[tuple[str, bytes]] = []
         self.retained: list[tuple[str, bytes]] = []
         self.messages: list[paho.MQTTMessage] = []
@@ -68,7 +70,7 @@ class Device311:
             reconnect_on_failure=False,
         )
 
-    def _connect(self, stack: Stack, options: dict[str, Any]) -> None:
+    def _connect(self, stack: Stack | Neighbour, options: dict[str, Any]) -> None:
         if "tls" in options:
             self.client.tls_set_context(options["tls"])
         self.client.connect("127.0.0.1", options.get("port", stack.port), keepalive=30)
@@ -112,7 +114,7 @@ class Device5(Device311):
         self._clean = clean
         return paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=client_id, protocol=self.version)
 
-    def _connect(self, stack: Stack, options: dict[str, Any]) -> None:
+    def _connect(self, stack: Stack | Neighbour, options: dict[str, Any]) -> None:
         properties = Properties(1)  # type: ignore[no-untyped-call]  # CONNECT
         properties.SessionExpiryInterval = options.get("expiry", 0)
         self.client.connect("127.0.0.1", stack.port, keepalive=30, clean_start=self._clean, properties=properties)

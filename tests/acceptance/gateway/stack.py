@@ -25,9 +25,9 @@ def free_port() -> int:
 class Process:
     """One `python -m …` with its log in the folder."""
 
-    def __init__(self, module: str, folder: Path, environ: dict[str, str]) -> None:
+    def __init__(self, module: str, folder: Path, environ: dict[str, str], name: str = "") -> None:
         self.module = module
-        self.log = folder / f"{module}.log"
+        self.log = folder / f"{name or module}.log"
         self._environ = environ
         self._process: subprocess.Popen[bytes] | None = None
         self._began = 0
@@ -79,6 +79,15 @@ class Process:
             raise AssertionError(f"{self.module} did not stop") from None
         self._process = None
         return status
+
+
+class Neighbour:
+    """Another gateway on the same broker."""
+
+    def __init__(self, stack: Stack, name: str, **environ: str) -> None:
+        self.port = free_port()
+        more = {"SLUICE_MQTT_LISTENERS": f"mqtt://127.0.0.1:{self.port}", "SLUICE_GATEWAY_NAME": name}
+        self.gateway = Process("gateway", stack.folder, stack.environ | more | environ, name)
 
 
 class Stack:

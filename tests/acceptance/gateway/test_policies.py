@@ -158,7 +158,7 @@ def test_rules_and_bans_hold_after_kill_9_and_with_a_new_data_folder(running: St
     operator.ban(Ban(kind="client", value="banned"))
     assert until(lambda: Device311(running, "banned").reason not in (0, None))
     running.gateway.kill()
-    for file in (running.folder / "data").glob("gateway.sqlite3*"):
+    for file in (running.folder / "data").glob("gateway-*.sqlite3*"):
         file.unlink()
     running.gateway.start()
     assert Device311(running, "banned").reason not in (0, None)

@@ -2,21 +2,87 @@
 
 from __future__ import annotations
 
-import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from gateway.contract import MalformedRecord
-from gateway.mailbox import Entry, Mailbox, decode_entry, encode_entry, inbox_key, parse_inbox_key
+from gateway.entries import Chunk, Entry, split
+from gateway.mailbox import AHEAD, FULL, GONE, Mailbox
 from gateway.policy import Rights
-from gateway.ports import InFlight, Message, PublishProperties, SessionState
+from gateway.ports import InFlight, Message, SessionState
 from tests.unit.gateway.parts import FakeSession
 
 FREE = Rights((), "c1", "", unrestricted=True)
 
 
-def mailbox(limit: int = 5) -> Mailbox:
-    return Mailbox("c1", "", FREE, limit=limit, touched=lambda _: None)
+class FakeKeeper:
+    """Stores what it is told to, and knows nothing else."""
+
+    def __init__(self) -> None:
+        self.unsettled = 0
+        self.wants: list[int] = []
+        self.lost: list[tuple[bytes, str]] = []
+        self.lost_unseen: list[tuple[int, int, int, str]] = []
+        self.time = 0.0
+        self.records: dict[int, list[Entry]] = {}
+
+    def touched(self, mailbox: Mailbox) -> None:
+        self.unsettled += 1
+
+    def wanted(self, mailbox: Mailbox) -> None:
+        place = mailbox.shelf.first()
+        assert place is not None
+        self.wants.append(place.number)
+
+    def dropped(self, mailbox: Mailbox, message: Message, why: str) -> None:
+        self.lost.append((message.payload, why))
+
+    def dropped_unseen(self, mailbox: Mailbox, number: int, first: int, count: int, why: str) -> None:
+        self.lost_unseen.append((number, first, count, why))
+
+    def now(self) -> float:
+        return self.time
+
+    def checkpoint(self, box: Mailbox) -> None:
+        """As `Inbox.settle`, and the local copy has it at once."""
+        for chunk in box.stale.values():
+            if chunk.entries:
+                chunk.stale = False
+                self.records[chunk.number] = list(chunk.entries.values())
+            else:
+                del box.chunks[chunk.number]
+                box.gone_chunks.append(chunk.number)
+        box.stale = {}
+        unstored, box.unstored = box.unstored, {}
+        for run in split(unstored.values()):
+            chunk = Chunk(run[0].number, {each.number: each for each in run}, under_way=bool(run[0].packet_id))
+            box.chunks[chunk.number] = chunk
+            for each in run:
+                each.chunk = chunk
+            self.records[chunk.number] = run
+        for entry in box.due.values():
+            entry.single = True
+        box.due = {}
+        for number in box.gone_chunks:
+            del self.records[number]
+        box.gone_chunks = []
+        box.tidy()
+
+    def load(self, box: Mailbox, *lost: int) -> None:
+        """Load what was wanted last."""
+        number = self.wants[-1]
+        copies = []
+        for each in self.records[number]:
+            copy = Entry(each.message, each.qos, each.retain, each.identifiers, number=each.number)
+            copies.append(copy)
+        box.loaded(number, copies, set(lost))
+
+
+def mailbox(limit: int = 5, keeper: FakeKeeper | None = None) -> Mailbox:
+    return Mailbox("c1", "", FREE, limit=limit, keeper=keeper or FakeKeeper())
+
+
+def attach(box: Mailbox, session: FakeSession) -> SessionState:
+    """As the engine does: the CONNACK, what was in flight, then what waits."""
+    state = box.attach(session)
+    box.feed()
+    return state
 
 
 def message(payload: bytes, qos: int = 1, offset: int = 0) -> Message:
@@ -30,31 +96,28 @@ def fill(box: Mailbox, *payloads: bytes, qos: int = 1) -> list[Message]:
     return found
 
 
-def queued(state: SessionState) -> list[bytes]:
-    return [each.payload for each, _, _, _ in state.queue]
-
-
 def test_what_arrives_while_the_device_is_away_waits_for_it() -> None:
     box = mailbox()
     fill(box, b"a", b"b")
     fill(box, b"qos 0 is not kept", qos=0)
     session = FakeSession()
-    assert queued(box.attach(session)) == [b"a", b"b"]
+    attach(box, session)
+    assert session.payloads == [b"a", b"b"]
 
 
 def test_a_connected_device_gets_messages_at_once_and_finished_ones_are_forgotten() -> None:
     box, session = mailbox(), FakeSession()
-    box.attach(session)
+    attach(box, session)
     first, second = fill(box, b"a", b"b")
     assert session.payloads == [b"a", b"b"]
     box.finished(first, 1)
-    assert list(box.pending) == [second] and list(box.unstored) == [second]
-    assert box.gone == []
+    assert list(box.pending) == [second] and list(box.unstored) == [2]
+    assert box.gone == [] and box.stale == {}
 
 
 def test_what_a_session_has_no_room_for_follows_in_order() -> None:
     box, session = mailbox(), FakeSession(capacity=2)
-    box.attach(session)
+    attach(box, session)
     fill(box, b"a", b"b", b"c", b"d")
     assert session.payloads == [b"a", b"b"]
     session.capacity = 3
@@ -66,106 +129,181 @@ def test_what_a_session_has_no_room_for_follows_in_order() -> None:
 
 
 def test_the_oldest_waiting_message_makes_room_and_is_counted() -> None:
-    box = mailbox(limit=3)
+    keeper, session = FakeKeeper(), FakeSession()
+    box = mailbox(3, keeper)
     fill(box, b"a", b"b", b"c", b"d", b"e")
-    assert queued(box.attach(FakeSession())) == [b"c", b"d", b"e"] and box.dropped == 2
+    attach(box, session)
+    assert session.payloads == [b"c", b"d", b"e"] and box.dropped == 2
+    assert keeper.lost == [(b"a", FULL), (b"b", FULL)]
+
+
+def test_the_newest_is_refused_where_that_is_the_policy() -> None:
+    keeper, session = FakeKeeper(), FakeSession()
+    box = mailbox(3, keeper)
+    box.overflow = "newest"
+    fill(box, b"a", b"b", b"c", b"d", b"e")
+    attach(box, session)
+    assert session.payloads == [b"a", b"b", b"c"] and box.dropped == 2
+    assert keeper.lost == [(b"d", FULL), (b"e", FULL)]
+
+
+def test_the_bound_in_bytes_holds_but_one_message_is_always_kept() -> None:
+    session, box = FakeSession(), mailbox(100)
+    box.limit_bytes = 10
+    fill(box, b"12345", b"12345", b"12345", b"12345")
+    assert box.bytes == 10
+    fill(box, b"more than ten bytes")
+    attach(box, session)
+    assert session.payloads == [b"more than ten bytes"] and box.dropped == 4
+
+
+def test_what_is_stored_of_a_device_that_is_away_is_not_in_memory_and_comes_back_in_order() -> None:
+    keeper, session = FakeKeeper(), FakeSession()
+    box = mailbox(10, keeper)
+    fill(box, b"a", b"b")
+    keeper.checkpoint(box)
+    fill(box, b"c")
+    keeper.checkpoint(box)
+    assert not box.tail and not box.chunks and box.size == 0 and box.waiting == 3
+    fill(box, b"d")
+    attach(box, session)
+    assert session.payloads == [] and keeper.wants == [1]
+    keeper.load(box)
+    assert session.payloads == [b"a", b"b"] and keeper.wants == [1, 3]
+    fill(box, b"e")
+    keeper.load(box)
+    assert session.payloads == [b"a", b"b", b"c", b"d", b"e"]
+
+
+def test_only_so_much_is_taken_from_the_shelf_as_the_device_gets_through() -> None:
+    keeper, session = FakeKeeper(), FakeSession(capacity=10_000)
+    box = mailbox(10_000, keeper)
+    fill(box, *[b"%d" % number for number in range(2_000)])
+    keeper.checkpoint(box)
+    attach(box, session)
+    while len(keeper.wants) < 100 and len(session.taken) < AHEAD:
+        keeper.load(box)
+    assert AHEAD <= len(session.taken) < AHEAD + 256
+    done = 0
+    while done < len(session.taken):
+        wants = len(keeper.wants)
+        box.finished(session.taken[done][0], 0)
+        done += 1
+        if len(keeper.wants) > wants:
+            keeper.load(box)
+    assert session.payloads == [b"%d" % number for number in range(2_000)]
+    assert box.bytes == 0 and not box.waiting
+    keeper.checkpoint(box)
+    assert keeper.records == {} and not box.chunks
 
 
 def test_a_dropped_message_that_was_stored_is_deleted() -> None:
-    box = mailbox(limit=1)
-    (first,) = fill(box, b"a")
-    number = box.number(box.pending[first])
+    keeper = FakeKeeper()
+    box = mailbox(1, keeper)
+    fill(box, b"a")
+    keeper.checkpoint(box)
     fill(box, b"b")
-    assert box.gone == [number]
+    assert box.gone_chunks == [1] and keeper.lost_unseen == [(1, 0, 1, FULL)]
+
+
+def test_a_chunk_is_dropped_from_entry_by_entry() -> None:
+    keeper, session = FakeKeeper(), FakeSession()
+    box = mailbox(3, keeper)
+    fill(box, b"a", b"b", b"c")
+    keeper.checkpoint(box)
+    fill(box, b"d", b"e")
+    assert box.waiting == 3 and box.gone_chunks == []
+    attach(box, session)
+    keeper.load(box)
+    assert session.payloads == [b"c", b"d", b"e"]
+
+
+def test_a_payload_that_the_log_has_no_more_is_counted_and_told() -> None:
+    keeper, session = FakeKeeper(), FakeSession()
+    box = mailbox(5, keeper)
+    fill(box, b"a", b"b", b"c")
+    keeper.checkpoint(box)
+    attach(box, session)
+    keeper.load(box, 2)
+    assert session.payloads == [b"a", b"c"]
+    assert box.missing == 1 and keeper.lost == [(b"b", GONE)]
+
+
+def test_what_expired_makes_room_before_what_has_not() -> None:
+    keeper, session = FakeKeeper(), FakeSession()
+    box = mailbox(2, keeper)
+    box.deliver(Message("t", b"old", 1, expires_at=5.0), 1, False)
+    keeper.checkpoint(box)
+    box.deliver(Message("t", b"older", 1, expires_at=6.0), 1, False)
+    keeper.time = 7.0
+    fill(box, b"a", b"b")
+    attach(box, session)
+    assert session.payloads == [b"a", b"b"] and (box.dropped, box.expired) == (0, 2)
 
 
 def test_after_a_reconnect_unfinished_messages_come_with_their_packet_ids() -> None:
     box, session = mailbox(), FakeSession()
-    box.attach(session)
+    attach(box, session)
     first, _ = fill(box, b"a", b"b")
     box.sent(first, 7)
     box.detach(SessionState(outbound=[InFlight(7, first, 1)]), now=1.0)
     fill(box, b"c")
-    state = box.attach(FakeSession())
+    session = FakeSession()
+    state = attach(box, session)
     assert [(each.packet_id, each.message) for each in state.outbound] == [(7, first)]
-    assert queued(state) == [b"b", b"c"]
+    assert session.payloads == [b"b", b"c"]
+
+
+def test_a_packet_id_of_what_a_chunk_had_is_stored_by_itself_when_the_device_leaves() -> None:
+    keeper, session = FakeKeeper(), FakeSession()
+    box = mailbox(5, keeper)
+    fill(box, b"a", b"b")
+    keeper.checkpoint(box)
+    attach(box, session)
+    keeper.load(box)
+    first = session.taken[0][0]
+    box.sent(first, 7)
+    box.detach(SessionState(outbound=[InFlight(7, first, 1)]), now=1.0)
+    assert [each.packet_id for each in box.due.values()] == [7]
+    keeper.checkpoint(box)
+    attach(box, FakeSession())
+    box.finished(first, 7)
+    assert box.gone == [1] and list(box.stale) == [1]
 
 
 def test_qos_2_is_stored_before_it_is_sent_and_remembered_until_a_checkpoint_has_passed() -> None:
     box, session = mailbox(), FakeSession()
-    box.attach(session)
+    attach(box, session)
     (only,) = fill(box, b"a", qos=2)
     entry = box.sent(only, 7)
     assert entry is not None and entry.packet_id == 7
-    number = box.number(entry)
+    entry.single = True  # as `Inbox.store_single`
     assert box.received(only, 7) is entry and entry.released
     done = box.finished(only, 7)
-    assert done is entry and done.done and box.gone == [number] and not box.pending
-    assert decode_entry(encode_entry(done)) == (None, ("topic", 0, 0))
+    assert done is entry and done.done and box.gone == [1] and not box.pending
 
 
 def test_qos_1_needs_no_storing_before_it_is_sent() -> None:
     box, session = mailbox(), FakeSession()
-    box.attach(session)
+    attach(box, session)
     (only,) = fill(box, b"a")
     assert box.sent(only, 7) is None and box.finished(only, 7) is None
 
 
 def test_a_replay_does_not_repeat_what_was_stored() -> None:
-    box = mailbox()
-    stored = Entry(message(b"a", offset=4), 1, False, ())
-    box.restored(3, stored, ("topic", 0, 4))
-    box.restored(4, None, ("topic", 0, 5))  # QoS 2, done with
+    box, session = mailbox(), FakeSession()
+    box.restored(Entry(message(b"a", offset=4), 1, False, (), number=3))
+    box.restored_done(4, ("topic", 0, 5))  # QoS 2
     for offset, payload in ((4, b"a"), (5, b"done"), (6, b"new")):
         box.deliver(message(payload, offset=offset), 1, False)
-    assert queued(box.attach(FakeSession())) == [b"a", b"new"]
-    assert box.next_number == 5 and box.gone == [4]
+    attach(box, session)
+    assert session.payloads == [b"a", b"new"]
+    assert box.next_number == 6 and box.gone == [4]
 
 
 def test_a_retained_message_is_offered_only_while_there_is_room() -> None:
     box, session = mailbox(), FakeSession(capacity=1)
-    box.attach(session)
+    attach(box, session)
     retained = message(b"r")
     assert box.offer(retained, 1, True, ()) and not box.offer(retained, 1, True, ())
     assert len(box.pending) == 1
-
-
-@settings(deadline=None)
-@given(
-    st.text(min_size=1).filter(lambda text: "\x00" not in text),
-    st.binary(),
-    st.integers(0, 2),
-    st.booleans(),
-    st.tuples(st.integers(1, 9)) | st.just(()),
-)
-def test_an_entry_survives_its_record(
-    topic: str, payload: bytes, qos: int, retain: bool, identifiers: tuple[int, ...]
-) -> None:
-    properties = PublishProperties(content_type="x", correlation_data=payload, user=(("a", topic),))
-    entry = Entry(
-        Message(topic, payload, qos, properties=properties, expires_at=5.0, sender="s", origin=("t", 1, 2)),
-        qos,
-        retain,
-        identifiers,
-    )
-    entry.packet_id, entry.released = 9, True
-    again, origin = decode_entry(encode_entry(entry))
-    assert again is not None and origin == ("t", 1, 2)
-    for name in ("topic", "payload", "qos", "properties", "expires_at", "sender", "origin"):
-        assert getattr(again.message, name) == getattr(entry.message, name), name
-    assert (again.qos, again.retain, again.identifiers) == (qos, retain, identifiers)
-    assert (again.packet_id, again.released) == (9, True)
-
-
-@pytest.mark.parametrize("value", [b"", b"[]", b"{}", b'{"v":1}', b'{"v":2,"done":true}', b'{"v":1,"origin":[1]}'])
-def test_an_unreadable_entry_is_named(value: bytes) -> None:
-    with pytest.raises(MalformedRecord):
-        decode_entry(value)
-
-
-def test_inbox_keys_sort_by_number_within_a_client() -> None:
-    keys = [inbox_key("a/b c", number) for number in (1, 9, 10, 255, 4096)]
-    assert keys == sorted(keys)
-    assert [parse_inbox_key(key) for key in keys] == [("a/b c", number) for number in (1, 9, 10, 255, 4096)]
-    with pytest.raises(MalformedRecord):
-        parse_inbox_key(b"no number")

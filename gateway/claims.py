@@ -1,0 +1,181 @@
+"""Who holds which client id, among all the gateways of a cluster.
+
+Theory. `__sluice_presence` has one partition, so all gateways read the same claims in the same order and come to the
+same answer without asking each other: the newest claim that counts holds the client id. A claim's offset is its epoch,
+and what a gateway writes about a session names the epoch it holds it under. Whoever reads that another gateway's claim
+is newer lets go, whatever it was doing: a gateway that slept for a minute reads, when it wakes, that it was replaced.
+
+A claim doesn't count
+- when the client id is another principal's, connected or kept, at another gateway;
+- when it is an adopter's (`adopts`) and a newer claim than the one it wants to replace was made meanwhile.
+The record of a claim that doesn't count stands in the log in place of the one that does, as long as nobody writes
+again; so does that of a gateway which hadn't heard yet. The holder hears of both as `Overwritten`, and writes again.
+
+Pure: fed with records in the order of their offsets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.contract import Presence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """The newest claim to a client id. `durable`: there is a session that outlives the connection."""
+
+    gateway: str
+    epoch: int
+    principal: str
+    online: bool
+    durable: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Won:
+    """A claim of this gateway counts. `previous` held the client id until then."""
+
+    client_id: str
+    token: str
+    epoch: int
+    previous: Holder | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denied:
+    """A claim of this gateway doesn't count."""
+
+    client_id: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """Another gateway's claim replaced this one's (`mine`). `fresh`: what was kept is to be forgotten;
+    `adopted`: this gateway was taken for dead."""
+
+    client_id: str
+    mine: Holder
+    by: Holder
+    fresh: bool
+    adopted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overwritten:
+    """The record of what this gateway holds was replaced by one that doesn't count."""
+
+    client_id: str
+    mine: Holder
+
+
+Heard = Won | Denied | Taken | Overwritten
+
+
+class Claims:
+    """`claiming` before a claim is written, `hear` for every record read."""
+
+    def __init__(self, gateway: str) -> None:
+        self.holders: dict[str, Holder] = {}
+        self.latest: dict[str, str] = {}  # the gateway of each client's newest record, until `started`
+        self._counts: dict[str, int] = {}
+        self._started = False
+        self._gateway = gateway
+        self._unheard: dict[str, set[str]] = {}
+
+    def started(self) -> None:
+        """What an earlier run left is dealt with."""
+        self._started = True
+        self.latest = {}
+
+    def gateways(self) -> list[str]:
+        """Those that hold anything."""
+        return [name for name, count in self._counts.items() if count > 0]
+
+    def claiming(self, client_id: str, token: str) -> None:
+        """A claim with this token is about to be written."""
+        self._unheard.setdefault(client_id, set()).add(token)
+
+    def given_up(self, client_id: str, token: str) -> None:
+        """The claim was certainly not stored, or nobody cares any more."""
+        tokens = self._unheard.get(client_id)
+        if tokens is not None:
+            tokens.discard(token)
+            if not tokens:
+                del self._unheard[client_id]
+
+    def unheard(self, client_id: str) -> bool:
+        """Whether a claim of this gateway is on its way: it will be newer than all that was read so far."""
+        return client_id in self._unheard
+
+    def elsewhere(self, client_id: str) -> Holder | None:
+        """Who else holds the client id, as far as was read."""
+        found = self.holders.get(client_id)
+        return None if found is None or found.gateway == self._gateway else found
+
+    def hear(self, client_id: str, record: Presence | None, offset: int) -> Heard | None:
+        """Take the record at this offset; what it means for this gateway."""
+        known = self.holders.get(client_id)
+        if record is None:
+            self._drop(client_id)
+            return None
+        if record.token and not record.epoch:
+            return self._claimed(client_id, known, record, offset)
+        # an update; or a record of a release that knew no claims, which stands for one
+        epoch = record.epoch if record.token else offset
+        if known is not None and epoch < known.epoch:
+            return self._overwritten(client_id, known)
+        self._keep(client_id, record, epoch)
+        return None
+
+    def _claimed(self, client_id: str, known: Holder | None, record: Presence, offset: int) -> Heard | None:
+        mine = record.token in self._unheard.get(client_id, ())
+        if mine:
+            self.given_up(client_id, record.token)
+        if not _counts(record, known):
+            if mine:
+                return Denied(client_id=client_id, token=record.token)
+            return self._overwritten(client_id, known) if known is not None else None
+        holder = self._keep(client_id, record, offset)
+        if mine:
+            return Won(client_id=client_id, token=record.token, epoch=offset, previous=known)
+        if known is not None and known.gateway == self._gateway and record.gateway != self._gateway:
+            return Taken(
+                client_id=client_id,
+                mine=known,
+                by=holder,
+                fresh=record.fresh,
+                adopted=record.adopts is not None,
+            )
+        return None
+
+    def _overwritten(self, client_id: str, known: Holder) -> Overwritten | None:
+        return Overwritten(client_id=client_id, mine=known) if known.gateway == self._gateway else None
+
+    def _keep(self, client_id: str, record: Presence, epoch: int) -> Holder:
+        holder = Holder(
+            gateway=record.gateway,
+            epoch=epoch,
+            principal=record.principal,
+            online=record.online,
+            durable=not record.clean,
+        )
+        if not self._started:
+            self.latest[client_id] = record.gateway
+        self._drop(client_id)
+        if holder.online or holder.durable:
+            self.holders[client_id] = holder
+            self._counts[holder.gateway] = self._counts.get(holder.gateway, 0) + 1
+        return holder
+
+    def _drop(self, client_id: str) -> None:
+        known = self.holders.pop(client_id, None)
+        if known is not None:
+            self._counts[known.gateway] -= 1
+
+
+def _counts(record: Presence, known: Holder | None) -> bool:
+    if record.adopts is not None:
+        return known is not None and known.epoch == record.adopts
+    return known is None or known.gateway == record.gateway or known.principal == record.principal

@@ -1,0 +1,64 @@
+"""Several workers share one port, and the process that keeps them starts them again and takes them along."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.gateway.people import Device311, until
+from tests.acceptance.gateway.stack import Stack
+
+
+@pytest.fixture
+def crowd(tmp_path: Path) -> Iterator[Stack]:
+    stack = Stack(tmp_path, SLUICE_GATEWAY_WORKERS="2")
+    try:
+        stack.broker.start()
+        stack.gateway.start(ready=False)
+        assert until(lambda: b"ready: 2 workers" in stack.gateway.since_start())
+        yield stack
+    finally:
+        stack.stop()
+        assert until(lambda: not workers(stack), 20)
+
+
+def workers(stack: Stack) -> dict[int, int]:
+    """Process ids by worker number."""
+    found = {}
+    for folder in Path("/proc").iterdir():
+        try:
+            environ = (folder / "environ").read_bytes()
+            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        mine = re.search(rb"\0SLUICE_GATEWAY_WORKER=(\d+)\0", b"\0" + environ + b"\0")
+        if mine and str(stack.folder).encode() in environ and state != "Z":
+            found[int(mine.group(1))] = int(folder.name)
+    return found
+
+
+def test_workers_share_a_port_and_what_is_known_of_sessions(crowd: Stack) -> None:
+    assert sorted(workers(crowd)) == [1, 2]
+    listeners = [Device311(crowd, f"listener-{number}") for number in range(8)]
+    for listener in listeners:
+        listener.subscribe("all/#")
+    Device311(crowd, "writer").publish("all/x", b"to everybody")
+    assert all(until(lambda each=each: each.received) for each in listeners)  # type: ignore[misc]  # bound per turn
+    for _ in range(6):
+        previous = listeners[0]
+        listeners[0] = Device311(crowd, "listener-0")
+        assert previous.gone.wait(20)
+    os.kill(workers(crowd)[1], signal.SIGKILL)
+    assert until(lambda: len(workers(crowd)) == 2 and crowd.gateway.since_start().count(b"message=ready\n") >= 3)
+    assert crowd.gateway.stop() == 0
+    assert not workers(crowd)
+
+
+def test_workers_end_with_the_process_that_keeps_them(crowd: Stack) -> None:
+    crowd.gateway.kill()
+    assert until(lambda: not workers(crowd), 20)

@@ -376,6 +376,28 @@ async def test_tls_listeners_serve_and_reload_their_certificate_without_dropping
         assert (await old.call("Metadata", 12, topics=None)).cluster_id
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["certificate first", "key first"])
+async def test_a_key_and_its_certificate_may_be_replaced_one_after_the_other(
+    tmp_path: Path, order: tuple[int, int]
+) -> None:
+    tls = Tlsed(tmp_path, demand=False)
+    async with started(tls.config) as running:
+        certificates = running.assembly.server.certificates
+        assert certificates is not None
+
+        async def shown() -> str:
+            connection = await running.connect("SSL", tls.context())
+            assert (await connection.call("ApiVersions", 0)).api_keys
+            return str(connection.writer.get_extra_info("peercert")["serialNumber"])
+
+        before = await shown()
+        fresh = written(tmp_path / "fresh", "server", tls.issuer)
+        for which, reloaded in zip(order, (False, True), strict=True):
+            tls.server[which].write_bytes(fresh[which].read_bytes())
+            assert certificates.reload_if_changed() == reloaded
+            assert (await shown() == before) == (not reloaded)
+
+
 async def test_a_clients_certificate_is_its_name_and_none_is_no_entry(tmp_path: Path) -> None:
     tls = Tlsed(tmp_path, demand=True)
     async with started(tls.config) as running:

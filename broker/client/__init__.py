@@ -21,7 +21,7 @@ from broker.client.consuming import BEGINNING, END, Consumer
 from broker.client.delays import Delays
 from broker.client.errors import ClientError
 from broker.client.policy import DeadLetterTopic, Expired, Ladder, Order, Reject, Retry
-from broker.client.producing import Batch, Failure, Producer
+from broker.client.producing import Batch, Failure, PlacedAt, Producer
 from broker.client.records import Delivered, Record, TopicPartition
 from broker.client.running import Progress, run_consumer
 from broker.client.settings import Settings, SettingsError
@@ -44,6 +44,7 @@ __all__ = [
     "Failure",
     "Ladder",
     "Order",
+    "PlacedAt",
     "Producer",
     "Progress",
     "Record",

@@ -128,12 +128,17 @@ class Told:
         unfinished = {pid for place, gots in self.got.items() for pid, _, _ in gots if pid not in self.done[place]}
         return sum(pid in unfinished for pid in self.killed)
 
+    restarts: list[tuple[float, float]] = field(default_factory=list)
+    """When the broker was away."""
+
     def longest_wait(self) -> float:
-        """Seconds from a worker's death to the next delivery of what it had received and not acknowledged."""
+        """Seconds from a worker's death to the next delivery of what it had received and not acknowledged, where the
+        broker was there all the time."""
         longest = 0.0
         for place, gots in self.got.items():
             for (pid, _, _), (_, _, at) in itertools.pairwise(gots):
-                if pid in self.killed and pid not in self.done[place]:
+                away = any(start < at and self.killed.get(pid, 0) < end for start, end in self.restarts)
+                if pid in self.killed and pid not in self.done[place] and not away:
                     longest = max(longest, at - self.killed[pid])
         return longest
 

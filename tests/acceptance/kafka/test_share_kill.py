@@ -1,5 +1,6 @@
 """Share groups (KIP-932) whose workers are killed between receipt and acknowledgement."""
 
+import itertools
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from tests.acceptance.kafka.test_run_consumer import eventually, read_all
 
 ROOT = Path(__file__).resolve().parents[3]
 LOCK = 15.0
+JOIN = 10.0
+"""Seconds in which workers find a restarted broker again."""
 ATTEMPTS = 10
 ENABLED = "errors.deadletterqueue.group.enable"
 
@@ -65,7 +68,7 @@ def run(
         admin.create_topic(topic, partitions, 1)
         share_group(admin, group, dead if letters else "")
     poisoned = fill(settings, topic, jobs, poison)
-    journal = folder / "journal"
+    journal, restarted = folder / "journal", list[tuple[float, float]]()
     journal.touch()
     command = [sys.executable, "-m", "tests.acceptance.kafka.share_workers", node.bootstrap, topic, group]
     driver = subprocess.Popen(
@@ -75,8 +78,10 @@ def run(
         for number in range(1, restarts + 1):
             part = jobs * number // (restarts + 1)
             eventually(lambda part=part: len(share_workers.read(journal).done) > part, lambda: "", timeout)  # type: ignore[misc]  # bound for the call
+            away = time.time()
             node.kill()
             node.start()
+            restarted.append((away, time.time() + JOIN))
         with Admin(settings) as admin:
 
             def settled() -> bool:
@@ -90,6 +95,7 @@ def run(
         driver.send_signal(signal.SIGTERM)
         driver.wait(10)
     told = share_workers.read(journal)
+    told.restarts = restarted
     check(told, settings, dead if letters else "", jobs, poisoned)
     return told
 
@@ -106,7 +112,8 @@ def check(told: share_workers.Told, settings: Settings, dead: str, jobs: int, po
         assert not pids or told.got[place][-1][0] == pids[0], "delivered again after it was acknowledged"
     for place, gots in told.got.items():
         counts = [count for _, count, _ in gots]
-        assert counts == sorted(set(counts)), (place, counts, "a delivery count went back")
+        # the last attempt comes again where the broker itself died in it
+        assert all(a < b or a == b == ATTEMPTS for a, b in itertools.pairwise(counts)), (place, counts)
         assert counts[-1] <= ATTEMPTS
     assert told.longest_wait() <= LOCK + 5
     if dead:
@@ -177,6 +184,9 @@ def test_javas_share_consumers_killed_between_receipt_and_acknowledgement(
 
     def has_records_in_hand(pid: int) -> bool:
         told = share_workers.read(journal)
+        working = {pid for gots in told.got.values() for pid, _, _ in gots}
+        if not all(worker.pid in working for worker in workers):
+            return False  # a JVM is slow to start: there shall be somebody to take over
         return any(gots[-1][0] == pid and not told.done[place] for place, gots in told.got.items())
 
     workers = [start() for _ in range(3)]

@@ -151,9 +151,9 @@ def test_two_hundred_workers_killed_between_receipt_and_acknowledgement(
         name("jobs"),
         name("share"),
         tmp_path,
-        jobs=8_000,
+        jobs=40_000,
         poison=24,
-        kills=60,
+        kills=220,
         restarts=restarts,
         timeout=500,
         partitions=2,
@@ -171,7 +171,7 @@ def test_javas_share_consumers_killed_between_receipt_and_acknowledgement(
 ) -> None:
     cluster: Node = request.getfixturevalue(node)
     settings, topic, group = Settings(bootstrap=cluster.bootstrap), name("jobs"), name("share")
-    jobs, kills, journal = 6_000, 20, tmp_path / "journal"
+    jobs, kills, journal = 10_000, 10, tmp_path / "journal"
     with Admin(settings) as admin:
         admin.create_topic(topic, 2, 1)
         share_group(admin, group)

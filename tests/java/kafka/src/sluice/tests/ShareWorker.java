@@ -25,7 +25,7 @@ public final class ShareWorker {
                     String place = record.partition() + ", " + record.offset();
                     note(journal, "[\"got\", " + pid + ", " + place + ", " + record.deliveryCount().orElse((short) 0)
                         + ", " + System.currentTimeMillis() / 1000.0 + "]");
-                    Thread.sleep(5);
+                    Thread.sleep(20);
                     consumer.acknowledge(record, AcknowledgeType.ACCEPT);
                     places.add(place);
                 }

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Any, Protocol
@@ -113,6 +113,9 @@ class Home(Protocol):
 
     def relay(self, client_id: str, record: StoredSession | None, epoch: int) -> None: ...
 
+    def empty(self, client_id: str, epoch: int) -> None:
+        """Nothing was left."""
+
     def lapsed(self, record: StoredSession, epoch: int) -> None:
         """The holder of a session that ended with its connection died."""
 
@@ -164,6 +167,11 @@ class Arrivals:
             previous=replace(holder, gateway=gateway),
         )
 
+    def inherits(self, client_id: str) -> bool:
+        """Whether it is on its way from another holder."""
+        known = self._waiting.get(client_id)
+        return known is not None and known.previous is not None
+
     def won(self, event: Won) -> bool:
         """A claim counts; whether an arrival had waited for that."""
         known = self._waiting.get(event.client_id)
@@ -176,8 +184,8 @@ class Arrivals:
             known.epoch = event.epoch
             known.nudged = True
             self._wake.set()
-            if event.previous is None and known.session is not None and not known.relay:
-                self._finish(known, None)
+            if event.previous is None and not known.relay:
+                self._settle(known, None, None)
         return True
 
     def denied(self, client_id: str, token: str) -> bool:
@@ -273,7 +281,7 @@ class Arrivals:
             if not self._cluster.alive(gateway):
                 await self._cluster.fence(gateway)
         rows = await self._cluster.stored([each.client_id for each in ready])
-        places: dict[str, Positions] = {}
+        places: dict[str, tuple[Positions, dict[str, Positions]]] = {}
         arriving: list[tuple[Arrival, StoredSession | None, Mailbox | None, Positions]] = []
         for each in ready:
             record = _decoded(each.client_id, rows.get(each.client_id))
@@ -284,14 +292,14 @@ class Arrivals:
                 arriving.append((each, None, None, {}))
                 continue
             if found is Step.RELEASED:
-                since = {TopicPartition(topic, index): at for topic, index, at in record.positions}
+                since = _positions(record.positions)
             else:
                 if record.gateway not in places:
                     places[record.gateway] = await self._checkpoint(record.gateway)
-                since = places[record.gateway]
+                since = places[record.gateway][0] | places[record.gateway][1].get(each.client_id, {})
             mailbox = None
-            if each.relay and found is Step.RELEASED:
-                arriving.append((each, record, None, since))
+            if each.relay:
+                arriving.append((each, replace(record, positions=positions_list(since)), None, since))
                 continue
             if record.expiry:
                 mailbox = await self._home.rebuild(record, since)
@@ -318,6 +326,8 @@ class Arrivals:
                 self._home.settled(mailbox, known.epoch)
             elif record is not None:
                 self._home.lapsed(record, known.epoch)
+            else:
+                self._home.empty(known.client_id, known.epoch)
 
     def _finish(self, known: Arrival, mailbox: Mailbox | None) -> None:
         self._waiting.pop(known.client_id, None)
@@ -325,12 +335,19 @@ class Arrivals:
         assert session is not None and receipt is not None
         follow(self._home.arrived(session, mailbox, known.epoch), receipt)
 
-    async def _checkpoint(self, gateway: str) -> Positions:
+    async def _checkpoint(self, gateway: str) -> tuple[Positions, dict[str, Positions]]:
+        """(positions, those of share groups that are behind them)."""
         key = CHECKPOINT_KEY + gateway
         value = (await self._cluster.stored([key])).get(key)
         if value is None:
-            return {}
-        return {TopicPartition(topic, index): at for topic, index, at in json.loads(value)["positions"]}
+            return {}, {}
+        found = json.loads(value)
+        behind = {name: _positions(places) for name, places in found.get("behind", {}).items()}
+        return _positions(found["positions"]), behind
+
+
+def _positions(places: Iterable[Any]) -> Positions:
+    return {TopicPartition(topic, index): at for topic, index, at in places}
 
 
 def _decoded(client_id: str, value: bytes | None) -> StoredSession | None:

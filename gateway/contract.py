@@ -166,7 +166,7 @@ class Control:
     seconds: float = 0.0
 
 
-# --- presence: client id → Presence; "$gateway/<name>" → GatewayStatus
+# --- presence: client id → Presence; "$gateway/<name>" → GatewayStatus; "$gateway/share/<bucket>/<filter>" → Presence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,6 +205,7 @@ class Presence:
 
 
 GATEWAY_KEY = "$gateway/"
+SHARE_KEY = "$gateway/share/"  # buckets of share groups, claimed as clients are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,6 +223,7 @@ class GatewayStatus:
     listeners: tuple[str, ...] = ()
     anonymous: bool = False
     stopped: bool = False
+    shares: tuple[str, ...] = ()  # share groups with members here, by their whole filter
 
 
 # --- traffic: gateway → TrafficReport; minutes of retention

@@ -53,6 +53,7 @@ from gateway.registry import BanSet, Change, DeviceChanged, Registry, RightsChan
 from gateway.restoring import Restoring
 from gateway.retained import RetainedMessages
 from gateway.sessions import Sessions
+from gateway.shares import Shares
 from gateway.systree import SysTree
 from gateway.ticks import Ticks
 from gateway.traffic import Traffic
@@ -153,6 +154,18 @@ class GatewayEngine:
             rows=self.cluster.rows,
         )
         self.sessions.arrivals = self.moves.arrivals
+        self.shares = Shares(
+            gateway=name,
+            gateways=lambda: self.cluster.gateways,
+            fanout=self.fanout,
+            claims=self.claims,
+            book=self.presence,
+            records=records,
+            cluster=self.cluster,
+            positions=self._positions,
+            clock=clock,
+            held=lease.held,
+        )
         self.checkpoints = Checkpoints(
             gateway=name,
             sessions=self.sessions,
@@ -161,12 +174,14 @@ class GatewayEngine:
             clock=clock,
             positions=self._positions,
             held=lease.held,
+            behind=self.shares.behind,
         )
         self.restoring = Restoring(
             gateway=name,
             sessions=self.sessions,
             arrivals=self.moves.arrivals,
             inbox=self.inbox,
+            shares=self.shares,
             fanout=self.fanout,
             wills=self.wills,
             claims=self.claims,
@@ -240,6 +255,7 @@ class GatewayEngine:
         if self.sessions.live.get(session.client_id) is session:
             self.presence.note(self._presence(session, False, ending.reason))
         self.sessions.closed(session, ending)
+        self.shares.closed(session.client_id)
 
     def _presence(self, session: Session, online: bool, reason: str) -> Presence:
         request, connection = session.request, session.state
@@ -435,12 +451,14 @@ class GatewayEngine:
             session.state.expired += 1
             self.uplinks.traffic.not_delivered(message.topic, why)
         self.commands.done(session.client_id, message, why=why)
+        self.shares.finished(session.client_id, message)
         mailbox = session.state.mailbox
         if mailbox is not None:
             mailbox.finished(message, 0)
 
     def finished(self, session: Session, packet_id: int, message: Message | None, code: int) -> None:
         self.commands.done(session.client_id, message, code)
+        self.shares.finished(session.client_id, message)
         mailbox = session.state.mailbox
         if mailbox is not None:
             entry = mailbox.finished(message, packet_id)
@@ -520,6 +538,11 @@ class GatewayEngine:
         else:
             log.warning("control %r is not known", order.verb)
 
+    def others_changed(self) -> None:
+        """A gateway came or went."""
+        self.moves.arrivals.changed()
+        self.shares.arrivals.changed()
+
     def status(self) -> GatewayStatus:
         return GatewayStatus(
             gateway=self._name,
@@ -533,6 +556,7 @@ class GatewayEngine:
             listeners=self.listeners,
             anonymous=self._anonymous,
             stopped=self.stopping,
+            shares=self.fanout.share_filters(),
         )
 
 
@@ -571,7 +595,11 @@ class _Subscribing:
         subscriber = engine.sessions.subscriber(session)
         for each in self._granted:
             session.state.known[each.filter] = engine.fanout.subscribe(subscriber, each)
-        self._receipt.settle(self._codes)
+        groups = [each.filter for each in self._granted if each.filter.startswith("$share/")]
+        if groups:
+            follow(answer(engine.shares.joined(groups), self._codes), self._receipt)
+        else:
+            self._receipt.settle(self._codes)
 
 
 TAKEN_OVER = 0x8E

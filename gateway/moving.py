@@ -198,6 +198,10 @@ class Moves:
         self._caught_up(mailbox, epoch)
         self._records.write(self._records.of_mailbox(mailbox))
 
+    def empty(self, client_id: str, epoch: int) -> None:
+        """A dead gateway's session had no record: there was none yet."""
+        self._book.amend(client_id, clean=True)
+
     def lapsed(self, record: StoredSession, epoch: int) -> None:
         """The gateway of a session that was to end with its connection died: its will is due."""
         will = will_of(record.will)

@@ -20,7 +20,7 @@ from gateway.catalogue import Catalogue
 from gateway.claims import Claims
 from gateway.cluster import GatewayCluster
 from gateway.config import Settings
-from gateway.contract import GATEWAY_KEY, INBOX, PRESENCE, RETAINED, SESSIONS, Control
+from gateway.contract import GATEWAY_KEY, INBOX, PRESENCE, RETAINED, SESSIONS, SHARE_KEY, Control
 from gateway.counters import Counters
 from gateway.delivery import Delivery
 from gateway.engine import GatewayEngine
@@ -200,6 +200,7 @@ class Gateway:
             positions=lambda: delivery.tail.positions,
             may_read=engine.may_read,
             down=engine.commands.missed,
+            entering=engine.shares.entering,
         )
         delivery = self._delivery
         await self._restore(engine, delivery)
@@ -210,12 +211,13 @@ class Gateway:
                 cluster, GROUP, reset="latest", instance=name, session_timeout=SESSION_TIMEOUT, fetch_wait=1.0
             ),
             admin=admin,
-            changed=engine.moves.arrivals.changed,
+            changed=engine.others_changed,
         )
         self._membership.start()
         engine.presence.start()
         engine.lease.start()
         engine.moves.start()
+        engine.shares.start()
         engine.checkpoints.start()
         engine.cluster.start(engine.moves.arrivals)
         await self._listen(engine)
@@ -361,14 +363,17 @@ class Gateway:
     def _apply_presence(
         self, engine: GatewayEngine, client_id: str, value: bytes | None, headers: RecordHeaders, offset: int
     ) -> bytes | None:
-        if client_id.startswith(GATEWAY_KEY):
+        shared = client_id.startswith(SHARE_KEY)
+        if shared:
+            engine.shares.known(client_id)
+        elif client_id.startswith(GATEWAY_KEY):
             status = decode_status(value) if value is not None else None
             if status is not None and self._gateways is not None:
                 self._gateways.heard(status, time.monotonic())
             return value
         kept, heard = engine.presence.hear(client_id, value, headers, offset)
         if heard is not None and self._restoring is None:
-            engine.moves.heard(heard)
+            (engine.shares if shared else engine.moves).heard(heard)
         return kept
 
     def _apply_session(self, engine: GatewayEngine, key: bytes, value: bytes | None, headers: RecordHeaders) -> None:
@@ -377,7 +382,11 @@ class Gateway:
             engine.sessions.mark(*mark, there=value is not None)
         elif self._restoring is None:
             writer = next((mark.decode() for name, mark in headers if name == WRITER and mark is not None), None)
-            engine.moves.stored(key.decode("utf-8", "replace"), writer)
+            name = key.decode("utf-8", "replace")
+            if name.startswith(SHARE_KEY):
+                engine.shares.stored(name)
+            else:
+                engine.moves.stored(name, writer)
         if self._restoring is not None:
             if value is None:
                 self._restoring.pop(key, None)
@@ -404,6 +413,7 @@ class Gateway:
             engine.lease.stop()
             engine.cluster.stop()
             engine.moves.stop()
+            engine.shares.stop()
             await engine.checkpoints.stop()
             engine.stopping = True
             engine.presence.stop()

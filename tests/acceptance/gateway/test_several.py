@@ -110,3 +110,36 @@ def test_a_gateway_that_stood_still_finds_that_it_was_replaced(
     assert not moved.gone.is_set() and keeper.received in ([], [("k/x", b"one")])
     assert len([each for each in operator.records("mqtt.messages") if each.value == b"taken for dead"]) == 1
     assert presence(operator, "keeper").gateway == "neighbour"
+
+
+def test_a_shared_subscription_gets_each_message_once_whichever_gateways_its_members_are_at(
+    running: Stack, other: Neighbour, operator: Operator
+) -> None:
+    here, there = Device311(running, "here"), Device311(other, "there")
+    here.subscribe("$share/crew/job/#")
+    writers = [Device311(running if number % 2 else other, f"writer-{number}") for number in range(8)]
+
+    def work(name: str) -> None:
+        for number in range(10):
+            for writer in writers:
+                writer.publish("job/x", f"{name}-{number}-{id(writer)}".encode())
+
+    def done() -> list[bytes]:
+        return [payload for each in (here, there) for _, payload in each.received]
+
+    work("alone")
+    assert until(lambda: len(done()) == 80, 20) and not there.received
+    there.subscribe("$share/crew/job/#")
+    work("together")
+    assert until(lambda: len(done()) >= 160, 20)
+    assert until(lambda: presence(operator, "$gateway/share/0/$share/crew/job/#") and there.received, 20)
+    work("both")
+    assert until(lambda: len(done()) >= 240, 20)
+    time.sleep(0.5)
+    assert len(done()) == len(set(done())) == 240
+    assert here.received and there.received
+    running.gateway.kill()
+    writers = [Device311(other, f"writer-{number}") for number in range(8)]
+    before = len(there.received)
+    work("survivor")
+    assert until(lambda: len({p for _, p in there.received[before:] if p.startswith(b"survivor")}) == 80, 30)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import time
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from gateway.contract import Presence, decode
+from tests.acceptance.gateway.device import Wire, connect, packet, text
 from tests.acceptance.gateway.people import Device5, Device311, Operator, until
 from tests.acceptance.gateway.stack import Neighbour, Stack
 
@@ -143,3 +145,31 @@ def test_a_shared_subscription_gets_each_message_once_whichever_gateways_its_mem
     before = len(there.received)
     work("survivor")
     assert until(lambda: len({p for _, p in there.received[before:] if p.startswith(b"survivor")}) == 80, 30)
+
+
+async def test_a_qos_2_message_sent_again_at_another_gateway_is_one_record(
+    running: Stack, other: Neighbour, operator: Operator
+) -> None:
+    release = packet(0x62, b"\x00\x07")
+    for round_number, kill in enumerate((False, True)):
+        payload = b"once-%d" % round_number
+        device = f"device-{round_number}"
+        wire = await Wire.open(running.port)
+        wire.write(connect(device, clean=False))
+        assert await wire.read() == (0x20, b"\x00\x00")
+        wire.write(packet(0x34, text("t/x") + b"\x00\x07" + payload))
+        assert await wire.read() == (0x50, b"\x00\x07")
+        if kill:
+            await asyncio.to_thread(running.gateway.kill)
+        wire = await Wire.open(other.port)
+        wire.write(connect(device, clean=False))
+        assert await asyncio.wait_for(wire.read(), 30) == (0x20, b"\x01\x00")
+        wire.write(packet(0x3C, text("t/x") + b"\x00\x07" + payload))
+        assert await wire.read() == (0x50, b"\x00\x07")
+        wire.write(release)
+        assert await wire.read() == (0x70, b"\x00\x07")
+        wire.write(packet(0x34, text("t/x") + b"\x00\x07" + payload + b"-next"))
+        assert await wire.read() == (0x50, b"\x00\x07")
+        found = [each.value for each in operator.records("mqtt.messages") if (each.value or b"").startswith(payload)]
+        assert sorted(str(each) for each in found) == sorted(str(each) for each in (payload, payload + b"-next"))
+        wire.close()

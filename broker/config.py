@@ -80,7 +80,7 @@ class Limits:
     connections: int = 20_000
     connections_per_address: int = 10_000
     queued_requests: int = 64
-    queued_bytes: int = 16_777_216
+    held_bytes: int = 16_777_216
     unsent_bytes: int = 67_108_864
 
 
@@ -98,6 +98,7 @@ class Config:
     mechanisms: tuple[str, ...] = ("SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN")
     auto_create_topics: bool = True
     default_partitions: int = 1
+    node_id: int = 1
     flush_interval_ms: int | None = None
     """None: acknowledge after the fsync. A number: acknowledge at once; the fsync follows within that time (in fact as
     soon as the one before it is done)."""
@@ -130,6 +131,7 @@ VARIABLES: tuple[tuple[str, str, str], ...] = (
         "auto: ACLs decide once there is one; on: they always decide, so that nothing is allowed without one",
     ),
     ("SLUICE_BROKER_AUTO_CREATE", "1", "0: topics are not created by being used"),
+    ("SLUICE_BROKER_NODE_ID", "1", "the broker's number, as clients see it"),
     ("SLUICE_BROKER_PARTITIONS", "1", "partitions of topics created without a count"),
     ("SLUICE_BROKER_MAX_CONNECTIONS", "20000", "connections in all"),
     ("SLUICE_BROKER_MAX_CONNECTIONS_PER_ADDRESS", "10000", "connections from one address"),
@@ -215,6 +217,7 @@ def from_environ(environ: Mapping[str, str], internal: Listener | None = None, s
         mechanisms=mechanisms,
         auto_create_topics=_flag(read, "SLUICE_BROKER_AUTO_CREATE"),
         default_partitions=_number(read, "SLUICE_BROKER_PARTITIONS", 1, 10_000),
+        node_id=_number(read, "SLUICE_BROKER_NODE_ID", 0, 2**31 - 1),
         flush_interval_ms=_flush(read["SLUICE_FLUSH"]),
         limits=Limits(
             frame=_number(read, "SLUICE_BROKER_MAX_REQUEST", 65_536, 2**31 - 1),

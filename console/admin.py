@@ -20,6 +20,8 @@ from console import jobs, kafka, outbox
 from console.accounts import actions as accounts
 from console.accounts.models import User
 from console.audit.models import Entry
+from console.bridges import actions as bridges
+from console.bridges.models import Bridge
 from console.deadletters.models import Letter
 from console.devices import actions as devices
 from console.devices.models import Ban, Device, Presence
@@ -187,6 +189,24 @@ class RouteAdmin(ReadMostly):
     @admin.action(description=_("Put in force"))
     def enable(self, request: HttpRequest, rows: QuerySet[Route]) -> None:
         self.each(request, rows, lambda row: routes.enable(actor=request.user, route=row, enabled=True))
+
+
+@admin.register(Bridge)
+class BridgeAdmin(ReadMostly):
+    list_display = ("name", "address", "enabled", "in_console")
+    list_filter = ("enabled",)
+    search_fields = ("name", "address", "note")
+    exclude = ("definition",)  # it holds the sealed password
+    page_name = "console:bridge"
+    actions = ("disable", "enable")
+
+    @admin.action(description=_("Take out of force"))
+    def disable(self, request: HttpRequest, rows: QuerySet[Bridge]) -> None:
+        self.each(request, rows, lambda row: bridges.enable(actor=request.user, bridge=row, enabled=False))
+
+    @admin.action(description=_("Put in force"))
+    def enable(self, request: HttpRequest, rows: QuerySet[Bridge]) -> None:
+        self.each(request, rows, lambda row: bridges.enable(actor=request.user, bridge=row, enabled=True))
 
 
 @admin.register(Letter)

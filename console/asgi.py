@@ -18,6 +18,7 @@ from console.health import Health, Listener  # noqa: E402
 from console.live.consumer import LiveConsumer  # noqa: E402
 from console.live.hub import hub  # noqa: E402
 from console.live.origin import KnownOrigins  # noqa: E402
+from console.live.tap import TapConsumer  # noqa: E402
 from console.proxies import TrustedProxies  # noqa: E402
 from console.snapshot.tail import Tail  # noqa: E402
 from console.supervisor import addresses  # noqa: E402
@@ -35,7 +36,8 @@ def own_listeners() -> list[Listener]:
 
 
 sockets = KnownOrigins(
-    AuthMiddlewareStack(URLRouter([path("ws/live/", LiveConsumer.as_asgi())])), settings.SLUICE.origins
+    AuthMiddlewareStack(URLRouter([path("ws/live/", LiveConsumer.as_asgi()), path("ws/tap/", TapConsumer.as_asgi())])),
+    settings.SLUICE.origins,
 )
 routes = Assets(ProtocolTypeRouter({"http": pages, "websocket": sockets}), settings.STATIC_ROOT)
 application = TrustedProxies(

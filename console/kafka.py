@@ -20,6 +20,7 @@ from broker.client import (
     Capabilities,
     ClientError,
     Consumer,
+    Delays,
     Delivered,
     Failure,
     Producer,
@@ -42,6 +43,7 @@ __all__ = [
     "ClientError",
     "ClusterError",
     "Consumer",
+    "Delays",
     "Delivered",
     "Failure",
     "Producer",
@@ -55,6 +57,7 @@ __all__ = [
     "admin",
     "consumer",
     "deadletter",
+    "delays",
     "errors",
     "forget_connections",
     "producer",
@@ -67,6 +70,7 @@ __all__ = [
 ]
 
 ADMIN_TIMEOUT = 8.0
+DELAYS_TIMEOUT = 1.5
 
 
 class InTransaction(RuntimeError):
@@ -77,6 +81,7 @@ _lock = threading.RLock()
 _send_lock = threading.Lock()
 _admin: tuple[Settings, Admin] | None = None
 _producer: tuple[Settings, Producer] | None = None
+_delays: tuple[Settings, Delays] | None = None
 
 
 def settings(client_id: str = "sluice-console") -> Settings:
@@ -127,6 +132,19 @@ def send(
         return producer().send(topic, value, key, headers, partition, timeout=timeout)
 
 
+def delays() -> Delays:
+    """Asks the delay service, for this process."""
+    global _delays
+    _refuse_in_transaction()
+    wanted = settings()
+    with _lock:
+        if _delays is None or _delays[0] != wanted:
+            old, _delays = _delays, (wanted, Delays(wanted, timeout=DELAYS_TIMEOUT))
+            if old is not None:
+                old[1].close()
+        return _delays[1]
+
+
 def consumer(group: str | None = None, **options: Any) -> Consumer:
     """A new consumer; the caller closes it. Without a group it only reads where it is told to."""
     _refuse_in_transaction()
@@ -148,13 +166,15 @@ def reason(error: ClientError) -> str:
 
 def forget_connections() -> None:
     """Lets go of what this process holds, for tests and for a broker that was replaced."""
-    global _admin, _producer
+    global _admin, _producer, _delays
     with _lock:
         if _admin is not None:
             _admin[1].close()
         if _producer is not None:
             _producer[1].close(0.5)
-        _admin = _producer = None
+        if _delays is not None:
+            _delays[1].close()
+        _admin = _producer = _delays = None
 
 
 def _refuse_in_transaction() -> None:

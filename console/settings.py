@@ -38,6 +38,7 @@ INSTALLED_APPS = [
     "console.inventory",
     "console.policies",
     "console.routes",
+    "console.bridges",
     "console.devices",
     "console.topics",
     "console.deadletters",

@@ -39,6 +39,7 @@ NAVIGATION: tuple[tuple[Any, tuple[Item, ...]], ...] = (
                 label=_("Topics"), icon="layers", view="console:topic-list", prefix="topic-", keys="t", count="topics"
             ),
             Item(label=_("Groups"), icon="users", view="console:group-list", prefix="group-", keys="c", count="groups"),
+            Item(label=_("Pending deliveries"), icon="clock", view="console:delay-list", prefix="delay-", keys="y"),
             Item(label=_("Dead letters"), icon="inbox", view="console:dlq-list", prefix="dlq-", keys="d", count="dlq"),
         ),
     ),
@@ -54,6 +55,7 @@ NAVIGATION: tuple[tuple[Any, tuple[Item, ...]], ...] = (
                 count="devices",
             ),
             Item(label=_("Routes"), icon="route", view="console:route-list", prefix="route-", keys="r"),
+            Item(label=_("Bridges"), icon="arrow-left-right", view="console:bridge-list", prefix="bridge-", keys="b"),
             Item(label=_("Policies"), icon="shield-check", view="console:policy-list", prefix="policy-", keys="p"),
         ),
     ),

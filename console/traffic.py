@@ -36,6 +36,15 @@ OF_A_ROUTE: Sequence[Field] = (
     ("dead_lettered", _("Dead letters"), "num"),
 )
 
+OF_A_BRIDGE: Sequence[Field] = (
+    ("in", _("In/s"), "rate"),
+    ("out", _("Out/s"), "rate"),
+    ("received", _("Taken in"), "num"),
+    ("sent", _("Sent on"), "num"),
+    ("dropped", _("Dropped"), "num"),
+    ("lag", _("Still to send"), "num"),
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Count:

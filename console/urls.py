@@ -6,8 +6,10 @@ from django.urls import include, path
 from console.access import urls as access
 from console.accounts import urls as accounts
 from console.audit import urls as audit
+from console.bridges import urls as bridges
 from console.dashboard import urls as dashboard
 from console.deadletters import urls as deadletters
+from console.delays import urls as delays
 from console.devices import urls as devices
 from console.groups import urls as groups
 from console.jobs import urls as jobs
@@ -23,9 +25,11 @@ app_patterns = [
     *messages.urlpatterns,
     *groups.urlpatterns,
     *deadletters.urlpatterns,
+    *delays.urlpatterns,
     *devices.urlpatterns,
     *policies.urlpatterns,
     *routes.urlpatterns,
+    *bridges.urlpatterns,
     *access.urlpatterns,
     *jobs.urlpatterns,
     *audit.urlpatterns,

@@ -50,6 +50,7 @@ VARIABLES: tuple[tuple[str, str, str], ...] = (
         "",
         "host:port to answer GET /metrics on; empty: nowhere; each further worker has the next port",
     ),
+    ("SLUICE_SEALING_KEY", "", "64 hex digits: opens bridges' passwords; empty: the key in the data folder"),
     ("SLUICE_LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR"),
     ("SLUICE_LOG_FORMAT", "text", "text (key=value) or json; one line per event"),
 )

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
+from broker.client.delaying import DELAY_CONFIG, DELAY_PARTITIONS, DELAY_TOPIC
 from gateway.policy import Policy
 from gateway.routes import Downlink, Uplink
 
@@ -33,6 +34,8 @@ COMMANDS = "__sluice_commands"
 PRESENCE = "__sluice_presence"
 CONTROL = "__sluice_control"
 TRAFFIC = "__sluice_traffic"
+BRIDGES = "__sluice_bridges"
+TAP = "__sluice_tap"
 
 # Headers of a record that came from MQTT.
 H_TOPIC = "mqtt.topic"
@@ -71,6 +74,7 @@ TOPICS: tuple[TopicSpec, ...] = (
     TopicSpec(name=ROUTES, config=_COMPACTED),
     TopicSpec(name=POLICIES, config=_COMPACTED),
     TopicSpec(name=BANS, config=_COMPACTED),
+    TopicSpec(name=BRIDGES, config=_COMPACTED),
     TopicSpec(name=SESSIONS, partitions=8, config=_COMPACTED),
     TopicSpec(name=INBOX, partitions=8, config=_COMPACTED),
     TopicSpec(name=RETAINED, config=_COMPACTED),
@@ -78,8 +82,10 @@ TOPICS: tuple[TopicSpec, ...] = (
     TopicSpec(name=PRESENCE, config=_COMPACTED),
     TopicSpec(name=CONTROL, config={"retention.ms": "3600000"}),
     TopicSpec(name=TRAFFIC, config={"retention.ms": "600000", "segment.ms": "300000", "retention.bytes": "67108864"}),
+    TopicSpec(name=TAP, config={"retention.ms": "600000", "segment.ms": "300000", "retention.bytes": "16777216"}),
     TopicSpec(name=DEFAULT_UPLINK, partitions=8),
     TopicSpec(name=GATEWAY_DEAD_LETTERS),
+    TopicSpec(name=DELAY_TOPIC, partitions=DELAY_PARTITIONS, config=DELAY_CONFIG),
 )
 
 
@@ -154,8 +160,9 @@ class Ban:
 class Control:
     """An operator's order to whichever gateway holds the client.
 
-    verb `kick` (disconnect), `clear` (drop the stored session and its inbox, disconnect), `tap` (copy the next packets
-    of the client to `__sluice_control`, `seconds` long at most 600).
+    verb `kick` (disconnect), `clear` (drop the stored session and its inbox, disconnect), `tap` (copy the packets of
+    the client to `__sluice_tap` under the key `tap`, at most `seconds` long), `tap.keep` (somebody still watches),
+    `tap.stop`.
     """
 
     verb: str
@@ -164,6 +171,25 @@ class Control:
     reason: str = ""
     at: float = 0.0
     seconds: float = 0.0
+    tap: str = ""
+
+
+# --- taps: a tap's name → TapReport; minutes of retention
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TapReport:
+    """What a tap saw since its last report. `rows` are as `gateway.mqtt.showing` shows packets, with `at` and `way`
+    (in, out); `dropped` packets came faster than may be shown. `connected`: it is here.
+    `ended`: why, once it has: time, stopped, unwatched (not renewed), full (too many taps), gateway (it stops)."""
+
+    gateway: str
+    at: float
+    until: float
+    connected: bool = False
+    rows: tuple[dict[str, Any], ...] = ()
+    dropped: int = 0
+    ended: str = ""
 
 
 # --- presence: client id → Presence; "$gateway/<name>" → GatewayStatus; "$gateway/share/<bucket>/<filter>" → Presence
@@ -257,6 +283,12 @@ class TrafficReport:
     devices: dict[str, list[float]] = field(default_factory=dict)
     routes: dict[str, list[int] | None] = field(default_factory=dict)
     prefixes: dict[str, list[int] | None] = field(default_factory=dict)
+
+
+def encode_report(report: TrafficReport) -> bytes:
+    """As `encode`, without the deep copy that costs more than all the rest of a report."""
+    found = {"v": VERSION} | {each.name: getattr(report, each.name) for each in fields(report)}
+    return json.dumps(found, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 BRIDGE_KEY = "$bridge/"

@@ -14,7 +14,8 @@ class Counters:
     denied: int = 0  # PUBLISH refused by a policy
     dead_lettered: int = 0
     sampled_out: int = 0
-    duplicates: int = 0  # left out by a route's message id
+    duplicates: int = 0  # left out by their message id
+    forgotten_ids: int = 0  # message ids given up within their window: too many
     dropped_away: int = 0  # QoS 0, the broker was away
     doubtful: int = 0  # connections closed since an outcome stayed unknown
     delivered: int = 0  # handed to connected sessions

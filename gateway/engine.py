@@ -55,6 +55,7 @@ from gateway.retained import RetainedMessages
 from gateway.sessions import Sessions
 from gateway.shares import Shares
 from gateway.systree import SysTree
+from gateway.tap import Taps
 from gateway.ticks import Ticks
 from gateway.traffic import Traffic
 from gateway.uplink import Target, Uplinks
@@ -82,6 +83,7 @@ class GatewayEngine:
         counters: Counters,
         clock: Callable[[], float],
         wrote: Callable[[str], None],
+        reserve: Callable[[str], None] = lambda topic: None,
         anonymous: bool,
         row: Row,
         read: Read,
@@ -99,7 +101,9 @@ class GatewayEngine:
         self.plugins = plugins
         self.fanout = Fanout(self.may_read, self._overflow)
         traffic = Traffic(levels=levels)
-        self.uplinks = Uplinks(ticks, lanes, registry, counters, clock=clock, wrote=wrote, traffic=traffic)
+        self.uplinks = Uplinks(
+            ticks, lanes, registry, counters, clock=clock, wrote=wrote, reserve=reserve, traffic=traffic
+        )
         self.delivery: Delivery | None = None
         self.inbox = Inbox(
             ticks=ticks,
@@ -203,6 +207,12 @@ class GatewayEngine:
         self._clock = clock
         self._anonymous = anonymous
         self.listeners: tuple[str, ...] = ()
+        self.taps = Taps(
+            gateway=name,
+            find=self.sessions.live.get,
+            write=lambda topic, value, key: ticks().write(topic, value, key),
+            clock=clock,
+        )
         self.system: SysTree | None = None
 
     def _positions(self) -> Mapping[TopicPartition, int]:
@@ -248,10 +258,14 @@ class GatewayEngine:
         self.counters.denied_deliveries += 1
 
     def opened(self, session: Session) -> None:
+        if self.taps.taps:
+            self.taps.opened(session)  # type: ignore[arg-type]  # only real sessions are tapped
         if session.state.mailbox is not None:
             session.state.mailbox.feed()  # what arrived while the CONNACK was under way
 
     def closed(self, session: Session, ending: Ending) -> None:
+        if self.taps.taps:
+            self.taps.closed(session, ending.reason)  # type: ignore[arg-type]  # as above
         if self.sessions.live.get(session.client_id) is session:
             self.presence.note(self._presence(session, False, ending.reason))
         self.sessions.closed(session, ending)
@@ -279,7 +293,7 @@ class GatewayEngine:
 
     def target(self, session: Session, topic: str) -> Target:
         target = self.uplinks.target(session, topic)
-        if session.state.asked is not None and session.state.asked.get("publish", topic) is False:
+        if session.state.asked is not None and session.state.asked.get("publish", target.mqtt_topic) is False:
             target.refused = NOT_AUTHORIZED
         return target
 
@@ -535,6 +549,8 @@ class GatewayEngine:
             if order.verb == "clear" and mailbox is not None:
                 self.sessions.discard(mailbox)
             log.info("%s of %s by %s", order.verb, order.client_id, order.actor or "?")
+        elif order.verb in ("tap", "tap.keep", "tap.stop"):
+            self.taps.order(order)
         else:
             log.warning("control %r is not known", order.verb)
 

@@ -48,12 +48,15 @@ class Work:
 
 
 class Gathering:
-    """Collects one run's writes; `send` as `Ticks.send`."""
+    """Collects one run's writes; `send` as `Ticks.send`. `ids`: (topic, message id, window) of those that have one;
+    `repeats`: receipts of earlier messages that some of the run repeat."""
 
-    __slots__ = ("writes",)
+    __slots__ = ("ids", "repeats", "writes")
 
     def __init__(self) -> None:
         self.writes: list[Write] = []
+        self.ids: list[tuple[str, str, float]] = []
+        self.repeats: list[Receipt[Any]] = []
 
     def send(self, _: object, topic: str, value: bytes | None, key: bytes | None, headers: Headers | None) -> None:
         self.writes.append((topic, value, key, headers))

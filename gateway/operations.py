@@ -72,6 +72,7 @@ class Operations:
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
+        self._engine.taps.stop()
         self.reporter.stop()
         await self.metrics.stop()
 

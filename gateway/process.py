@@ -12,7 +12,7 @@ from typing import Any
 
 from broker.client import AsyncAdmin, Consumer, Failure, Producer
 from broker.client import Settings as ClusterSettings
-from broker.client.errors import ClientError
+from broker.client.errors import ClientError, TimedOut, Unreachable
 from broker.client.settings import SettingsError
 from gateway import contract
 from gateway.authentication import Authenticator, Verifier
@@ -22,6 +22,7 @@ from gateway.cluster import GatewayCluster
 from gateway.config import Settings
 from gateway.contract import GATEWAY_KEY, INBOX, PRESENCE, RETAINED, SESSIONS, SHARE_KEY, Control
 from gateway.counters import Counters
+from gateway.deduplication import Recall
 from gateway.delivery import Delivery
 from gateway.engine import GatewayEngine
 from gateway.exactly import TRANSACTION_TIMEOUT, Lanes
@@ -68,8 +69,10 @@ class Gateway:
         self._recovery: asyncio.Task[None] | None = None
         self._delivery: Delivery | None = None
         self._state: StateTopics | None = None
+        self._reserved: dict[str, asyncio.Task[None]] = {}
         self._admin: AsyncAdmin | None = None
         self._copy: LocalCopy | None = None
+        self._recall: Recall | None = None
         self._restoring: dict[bytes, bytes] | None = {}
         self._references: References | None = None
         self._gateways: Gateways | None = None
@@ -160,6 +163,7 @@ class Gateway:
             wrote=self._wrote,
             row=self._inbox_row,
             read=references.read,
+            reserve=self._reserve,
             cluster=among,
             lease=lease,
             plugins=self._plugins,
@@ -220,6 +224,14 @@ class Gateway:
         engine.shares.start()
         engine.checkpoints.start()
         engine.cluster.start(engine.moves.arrivals)
+        self._recall = Recall(
+            engine.uplinks.seen,
+            self.registry,
+            catalogue,
+            consumer=lambda: Consumer(cluster, fetch_wait=0.5, overrides={"enable.partition.eof": True}),
+            clock=self.clock,
+        )
+        await self._recall.start()
         await self._listen(engine)
         self._recovery = loop.create_task(self._recover(engine.sessions, self._lanes, self._state))
 
@@ -332,6 +344,22 @@ class Gateway:
         if self._delivery is not None:
             self._delivery.wrote(topic)
 
+    def _reserve(self, topic: str) -> None:
+        """Something will be delivered to this topic later: see that it is there."""
+        if topic not in self._reserved:
+            self._reserved[topic] = asyncio.get_running_loop().create_task(self._make(topic))
+
+    async def _make(self, topic: str) -> None:
+        while True:
+            try:
+                await asyncio.get_running_loop().run_in_executor(None, self._current_ticks().reserve, topic)
+                return
+            except (Unreachable, TimedOut):
+                await asyncio.sleep(1.0)
+            except ClientError as error:  # the cluster makes no topics by their use: it is the operator's to make
+                log.info("topic %s is not there yet: %s", topic, error)
+                return
+
     def _state_moved(self) -> None:
         if self._delivery is not None:
             self._delivery.moved()
@@ -408,6 +436,8 @@ class Gateway:
             await self.server.stop()
         if self._operations is not None:
             await self._operations.stop()
+        if self._recall is not None:
+            await self._recall.stop()
         if self.engine is not None and self._delivery is not None:
             engine = self.engine
             engine.lease.stop()
@@ -428,6 +458,8 @@ class Gateway:
             await self._plugins.close()
         if self._recovery is not None:
             self._recovery.cancel()
+        for task in self._reserved.values():
+            task.cancel()
         if self._lanes is not None:
             await self._lanes.stop()
         if self._ticks is not None:

@@ -18,7 +18,7 @@ from gateway.server.connection import Connection
 from gateway.traffic import Traffic
 
 INTERVAL = 2.0
-DEVICES = 2_000  # rows of one record
+DEVICES = 500  # rows of one record
 REMEMBERED = 50_000  # devices whose turn is still to come
 
 Write = Callable[[str, bytes | None, bytes | None], Receipt[None]]
@@ -70,7 +70,7 @@ class Reporter:
             routes=routes,
             prefixes=prefixes,
         )
-        self._write(TRAFFIC, contract.encode(record), self._gateway.encode())
+        self._write(TRAFFIC, contract.encode_report(record), self._gateway.encode())
         return True
 
     def start(self) -> None:

@@ -47,8 +47,9 @@ class Unrenderable(Exception):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Uplink:
     """A route from MQTT to the broker. `sample` is the share of messages kept (1 = all); the others are acknowledged
-    and counted. `message_id` is a template whose result becomes `sluice.message.id`; a second message of the same id
-    within `deduplicate` seconds is acknowledged and not stored. `schema` is a JSON Schema; it implies `json_only`."""
+    and counted. `message_id` is a template whose result becomes `sluice.message.id` (without one, an MQTT 5 user
+    property of that name does); a second message of the same id for the same broker topic within `deduplicate` seconds
+    is acknowledged and not stored. `schema` is a JSON Schema; it implies `json_only`."""
 
     name: str
     filter: str
@@ -279,7 +280,9 @@ class Table:
 def fixed(route: Uplink) -> bool:
     """Whether topic, key, headers and checks depend on nothing but the MQTT topic and the device (so that the place
     can be computed once)."""
-    if route.max_size or route.json_only or route.schema is not None or route.sample < 1.0 or route.message_id:
+    if route.max_size or route.json_only or route.schema is not None or route.sample < 1.0:
+        return False
+    if route.message_id or route.deduplicate:
         return False
     templates = [route.topic, route.key, *route.headers.values()]
     return not any(name.startswith("payload.") or name == "qos" for each in templates for name in placeholders(each))

@@ -102,6 +102,10 @@ class Ticks:
         """Whether the queue is full or sessions are held back: QoS 0 messages aren't worth keeping now."""
         return self.congested or bool(self._overflow)
 
+    def reserve(self, topic: str) -> None:
+        """Have the cluster make the topic, if it makes topics by their use. Blocks; from any thread."""
+        self._producer.partitions(topic)
+
     def current(self) -> Tick:
         """This turn's tick."""
         tick = self._tick

@@ -8,7 +8,6 @@ is counted by its connection, on the wire; see `gateway.server.server`.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from typing import Any
@@ -115,15 +114,11 @@ class Traffic:
         if len(items) == 1:
             self._add(first, 1, len(payload))
             return
-        counts = Counter(map(_target, items))
-        if len(counts) == 1:
+        if len(set(map(_target, items))) == 1:
             self._add(first, len(items), sum(map(len, map(_payload, items))))
             return
-        sizes = dict.fromkeys(counts, 0)
-        for item in items:
-            sizes[item[0]] += len(item[1])
-        for target, count in counts.items():
-            self._add(target, count, sizes[target])
+        for target, payload, *_ in items:
+            self._add(target, 1, len(payload))
 
     def _add(self, target: Any, messages: int, size: int) -> None:
         for row in self._rows(target):

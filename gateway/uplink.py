@@ -5,22 +5,26 @@ depends on nothing but device and topic, a message then costs one call into the 
 Routes that look into the payload render per message. Refused content goes to the gateway's dead-letter topic, in the
 same tick, so that it too is durable before it is acknowledged. A retained message is a second record, in
 `__sluice_retained`, keyed by its MQTT topic.
+
+`$delayed/<seconds>/<topic>` is the topic of a message for later: rights, route, key and headers are those of
+`<topic>`, and the record goes to `sluice.delay` with its target and time in headers. Its retain flag is not kept.
 """
 
 from __future__ import annotations
 
 import base64
 import random
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from broker.client import Failure
-from broker.client.records import ERROR_DETAIL, ERROR_REASON, MESSAGE_ID, ORIGIN_TOPIC
+from broker.client.delaying import DELAY_TOPIC, MAX_DELAY_MS
+from broker.client.records import DELIVER_AFTER, DELIVER_TOPIC, ERROR_DETAIL, ERROR_REASON, MESSAGE_ID, ORIGIN_TOPIC
 from gateway import contract, routes
 from gateway.contract import GATEWAY_DEAD_LETTERS, MARK, RETAINED, SESSIONS, RetainedMessage, mark_key
 from gateway.counters import Counters
+from gateway.deduplication import Seen
 from gateway.exactly import Both, Gathering, Lanes
 from gateway.ports import PublishItem, PublishProperties, Receipt, Session, Will
 from gateway.registry import Registry
@@ -29,7 +33,9 @@ from gateway.ticks import Tick, Ticks, Write
 from gateway.traffic import DEFAULT_ROUTE, Traffic, prefix_of
 
 NOT_AUTHORIZED = 0x87
-REMEMBERED_IDS = 100_000
+TOPIC_NAME_INVALID = 0x90
+DELAYED = "$delayed/"
+LONGEST_DELAY = MAX_DELAY_MS // 1000
 
 
 class Target:
@@ -37,6 +43,7 @@ class Target:
 
     __slots__ = (
         "client_id",
+        "delay",
         "headers",
         "key",
         "mqtt_topic",
@@ -56,6 +63,7 @@ class Target:
         self.prefix = prefix  # what its messages are counted under
         self.route_name = DEFAULT_ROUTE
         self.route: Uplink | None = None
+        self.delay = b""  # of a message for later: what `sluice.deliver.after` says
         self.topic = ""
         self.key: bytes | None = None
         self.headers: list[list[tuple[str, bytes | str | None]] | None] = [None] * 8
@@ -73,10 +81,13 @@ class Uplinks:
         *,
         clock: Callable[[], float],
         wrote: Callable[[str], None],
+        reserve: Callable[[str], None] = lambda topic: None,
         dice: Callable[[], float] = random.random,
         traffic: Traffic | None = None,
+        seen: Seen | None = None,
     ) -> None:
-        """`wrote` hears of every broker topic that a target names, when it is made."""
+        """`wrote` hears of every broker topic that a target names, when it is made; `reserve` of those that something
+        will be delivered to later, so that they are there then."""
         self._ticks = ticks
         self._lanes = lanes
         self._registry = registry
@@ -84,14 +95,24 @@ class Uplinks:
         self.traffic = Traffic() if traffic is None else traffic
         self._clock = clock
         self._wrote = wrote
+        self._reserve = reserve
         self._dice = dice
         self._topics_of: dict[str, set[str]] = {}
-        self._seen: OrderedDict[tuple[str, str], tuple[float, Receipt[Any]]] = OrderedDict()
+        self.seen = Seen(counters, clock=clock) if seen is None else seen
 
     def target(self, session: Session, topic: str) -> Target:
         """Never fails: a refusal is a target that says so."""
         username = session.identity.username or ""
+        delay = b""
+        if topic.startswith(DELAYED):
+            found = later(topic)
+            if found is None:
+                target = self._target(topic, session.client_id, username)
+                target.refused = TOPIC_NAME_INVALID
+                return target
+            delay, topic = found
         target = self._target(topic, session.client_id, username)
+        target.delay = delay
         if topic[:1] == "$" or not session.state.rights.may_publish(topic):
             target.refused = NOT_AUTHORIZED
             return target
@@ -105,6 +126,9 @@ class Uplinks:
                 for flags in (0, 2):
                     target.headers[flags] = _headers(target, flags, place)
                 self._wrote(place.topic)
+                if target.delay:
+                    target.topic = DELAY_TOPIC
+                    self._reserve(place.topic)
         return target
 
     def _target(self, topic: str, client_id: str, username: str) -> Target:
@@ -168,9 +192,12 @@ class Uplinks:
                 self._retain(gathered, target, payload, flags, properties)
             gathered.send(None, SESSIONS, MARK, mark_key(session.client_id, packet_id), None)
         committed = self._lanes().of(session.client_id).add(gathered.writes)
-        if not others:
-            return committed
-        return Both(session, [committed, self._publish(session, others)]).receipt
+        for topic, message_id, window in gathered.ids:
+            self.seen.note(topic, message_id, window, committed)
+        parts = [committed, *(each for each in gathered.repeats if not each.settled)]
+        if others:
+            parts.append(self._publish(session, others))
+        return committed if len(parts) == 1 else Both(session, parts).receipt
 
     def publish_will(self, will: Will, client_id: str, username: str) -> Receipt[Any]:
         """Publish a will; the caller has asked whether it may be."""
@@ -238,29 +265,44 @@ class Uplinks:
             headers += [(ERROR_REASON, _slug(place.reason)), (ERROR_DETAIL, f"{place.route}: {place.detail}")]
             send(tick, GATEWAY_DEAD_LETTERS, payload, target.client_id.encode(), headers)
             return
-        if place.message_id and route.deduplicate and tick and self._repeated(tick, route, place.message_id):
+        if route.deduplicate and self._repeated(sink, tick, route, place, properties):
             self._counters.duplicates += 1
             return
         self._wrote(place.topic)
         headers = _headers(target, flags & 7, place)
         if properties is not None:
             headers += _from_properties(properties)
-        send(tick, place.topic, payload, place.key, headers)
+        if target.delay:
+            self._reserve(place.topic)
+        send(tick, DELAY_TOPIC if target.delay else place.topic, payload, place.key, headers)
 
-    def _repeated(self, tick: Tick, route: Uplink, message_id: str) -> bool:
-        """Whether this id was stored lately. A repetition is acknowledged only once the first is durable."""
-        now = self._clock()
-        key = (route.name, message_id)
-        found = self._seen.get(key)
-        if found is not None and now - found[0] < route.deduplicate and not found[1].failure and not found[1].doubtful:
-            if found[1] is not tick.receipt:
-                self._ticks().after(tick, found[1])
+    def _repeated(
+        self,
+        sink: Ticks | Gathering,
+        tick: Tick | None,
+        route: Uplink,
+        place: Placed,
+        properties: PublishProperties | None,
+    ) -> bool:
+        """Whether the message's id is stored, or on its way: then the receipt of this one waits for that."""
+        message_id = place.message_id or _own_id(properties)
+        if not message_id:
+            return False
+        if isinstance(sink, Gathering) and (place.topic, message_id, route.deduplicate) in sink.ids:
             return True
-        self._seen[key] = (now, tick.receipt)
-        self._seen.move_to_end(key)
-        while len(self._seen) > REMEMBERED_IDS:
-            self._seen.popitem(last=False)
-        return False
+        earlier = self.seen.earlier(place.topic, message_id, route.deduplicate)
+        if isinstance(sink, Gathering):
+            if earlier is None:
+                sink.ids.append((place.topic, message_id, route.deduplicate))
+            else:
+                sink.repeats.append(earlier)
+            return earlier is not None
+        assert tick is not None
+        if earlier is None:
+            self.seen.note(place.topic, message_id, route.deduplicate, tick.receipt)
+        elif earlier is not tick.receipt:
+            sink.after(tick, earlier)
+        return earlier is not None
 
     def _retain(
         self,
@@ -271,6 +313,8 @@ class Uplinks:
         properties: PublishProperties | None,
         tick: Tick | None = None,
     ) -> None:
+        if target.delay:
+            return
         send: Callable[..., None] = sink.send
         value = None
         if payload:
@@ -314,6 +358,14 @@ class Uplinks:
         return GATEWAY_DEAD_LETTERS, failure.value, failure.key, headers
 
 
+def later(topic: str) -> tuple[bytes, str] | None:
+    """What `$delayed/<seconds>/<topic>` means: the delay as a header has it, and the topic; None: nothing."""
+    _, seconds, inner = [*topic.split("/", 2), "", ""][:3]
+    if not inner or not (seconds.isascii() and seconds.isdigit()) or len(seconds) > 9 or int(seconds) > LONGEST_DELAY:
+        return None
+    return f"{int(seconds)}s".encode(), inner
+
+
 def _slug(reason: str) -> str:
     return "schema" if reason == "json" else reason
 
@@ -333,6 +385,8 @@ def _headers(target: Target, flags: int, place: Placed | None) -> list[tuple[str
         found += [(name, text.encode()) for name, text in place.headers]
         if place.message_id:
             found.append((MESSAGE_ID, place.message_id.encode()))
+        if target.delay:
+            found += [(DELIVER_TOPIC, place.topic.encode()), (DELIVER_AFTER, target.delay)]
     elif target.route is None and target.headers[0] is not None:
         plain = 3 + bool(target.username)
         found += target.headers[0][plain:]  # what the route added
@@ -351,8 +405,16 @@ def _from_properties(properties: PublishProperties) -> list[tuple[str, bytes | s
         found.append((contract.H_EXPIRY, str(properties.message_expiry)))
     if properties.payload_format is not None:
         found.append((contract.H_FORMAT, str(properties.payload_format)))
-    found += [(contract.H_USER + name, value) for name, value in properties.user]
+    for name, value in properties.user:
+        found.append((MESSAGE_ID if name == MESSAGE_ID else contract.H_USER + name, value))
     return found
+
+
+def _own_id(properties: PublishProperties | None) -> str:
+    """The id that a device gave its message by a user property."""
+    if properties is None:
+        return ""
+    return next((value for name, value in properties.user if name == MESSAGE_ID), "")
 
 
 def properties_object(properties: PublishProperties | None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from broker.api.failures import KNOWN, error_of
 from broker.api.registry import Context, handles
 from broker.cluster.acls import OPERATIONS_OF, Operation, ResourceType
 from broker.cluster.metadata import Topic
-from broker.cluster.topics import InvalidTopicName, require_valid_name
+from broker.cluster.topic_names import InvalidTopicName, require_valid_name
 from broker.server.quotas import MutationQuotaExceeded
 from broker.wire.codec import struct
 from broker.wire.errors import ErrorCode
@@ -64,8 +64,12 @@ def operations_bits(ctx: Context, resource_type: ResourceType, name: str) -> int
     return sum(1 << op for op in OPERATIONS_OF[resource_type] if ctx.allows(op, resource_type, name))
 
 
-@handles(18, min=0, max=4, before_authentication=True)
+@handles(18, min=0, max=5, before_authentication=True)
 def api_versions(ctx: Context, header: RequestHeader, request: Any) -> Any:
+    if header.api_version >= 5:
+        wrong = _wrong_node(ctx, request)
+        if wrong:
+            return ApiVersionsResponse(error_code=wrong)
     if header.api_version >= 3:
         if not _is_software_name(request.client_software_name) or not _is_software_name(
             request.client_software_version
@@ -88,6 +92,19 @@ def api_versions(ctx: Context, header: RequestHeader, request: Any) -> Any:
     )
 
 
+def _wrong_node(ctx: Context, request: Any) -> ErrorCode:
+    """KIP-1242: a client that meant another cluster or node is told to begin anew; it names both or neither."""
+    broker = ctx.broker
+    if (request.cluster_id is None) != (request.node_id == -1):
+        return ErrorCode.INVALID_REQUEST
+    if request.cluster_id is None or (request.cluster_id, request.node_id) == (
+        broker.metadata.image.cluster_id,
+        broker.node_id,
+    ):
+        return ErrorCode.NONE
+    return ErrorCode.REBOOTSTRAP_REQUIRED
+
+
 def _is_software_name(text: str) -> bool:
     """KIP-511: letters, digits, dots and dashes, beginning and ending with a letter or digit."""
     return bool(text) and text[0].isalnum() and text[-1].isalnum() and text.replace("-", "").replace(".", "").isalnum()
@@ -104,7 +121,7 @@ def metadata(ctx: Context, header: RequestHeader, request: Any) -> Any:
         return _metadata_response(ctx, header, request, [_metadata_topic(ctx, request, topic) for topic in visible])
     topics = []
     missing = []
-    for one in wanted:
+    for one in {(one.name, one.topic_id): one for one in wanted}.values():
         answer = _asked_for(ctx, header, request, one)
         if answer is None:
             missing.append(one.name)
@@ -246,7 +263,7 @@ def describe_topic_partitions(ctx: Context, header: RequestHeader, request: Any)
     if request.cursor is not None:
         start_topic, start_index = request.cursor.topic_name, request.cursor.partition_index
         if start_index < 0:
-            start_index = 0
+            return _bad_cursor(request, start_topic)
     asked = {one.name for one in request.topics}
     everything = not asked
     names: Iterable[str] = ctx.broker.metadata.image.topics if everything else asked
@@ -261,7 +278,9 @@ def describe_topic_partitions(ctx: Context, header: RequestHeader, request: Any)
             continue
         topic = topics.get(name)
         if topic is None:
-            answer.append(DescribedTopic(error_code=_unknown_or_invalid(name), name=name))
+            operations = operations_bits(ctx, ResourceType.TOPIC, name)
+            unknown = _unknown_or_invalid(name)
+            answer.append(DescribedTopic(error_code=unknown, name=name, topic_authorized_operations=operations))
             continue
         if left <= 0:
             return DescribeTopicPartitionsResponse(
@@ -276,6 +295,13 @@ def describe_topic_partitions(ctx: Context, header: RequestHeader, request: Any)
                 topics=answer, next_cursor=Cursor(topic_name=name, partition_index=first + len(page))
             )
     return DescribeTopicPartitionsResponse(topics=answer)
+
+
+def _bad_cursor(request: Any, start_topic: str) -> Any:
+    names = sorted(one.name for one in request.topics if one.name >= start_topic)
+    return DescribeTopicPartitionsResponse(
+        topics=[DescribedTopic(error_code=ErrorCode.INVALID_REQUEST, name=name) for name in names]
+    )
 
 
 def _unknown_or_invalid(name: str) -> ErrorCode:
@@ -344,6 +370,8 @@ def _coordinator_error(ctx: Context, header: RequestHeader, kind: int, key: str)
     elif kind == SHARE and header.api_version >= 6:
         if not ctx.allows(Operation.CLUSTER_ACTION, ResourceType.CLUSTER):
             return ErrorCode.CLUSTER_AUTHORIZATION_FAILED, None
+        if key.count(":") < 2 or not key.rpartition(":")[2].isdigit():
+            return ErrorCode.INVALID_REQUEST, "A share coordinator's key is group:topic id:partition."
     else:
         return ErrorCode.INVALID_REQUEST, "Unknown coordinator key type"
     return ErrorCode.NONE, None

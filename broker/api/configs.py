@@ -8,6 +8,7 @@ environment are read-only.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from broker.cluster.acls import Operation, ResourceType
 from broker.cluster.config_names import BROKER, CLIENT_METRICS, GROUP, TOPIC
 from broker.cluster.configs import Definition, Definitions, InvalidConfig, ResourceKind, Source
 from broker.cluster.metadata import Change, topic_change
+from broker.cluster.topic_names import InvalidTopicName, require_valid_name
 from broker.log.failures import LogError
 from broker.wire.codec import struct
 from broker.wire.errors import ErrorCode
@@ -68,15 +70,16 @@ def effective(broker: Broker, configs: Mapping[str, str]) -> Iterator[tuple[str,
 
 
 def _topic_layers(broker: Broker, configs: Mapping[str, str], definition: Definition) -> list[tuple[str, str, Source]]:
-    """(name, value, source) by precedence: the topic's, the broker's, the cluster's, Kafka's default."""
+    """(name, value, source) by precedence: the topic's, the broker's, the cluster's, Kafka's default.
+
+    The name is "" where no broker config stands for it.
+    """
     layers = []
     if definition.name in configs:
         layers.append((definition.name, configs[definition.name], Source.TOPIC))
     if definition.broker_name is not None:
         layers += _dynamic_layers(broker, definition.broker_name)
-        layers.append((definition.broker_name, definition.default, Source.DEFAULT))
-    else:
-        layers.append((definition.name, definition.default, Source.DEFAULT))
+    layers.append((definition.broker_name or "", definition.default, Source.DEFAULT))
     return layers
 
 
@@ -123,7 +126,7 @@ def describe_configs(ctx: Context, header: RequestHeader, request: Any) -> Any:
             configs = [
                 _described(definition, layers, request)
                 for definition, layers in _layers_of(ctx, resource.resource_type, resource.resource_name)
-                if resource.configuration_keys is None or definition.name in resource.configuration_keys
+                if not resource.configuration_keys or definition.name in resource.configuration_keys
             ]
             error, message = ErrorCode.NONE, None
         except Refused as refusal:
@@ -148,7 +151,7 @@ def _described(definition: Definition, layers: list[tuple[str, str, Source]], re
         read_only=definition.read_only,
         config_source=source,
         is_sensitive=definition.sensitive,
-        synonyms=[Synonym(name=name, value=at, source=where) for name, at, where in layers]
+        synonyms=[Synonym(name=name, value=at, source=where) for name, at, where in layers if name]
         if request.include_synonyms
         else [],
         config_type=definition.type,
@@ -160,6 +163,7 @@ def _layers_of(ctx: Context, kind: int, name: str) -> Iterator[tuple[Definition,
     _require(ctx, Operation.DESCRIBE_CONFIGS, kind, name)
     broker = ctx.broker
     if kind == ResourceKind.TOPIC:
+        _require_topic_name(name)
         topic = broker.topics.get(name)
         if topic is None:
             raise Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, "This server does not host this topic-partition.")
@@ -180,18 +184,28 @@ def _layers_of(ctx: Context, kind: int, name: str) -> Iterator[tuple[Definition,
             layers.append((definition.name, definition.default, Source.DEFAULT))
             yield definition, layers
     elif kind in (ResourceKind.GROUP, ResourceKind.CLIENT_METRICS):
+        if not name:
+            raise Refused(ErrorCode.INVALID_REQUEST, "The resource needs a name.")
         source = Source.GROUP if kind == ResourceKind.GROUP else Source.CLIENT_METRICS
         told = broker.metadata.image.configs_of(STORED_KIND[kind], name)
         for definition in DEFINITIONS[kind].by_name.values():
             layers = [(definition.name, told[definition.name], source)] if definition.name in told else []
-            if kind == ResourceKind.GROUP:
-                layers += _dynamic_layers(broker, f"group.{definition.name}")
-            layers.append((definition.name, definition.default, Source.DEFAULT))
+            synonym = f"group.{definition.name}" if kind == ResourceKind.GROUP else ""
+            if synonym in BROKER.by_name:
+                layers += _dynamic_layers(broker, synonym)
+            layers.append((synonym, definition.default, Source.DEFAULT))
             yield definition, layers
     elif kind == ResourceKind.BROKER_LOGGER:
         _require_this_broker(broker, name)
     else:
         raise Refused(ErrorCode.INVALID_REQUEST, f"Unsupported resource type: {kind}")
+
+
+def _require_topic_name(name: str) -> None:
+    try:
+        require_valid_name(name)
+    except InvalidTopicName as refusal:
+        raise Refused(ErrorCode.INVALID_TOPIC_EXCEPTION, str(refusal)) from refusal
 
 
 def _require_this_broker(broker: Broker, name: str) -> None:
@@ -237,14 +251,12 @@ async def alter_configs(ctx: Context, header: RequestHeader, request: Any) -> An
 async def _alter(ctx: Context, request: Any, altered: Any, answer_type: Any) -> list[Any]:
     answers = []
     changes: list[Change] = []
-    seen: set[tuple[int, str]] = set()
+    named = Counter((resource.resource_type, resource.resource_name) for resource in request.resources)
     for resource in request.resources:
-        key = (resource.resource_type, resource.resource_name)
         error, message = ErrorCode.NONE, None
         try:
-            if key in seen:
+            if named[resource.resource_type, resource.resource_name] > 1:
                 raise Refused(ErrorCode.INVALID_REQUEST, "Each resource must appear at most once.")
-            seen.add(key)
             changes.append(_change(ctx, resource, altered))
         except Refused as refusal:
             error, message = refusal.code, str(refusal)
@@ -277,6 +289,9 @@ def _change(ctx: Context, resource: Any, altered: Any) -> Change:
     _require(ctx, Operation.ALTER_CONFIGS, kind, name)
     image = ctx.broker.metadata.image
     if kind == ResourceKind.TOPIC:
+        if not name:
+            raise Refused(ErrorCode.INVALID_REQUEST, "Default topic resources are not allowed.")
+        _require_topic_name(name)
         topic = ctx.broker.topics.get(name)
         if topic is None:
             raise Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"The topic '{name}' does not exist.")

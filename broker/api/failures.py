@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from broker.cluster.configs import InvalidConfig
-from broker.cluster.topics import InvalidTopicName
+from broker.cluster.configs import InvalidAlteration, InvalidConfig
+from broker.cluster.topic_names import InvalidTopicName
 from broker.log import failures
 from broker.server.quotas import MutationQuotaExceeded
 from broker.wire import batch
@@ -22,10 +22,11 @@ _CODES: tuple[tuple[type[Exception], ErrorCode], ...] = (
     (failures.UnknownPartition, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION),
     (failures.CorruptLog, ErrorCode.CORRUPT_MESSAGE),
     (failures.StorageFailure, ErrorCode.KAFKA_STORAGE_ERROR),
-    (batch.UnsupportedMagic, ErrorCode.UNSUPPORTED_FOR_MESSAGE_FORMAT),
+    (batch.UnsupportedMagic, ErrorCode.INVALID_RECORD),
     (batch.CorruptBatch, ErrorCode.CORRUPT_MESSAGE),
     (batch.BatchTooLarge, ErrorCode.MESSAGE_TOO_LARGE),
     (batch.InvalidRecord, ErrorCode.INVALID_RECORD),
+    (InvalidAlteration, ErrorCode.INVALID_REQUEST),
     (InvalidConfig, ErrorCode.INVALID_CONFIG),
     (InvalidTopicName, ErrorCode.INVALID_TOPIC_EXCEPTION),
     (MutationQuotaExceeded, ErrorCode.THROTTLING_QUOTA_EXCEEDED),

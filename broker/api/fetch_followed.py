@@ -88,6 +88,9 @@ class Wanted:
             return 0
         if self.last_fetched_epoch >= 0:
             epoch, end = partition.end_offset_for_epoch(self.last_fetched_epoch)
+            if epoch < 0 and self.last_fetched_epoch > partition.leader_epoch:
+                self.error = ErrorCode.OFFSET_OUT_OF_RANGE
+                return 0
             if epoch >= 0 and (epoch < self.last_fetched_epoch or end < self.offset):
                 self.diverging = EpochEndOffset(epoch=epoch, end_offset=end)
                 return 0

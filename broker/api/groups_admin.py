@@ -68,7 +68,9 @@ def describe_groups(ctx: Context, header: RequestHeader, request: Any) -> Any:
                 )
                 for m in group.members
             ],
-            authorized_operations=authorized_operations(ctx, group_id, asked=request.include_authorized_operations),
+            authorized_operations=authorized_operations(
+                ctx, group_id, asked=request.include_authorized_operations and not error
+            ),
         )
 
     return DescribeGroupsResponse(groups=[one(group_id) for group_id in request.groups])

@@ -290,20 +290,24 @@ def offset_delete(ctx: Context, header: RequestHeader, request: Any) -> Any:
     if not ctx.allows(Operation.DELETE, ResourceType.GROUP, request.group_id):
         return refused(ErrorCode.GROUP_AUTHORIZATION_FAILED)
     refusals: dict[str, ErrorCode] = {}
+    absent: set[tuple[str, int]] = set()
     places = []
     for topic in request.topics:
+        found = ctx.broker.groups.topics.topic(topic.name)
         if not ctx.allows(Operation.READ, ResourceType.TOPIC, topic.name):
             refusals[topic.name] = ErrorCode.TOPIC_AUTHORIZATION_FAILED
-        elif ctx.broker.groups.topics.topic(topic.name) is None:
+        elif found is None:
             refusals[topic.name] = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
         else:
-            places += [(topic.name, p.partition_index) for p in topic.partitions]
+            named = {(topic.name, p.partition_index) for p in topic.partitions}
+            absent |= {place for place in named if not 0 <= place[1] < found.partitions}
+            places += sorted(named - absent)
 
     def shape(answer: tuple[ErrorCode, tuple[ErrorCode, ...]]) -> Any:
         error, codes = answer
         if error is not ErrorCode.NONE:
             return refused(error)
-        outcome = dict(zip(places, codes, strict=True))
+        outcome = dict.fromkeys(absent, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION) | dict(zip(places, codes, strict=True))
         return OffsetDeleteResponse(
             topics=[
                 OffsetDeleteResponseTopic(

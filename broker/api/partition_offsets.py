@@ -30,7 +30,8 @@ DeletedTopic = struct("DeleteRecordsResponse.DeleteRecordsTopicResult")
 DeletedPartition = struct("DeleteRecordsResponse.DeleteRecordsPartitionResult")
 
 LATEST, EARLIEST, MAX_TIMESTAMP, EARLIEST_LOCAL, LATEST_TIERED, EARLIEST_PENDING = -1, -2, -3, -4, -5, -6
-LEAST_VERSION = {MAX_TIMESTAMP: 7, EARLIEST_LOCAL: 8, LATEST_TIERED: 9, EARLIEST_PENDING: 11}
+NEVER = 1 << 15
+LEAST_VERSION = {LATEST: 0, EARLIEST: 0, MAX_TIMESTAMP: 7, EARLIEST_LOCAL: 8, LATEST_TIERED: 9, EARLIEST_PENDING: 11}
 
 
 @handles(2, min=1, max=11)
@@ -50,7 +51,7 @@ def list_offsets(ctx: Context, header: RequestHeader, request: Any) -> Any:
                 error = ErrorCode.INVALID_REQUEST
             elif partition is None:
                 error = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-            elif wanted.timestamp < 0 and header.api_version < LEAST_VERSION.get(wanted.timestamp, 0):
+            elif wanted.timestamp < 0 and header.api_version < LEAST_VERSION.get(wanted.timestamp, NEVER):
                 error = ErrorCode.UNSUPPORTED_VERSION
             else:
                 error = epoch_error(partition, wanted.current_leader_epoch)

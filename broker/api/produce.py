@@ -201,7 +201,9 @@ class _Produce:
         if one.control:
             raise Refused(ErrorCode.INVALID_RECORD, "Clients can't write control records")
         if one.transactional and self._request.transactional_id is None:
-            raise Refused(ErrorCode.INVALID_RECORD, "Transactional records need a transactional id")
+            raise Refused(
+                ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "Transactional records need a transactional id"
+            )
         if one.compression == batch.Compression.ZSTD and self._header.api_version < 7:
             raise Refused(ErrorCode.UNSUPPORTED_COMPRESSION_TYPE)
         wanted = partition.config.compression_type

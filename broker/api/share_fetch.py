@@ -2,7 +2,7 @@
 
 * ShareFetch 1 to 2: share sessions; acknowledgements on the way; waits `max_wait_ms` for something to hand out. From 2
   `share_acquire_mode` 1 keeps strictly to `max_records` (KIP-1206), and RENEW extends locks (KIP-1222).
-* ShareAcknowledge 1 to 2: RENEW from 2.
+* ShareAcknowledge 1 to 2: RENEW from 2, where `share.renew.acknowledge.enable` allows it.
 
 READ on the group and on each topic. Acknowledgements are answered once they are durable. Handing out does not wait: the
 delivery count it raises is written, and a crash of the machine can cost at most that count.
@@ -128,13 +128,14 @@ def _topic_refusal(ctx: Context, topic_id: bytes) -> ErrorCode | None:
 def _judge(ctx: Context, session: ShareSession, request: Any, *, renews: bool) -> Codes:
     """Apply the acknowledgements of the request."""
     codes: Codes = {}
+    may_renew = renews and ctx.broker.shares.renews(session.group)
     for topic in request.topics:
         for p in topic.partitions:
             if not p.acknowledgement_batches:
                 continue
             key = (topic.topic_id, p.partition_index)
             refusal = _topic_refusal(ctx, topic.topic_id)
-            codes[key] = _judge_one(ctx, session, key, p, renews=renews) if refusal is None else refusal
+            codes[key] = _judge_one(ctx, session, key, p, renews=may_renew) if refusal is None else refusal
     return codes
 
 

@@ -1,8 +1,9 @@
 """Where share groups stand (KIP-932).
 
 * DescribeShareGroupOffsets 0 to 1: DESCRIBE on the group and on each topic; lag from 1 (KIP-1226): records beyond the
-  start offset that are not done. A partition the group has not begun to read has start offset -1.
-* AlterShareGroupOffsets 0: READ on the group and on each topic; the group must be empty.
+  start offset that are not done. A partition the group has not begun to read has start offset -1, and so has every
+  partition of a group that is not there.
+* AlterShareGroupOffsets 0: READ on the group and on each topic; the group must be empty; one not there is made.
 * DeleteShareGroupOffsets 0: DELETE on the group, READ on each topic; the group must be empty.
 """
 
@@ -12,6 +13,7 @@ from typing import Any
 
 from broker.api.registry import Context, handles
 from broker.cluster.acls import Operation, ResourceType
+from broker.groups.ports import StateUnwritable
 from broker.groups.share_coordinator import Place
 from broker.wire import codec
 from broker.wire.errors import ErrorCode
@@ -44,7 +46,7 @@ def describe_share_group_offsets(ctx: Context, header: RequestHeader, request: A
 def _described(ctx: Context, group: Any) -> Any:
     if not ctx.allows(Operation.DESCRIBE, ResourceType.GROUP, group.group_id):
         return DescribedGroup(group_id=group.group_id, error_code=ErrorCode.GROUP_AUTHORIZATION_FAILED)
-    if ctx.broker.groups.coordinator.share_group(group.group_id) is None:
+    if ctx.broker.groups.coordinator.is_other_than_share(group.group_id):
         return DescribedGroup(
             group_id=group.group_id,
             error_code=ErrorCode.GROUP_ID_NOT_FOUND,
@@ -123,8 +125,16 @@ def alter_share_group_offsets(ctx: Context, header: RequestHeader, request: Any)
     def refused(error: ErrorCode) -> Any:
         return AlterShareGroupOffsetsResponse(error_code=error)
 
-    wrong = _group_refusal(ctx, request.group_id, Operation.READ)
-    if wrong is not None:
+    if not ctx.allows(Operation.READ, ResourceType.GROUP, request.group_id):
+        return refused(ErrorCode.GROUP_AUTHORIZATION_FAILED)
+    if not request.group_id:
+        return refused(ErrorCode.INVALID_GROUP_ID)
+    try:
+        wrong = ctx.broker.groups.step(lambda groups, now: groups.ensure_share(request.group_id, now))
+    except StateUnwritable:
+        return refused(ErrorCode.COORDINATOR_NOT_AVAILABLE)
+    wrong = wrong or _group_refusal(ctx, request.group_id, Operation.READ)
+    if wrong:
         return refused(wrong)
 
     def one(name: str, topic_id: bytes, p: Any, coordinator: Any, now: int) -> Any:

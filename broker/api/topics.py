@@ -17,7 +17,8 @@ from broker.api.produce import WRITE_PROTECTED
 from broker.api.registry import Context, handles
 from broker.cluster.acls import Operation, ResourceType
 from broker.cluster.config_names import TOPIC
-from broker.cluster.topics import MAX_PARTITIONS, require_valid_name
+from broker.cluster.topic_names import require_valid_name
+from broker.cluster.topics import MAX_PARTITIONS
 from broker.server.quotas import Mutations
 from broker.wire.codec import struct
 from broker.wire.errors import ErrorCode

@@ -47,6 +47,8 @@ def describe_transactions(ctx: Context, header: RequestHeader, request: Any) -> 
             return DescribedState(
                 error_code=ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, transactional_id=transactional_id
             )
+        if not transactional_id:
+            return DescribedState(error_code=ErrorCode.INVALID_REQUEST, transactional_id=transactional_id)
         found: Transaction | None = ctx.broker.transactions.coordinator.transaction(transactional_id)
         if found is None:
             return DescribedState(error_code=ErrorCode.TRANSACTIONAL_ID_NOT_FOUND, transactional_id=transactional_id)

@@ -18,6 +18,7 @@ from broker.client.administration import types
 from broker.client.administration.admin import Admin, AsyncAdmin
 from broker.client.capability import Ability, Capabilities
 from broker.client.consuming import BEGINNING, END, Consumer
+from broker.client.delays import Delays
 from broker.client.errors import ClientError
 from broker.client.producing import Batch, Failure, Producer
 from broker.client.records import Delivered, Record, TopicPartition
@@ -36,6 +37,7 @@ __all__ = [
     "ClientError",
     "Consumer",
     "DeadLetterTopic",
+    "Delays",
     "Delivered",
     "Failure",
     "Order",

@@ -106,12 +106,12 @@ def _failure(error: KafkaError, message: Message) -> Failure:
     return Failure(message.topic() or "", -1 if partition is None else partition, message.key(), message.value(), cause)
 
 
-class _Place:
-    """The outcome of a single message."""
+class Place:
+    """The outcome of a single message: both are None until it is known."""
 
     __slots__ = ("delivered", "error", "settle")
 
-    def __init__(self, settle: Callable[["_Place"], None] | None = None) -> None:
+    def __init__(self, settle: Callable[["Place"], None] | None = None) -> None:
         self.delivered: Delivered | None = None
         self.error: ClientError | None = None
         self.settle = settle
@@ -203,7 +203,7 @@ class Producer:
     ) -> Delivered:
         """Write one record and wait until the log has acknowledged it. Blocks; for an event loop see
         `deliver`."""
-        place = _Place()
+        place = Place()
         self._enqueue(place, topic, value, key, headers, partition, timestamp)
         deadline = time.monotonic() + timeout
         while place.delivered is None and place.error is None:
@@ -216,6 +216,19 @@ class Producer:
         if place.delivered is None:
             raise place.error or TimedOut("no outcome")
         return place.delivered
+
+    def post(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None = None,
+        headers: OutgoingHeaders | None = None,
+        partition: int = -1,
+    ) -> Place:
+        """Queue one message and return; its outcome stands in the answer once `poll` or `flush` has seen it."""
+        place = Place()
+        self._enqueue(place, topic, value, key, headers, partition, 0)
+        return place
 
     async def deliver(
         self,
@@ -234,7 +247,7 @@ class Producer:
             self.attach(loop)
         future: asyncio.Future[Delivered] = loop.create_future()
 
-        def settle(place: _Place) -> None:
+        def settle(place: Place) -> None:
             if future.done():
                 return
             if place.delivered is not None:
@@ -242,7 +255,7 @@ class Producer:
             else:
                 future.set_exception(place.error or TimedOut("no outcome"))
 
-        self._enqueue(_Place(settle), topic, value, key, headers, partition, timestamp)
+        self._enqueue(Place(settle), topic, value, key, headers, partition, timestamp)
         if not self._busy:
             self._schedule(POLL_INTERVAL, busy=True)
         try:
@@ -279,7 +292,7 @@ class Producer:
 
     def _enqueue(
         self,
-        place: _Place,
+        place: Place,
         topic: str,
         value: bytes | None,
         key: bytes | None,
@@ -295,6 +308,16 @@ class Producer:
             raise QueueFull("the producer's queue is full") from None
         except KafkaException as error:
             raise translate(error) from error
+
+    def partitions(self, topic: str, timeout: float = 5.0) -> int:
+        """How many partitions the topic has. Asked by a producer, a cluster that makes topics by their use makes it."""
+        try:
+            found = self._raw.list_topics(topic, timeout).topics[topic]
+        except KafkaException as error:
+            raise translate(error) from error
+        if found.error is not None and not found.partitions:
+            raise translate(found.error)
+        return len(found.partitions)
 
     # --- outcomes
 

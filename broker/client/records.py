@@ -54,8 +54,11 @@ class Delivered:
 
 
 MESSAGE_ID = "sluice.message.id"
+DELIVER_TOPIC = "sluice.deliver.topic"
 DELIVER_AT = "sluice.deliver.at"
 DELIVER_AFTER = "sluice.deliver.after"
+DELIVER_CANCEL = "sluice.deliver.cancel"
+DELIVER_CANCEL_ROW = "sluice.deliver.cancel.row"
 EXPIRES_AT = "sluice.expires.at"
 ERROR_REASON = "sluice.error.reason"
 ERROR_DETAIL = "sluice.error.detail"

@@ -6,9 +6,12 @@ without followers or remote storage would.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from typing import Any
 
-from broker.cluster.configs import LONG_MAX, Definition, Definitions, Type
+from broker.cluster.configs import INT_MAX, LONG_MAX, Definition, Definitions, Type
+from broker.cluster.topic_names import InvalidTopicName, require_valid_name
 
 _COMPRESSIONS = ("uncompressed", "zstd", "lz4", "snappy", "gzip", "producer")
 _DAY = 86_400_000
@@ -25,6 +28,57 @@ def _at_least_minus_one_not_zero_only(value: int) -> str | None:
 
 def _gzip_level(value: int) -> str | None:
     return None if value == -1 or 1 <= value <= 9 else "Value must be between 1 and 9 or equal to -1"
+
+
+def _go_together(value: Callable[[str], Any]) -> str | None:
+    if value("min.compaction.lag.ms") > value("max.compaction.lag.ms"):
+        return "conflict topic config setting: min.compaction.lag.ms is greater than max.compaction.lag.ms"
+    if value("remote.storage.enable"):
+        return "Tiered storage is not there: a topic can't be told to use it."
+    return None
+
+
+def _offset_reset(value: str) -> str | None:
+    known = value in ("earliest", "latest") or RESET_BY_DURATION.fullmatch(value)
+    return None if known else "Value must be earliest, latest or by_duration:<ISO 8601 duration>"
+
+
+RESET_BY_DURATION = re.compile(
+    r"by_duration:P(?=.)(?:(\d+)D)?(?:T(?=.)(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)(?:\.\d+)?S)?)?", re.ASCII | re.IGNORECASE
+)
+"""A `share.auto.offset.reset` that goes back so long: days, hours, minutes, seconds (ISO 8601)."""
+
+
+def _dead_letter_topic(value: str) -> str | None:
+    if value.startswith("__"):
+        return "Value must not name an internal topic"
+    try:
+        require_valid_name(value or "none")
+    except InvalidTopicName as refusal:
+        return str(refusal)
+    return None
+
+
+_CLIENT_TRAITS = (
+    "client_instance_id",
+    "client_id",
+    "client_software_name",
+    "client_software_version",
+    "client_source_address",
+    "client_source_port",
+)
+
+
+def _client_patterns(value: list[str]) -> str | None:
+    for item in value:
+        trait, given, pattern = item.partition("=")
+        if trait.strip() not in _CLIENT_TRAITS or not given:
+            return f"Illegal client matching pattern: {item}"
+        try:
+            re.compile(pattern)
+        except re.error:
+            return f"Illegal client matching pattern: {item}"
+    return None
 
 
 TOPIC = Definitions(
@@ -46,6 +100,13 @@ TOPIC = Definitions(
         _d("local.retention.bytes", Type.LONG, "-2", least=-2, broker_name="log.local.retention.bytes"),
         _d("local.retention.ms", Type.LONG, "-2", least=-2, broker_name="log.local.retention.ms"),
         _d("max.compaction.lag.ms", Type.LONG, str(LONG_MAX), least=1, broker_name="log.cleaner.max.compaction.lag.ms"),
+        _d(
+            "max.decompressed.message.bytes",
+            Type.INT,
+            str(INT_MAX - 8),
+            least=0,
+            broker_name="max.decompressed.message.bytes",
+        ),
         _d("max.message.bytes", Type.INT, "1048588", least=0, broker_name="message.max.bytes"),
         _d(
             "message.timestamp.after.max.ms",
@@ -79,7 +140,9 @@ TOPIC = Definitions(
         _d("min.compaction.lag.ms", Type.LONG, "0", least=0, broker_name="log.cleaner.min.compaction.lag.ms"),
         _d("min.insync.replicas", Type.INT, "1", least=1, broker_name="min.insync.replicas"),
         _d("preallocate", Type.BOOLEAN, "false", broker_name="log.preallocate"),
-        _d("remote.copy.disable", Type.BOOLEAN, "false", broker_name=None),
+        _d("remote.copy.lag.bytes", Type.LONG, "-1", least=-2, broker_name="log.remote.copy.lag.bytes"),
+        _d("remote.copy.lag.ms", Type.LONG, "0", least=-2, broker_name="log.remote.copy.lag.ms"),
+        _d("remote.log.copy.disable", Type.BOOLEAN, "false"),
         _d("remote.log.delete.on.disable", Type.BOOLEAN, "false"),
         _d("remote.storage.enable", Type.BOOLEAN, "false"),
         _d("retention.bytes", Type.LONG, "-1", broker_name="log.retention.bytes"),
@@ -101,6 +164,7 @@ TOPIC = Definitions(
             broker_name="unclean.leader.election.enable",
         ),
     ),
+    together=_go_together,
 )
 
 _BROKER_OWN = (
@@ -180,11 +244,13 @@ BROKER = Definitions("broker", (*_BROKER_OWN, *_broker_defaults_of_topics()))
 GROUP = Definitions(
     "group",
     (
+        _d("consumer.assignment.interval.ms", Type.INT, "1000", least=0, most=15000),
         _d("consumer.heartbeat.interval.ms", Type.INT, "5000", least=1),
         _d("consumer.session.timeout.ms", Type.INT, "45000", least=1),
         _d("errors.deadletterqueue.copy.record.enable", Type.BOOLEAN, "true"),
-        _d("errors.deadletterqueue.topic.name", Type.STRING, ""),
-        _d("share.auto.offset.reset", Type.STRING, "latest"),
+        _d("errors.deadletterqueue.topic.name", Type.STRING, "", check=_dead_letter_topic),
+        _d("share.assignment.interval.ms", Type.INT, "1000", least=0, most=15000),
+        _d("share.auto.offset.reset", Type.STRING, "latest", check=_offset_reset),
         _d("share.delivery.count.limit", Type.INT, "5", least=2, most=10),
         _d("share.heartbeat.interval.ms", Type.INT, "5000", least=1),
         _d(
@@ -195,6 +261,7 @@ GROUP = Definitions(
         ),
         _d("share.partition.max.record.locks", Type.INT, "2000", least=100, most=4000),
         _d("share.record.lock.duration.ms", Type.INT, "30000", least=1000, most=60000),
+        _d("share.renew.acknowledge.enable", Type.BOOLEAN, "true"),
         _d("share.session.timeout.ms", Type.INT, "45000", least=1),
         _d("streams.heartbeat.interval.ms", Type.INT, "5000", least=1),
         _d("streams.num.standby.replicas", Type.INT, "0", least=0),
@@ -206,7 +273,7 @@ CLIENT_METRICS = Definitions(
     "client-metrics",
     (
         _d("interval.ms", Type.INT, "300000", least=100, most=3_600_000),
-        _d("match", Type.LIST, ""),
+        _d("match", Type.LIST, "", check=_client_patterns),
         _d("metrics", Type.LIST, ""),
     ),
 )

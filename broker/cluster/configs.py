@@ -18,6 +18,10 @@ class InvalidConfig(ValueError):
     """A config that does not exist, or a value it can't have; the message is for the client (INVALID_CONFIG)."""
 
 
+class InvalidAlteration(InvalidConfig):
+    """A change that can't be made as it was asked for, whatever the values (INVALID_REQUEST)."""
+
+
 class Type(IntEnum):
     """Types as DescribeConfigs numbers them."""
 
@@ -140,9 +144,27 @@ class Definition:
 class Definitions:
     """The configs of one kind of resource."""
 
-    def __init__(self, kind: str, definitions: Iterable[Definition]) -> None:
+    def __init__(
+        self,
+        kind: str,
+        definitions: Iterable[Definition],
+        *,
+        together: Callable[[Callable[[str], Any]], str | None] | None = None,
+    ) -> None:
+        """`together`: given a way to look values up, the complaint about those that don't go together, or None."""
         self.kind = kind
         self.by_name = {definition.name: definition for definition in definitions}
+        self._together = together
+
+    def value(self, name: str, text: str | None) -> Any:
+        """The typed value of a config that holds `text`; None: the default."""
+        definition = self.by_name[name]
+        return definition.parse(definition.default if text is None else text)
+
+    def _require_together(self, configs: Mapping[str, str | None]) -> None:
+        complaint = self._together and self._together(lambda name: self.value(name, configs.get(name)))
+        if complaint:
+            raise InvalidConfig(complaint)
 
     def validate(self, configs: Mapping[str, str | None]) -> None:
         """Raise InvalidConfig for the first config that is unknown or has a bad value."""
@@ -151,6 +173,7 @@ class Definitions:
             if definition is None:
                 raise InvalidConfig(f"Unknown {self.kind} config name: {name}")
             definition.parse(value)
+        self._require_together(configs)
 
     def altered(self, now: Mapping[str, str], operations: Iterable[tuple[str, int, str | None]]) -> dict[str, str]:
         """The configs after IncrementalAlterConfigs' (name, operation, value)s; raises InvalidConfig."""
@@ -161,7 +184,7 @@ class Definitions:
             if definition is None:
                 raise InvalidConfig(f"Unknown {self.kind} config name: {name}")
             if name in seen:
-                raise InvalidConfig(f"Error due to duplicate config keys: {name}")
+                raise InvalidAlteration(f"Error due to duplicate config keys: {name}")
             seen.add(name)
             if operation == AlterOperation.DELETE:
                 result.pop(name, None)
@@ -171,9 +194,10 @@ class Definitions:
             elif operation != AlterOperation.SET:
                 raise InvalidConfig(f"Unknown operation {operation} for config {name}")
             if value is None:
-                raise InvalidConfig(f"Null value not supported for config {name}.")
+                raise InvalidAlteration(f"Null value not supported for config {name}.")
             definition.parse(value)
             result[name] = value
+        self._require_together(result)
         return result
 
     @staticmethod

@@ -7,7 +7,6 @@ is put right by `open()`: the metadata decides.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -21,30 +20,7 @@ if TYPE_CHECKING:
     from broker.log.partition import Partition
     from broker.log.store import Store
 
-MAX_NAME = 249
 MAX_PARTITIONS = 10_000
-_NAME = re.compile(r"[a-zA-Z0-9._-]+")
-
-
-class InvalidTopicName(ValueError):
-    """A name no topic can have; the message is for the client (INVALID_TOPIC_EXCEPTION)."""
-
-
-def require_valid_name(name: str) -> None:
-    """Raise InvalidTopicName unless Kafka would accept the name."""
-    if not name:
-        raise InvalidTopicName("Topic name is invalid: the empty string is not allowed")
-    if name in (".", ".."):
-        raise InvalidTopicName(f"Topic name is invalid: '{name}' is not allowed")
-    if len(name) > MAX_NAME:
-        raise InvalidTopicName(
-            f"Topic name is invalid: the length of '{name}' is longer than the max allowed length {MAX_NAME}"
-        )
-    if not _NAME.fullmatch(name):
-        raise InvalidTopicName(
-            f"Topic name is invalid: '{name}' contains one or more characters other than ASCII alphanumerics, "
-            "'.', '_' and '-'"
-        )
 
 
 class Topics:

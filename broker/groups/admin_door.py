@@ -62,8 +62,6 @@ class AdminDoor(GroupTable):
 
     def delete_group(self, group_id: str, now: int) -> ErrorCode:
         """DeleteGroups of one group."""
-        if not group_id:
-            return ErrorCode.INVALID_GROUP_ID
         group = self._groups.get(group_id)
         if group is None:
             return ErrorCode.GROUP_ID_NOT_FOUND

@@ -92,6 +92,8 @@ class ConsumerDoor(GroupTable):
 
     def describe_consumers(self, group_id: str) -> DescribedConsumers:
         """ConsumerGroupDescribe of one group."""
+        if not group_id:
+            return DescribedConsumers(error=ErrorCode.INVALID_GROUP_ID, message=None, group_id=group_id)
         group = self._groups.get(group_id)
         if not isinstance(group, ConsumerGroup):
             what = "not found" if group is None else "not a consumer group"

@@ -15,6 +15,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from broker.api.registry import Broker
+from broker.cluster.config_names import BROKER, GROUP, TOPIC
 from broker.groups.share_coordinator import Place
 from broker.groups.share_partition import Cause
 from broker.log.failures import LogError
@@ -58,7 +59,8 @@ class DeadLetters:
         origin = self._broker.topics.by_id(place.topic)
         if origin is None:
             return True  # the topic is gone, and the record with it
-        failure = self._write(name, origin, place, offset, count, cause, overrides.get(COPY_RECORD, "true") == "true")
+        copy = GROUP.value(COPY_RECORD, overrides.get(COPY_RECORD))
+        failure = self._write(name, origin, place, offset, count, cause, copy)
         if failure is None:
             self.written += 1
             self.failures.pop(place.group, None)
@@ -75,7 +77,7 @@ class DeadLetters:
         topic = self._broker.topics.get(name)
         if topic is None:
             return self._create(name)
-        if topic.configs.get(ENABLED) != "true":
+        if not TOPIC.value(ENABLED, topic.configs.get(ENABLED)):
             return f"the topic does not say {ENABLED}=true"
         partitions = self._broker.topics.partitions(name)
         source = self._broker.topics.partition(origin.name, place.index)
@@ -95,10 +97,8 @@ class DeadLetters:
 
     def _create(self, name: str) -> str:
         image = self._broker.metadata.image
-        allowed = any(
-            image.configs_of("broker", broker).get(AUTO_CREATE) == "true" for broker in (str(self._broker.node_id), "")
-        )
-        if not allowed:
+        told = [image.configs_of("broker", broker).get(AUTO_CREATE) for broker in (str(self._broker.node_id), "")]
+        if not BROKER.value(AUTO_CREATE, next((value for value in told if value is not None), None)):
             return "there is no such topic"
         if name not in self._creating:
             self._creating.add(name)

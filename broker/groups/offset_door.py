@@ -61,14 +61,17 @@ class OffsetDoor(GroupTable):
         )
 
     def _may_commit(self, call: OffsetCommitCall, now: int, *, transactional: bool = False) -> ErrorCode:
-        if not call.group_id:
+        if transactional and not call.group_id:
             return ErrorCode.INVALID_GROUP_ID
         group = self._groups.get(call.group_id)
         if group is None:
-            return ErrorCode.NONE if call.generation_or_epoch < 0 else ErrorCode.ILLEGAL_GENERATION
+            unknown = (
+                ErrorCode.GROUP_ID_NOT_FOUND if call.epoch_aware and not transactional else ErrorCode.ILLEGAL_GENERATION
+            )
+            return ErrorCode.NONE if call.generation_or_epoch < 0 else unknown
         if isinstance(group, ShareGroup):
             return ErrorCode.GROUP_ID_NOT_FOUND
-        if call.generation_or_epoch < 0 and not call.member_id and group.is_empty:
+        if call.generation_or_epoch < 0 and group.is_empty:
             return ErrorCode.NONE
         if isinstance(group, ConsumerGroup):
             return self._may_commit_to_consumers(group, call)
@@ -95,8 +98,6 @@ class OffsetDoor(GroupTable):
 
     def fetch_offsets(self, call: OffsetFetchCall) -> FetchedOffsets:
         """OffsetFetch of one group; `places` None asks for all there are."""
-        if not call.group_id:
-            return FetchedOffsets(group_id="", error=ErrorCode.INVALID_GROUP_ID)
         group = self._groups.get(call.group_id)
         if (
             isinstance(group, ConsumerGroup)

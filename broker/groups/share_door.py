@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from broker.groups.consumer_state import JOINING, LEAVING, Refused
-from broker.groups.share import ShareBeat, ShareGroup, ShareHeartbeat, ShareMember
+from broker.groups.share import ShareBeat, ShareGroup, ShareHeartbeat, ShareMember, share_record
 from broker.groups.table import GroupTable
 from broker.wire.errors import ErrorCode
 
@@ -54,6 +54,19 @@ class ShareDoor(GroupTable):
         return DescribedShare(
             group_id=group_id, state=group.state_name, epoch=group.epoch, members=tuple(group.members.values())
         )
+
+    def ensure_share(self, group_id: str, now: int) -> ErrorCode:
+        """Make the share group if there is no group of that id."""
+        group = self._groups.get(group_id)
+        if group is None:
+            self._log.append([share_record(group_id, 0)], now)
+            self._new_share(group_id, now)
+        return ErrorCode.NONE if group is None or isinstance(group, ShareGroup) else ErrorCode.GROUP_ID_NOT_FOUND
+
+    def is_other_than_share(self, group_id: str) -> bool:
+        """Whether there is a group of that id, and it is no share group."""
+        group = self._groups.get(group_id)
+        return group is not None and not isinstance(group, ShareGroup)
 
     def share_group(self, group_id: str) -> ShareGroup | None:
         """The share group of that id."""

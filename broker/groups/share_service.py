@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from broker.api.registry import Broker
+from broker.cluster.config_names import GROUP, RESET_BY_DURATION
 from broker.groups.dead_letters import DeadLetters
 from broker.groups.ports import StateUnwritable
 from broker.groups.share_coordinator import Place, ShareCoordinator
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 STATE_TOPIC = "__share_group_state"
+RENEWING = "share.renew.acknowledge.enable"
 _TRIES = 8
-_DURATION = re.compile(r"by_duration:P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)(?:\.\d+)?S)?)?")
 
 
 @dataclass(slots=True)
@@ -91,6 +91,11 @@ class ShareService(Shell[ShareCoordinator]):
     def reads_committed(self, group: str) -> bool:
         """Whether the group is kept from records of open and aborted transactions."""
         return self._overrides(group).get("share.isolation.level") == "read_committed"
+
+    def renews(self, group: str) -> bool:
+        """Whether the group's members may renew their locks (KIP-1222)."""
+        allowed: bool = GROUP.value(RENEWING, self._overrides(group).get(RENEWING))
+        return allowed
 
     # -- members ------------------------------------------------------------------------------------------------------
 
@@ -231,7 +236,7 @@ class ShareService(Shell[ShareCoordinator]):
         reset = self._overrides(group).get("share.auto.offset.reset", "latest")
         if reset == "earliest":
             return partition.log_start_offset
-        duration = _DURATION.fullmatch(reset)
+        duration = RESET_BY_DURATION.fullmatch(reset)
         if duration is not None:
             days, hours, minutes, seconds = (int(part or 0) for part in duration.groups())
             back = ((days * 24 + hours) * 60 + minutes) * 60 + seconds

@@ -95,6 +95,7 @@ class Assembly:
             credentials=Credentials(lambda: metadata.image, self._internal, config.oauth),
             metadata_partition=partition,
             apis=apis,
+            node_id=config.node_id,
             advertised=advertised(apis.values()),
         )
         for name in STATE_TOPICS:

@@ -36,8 +36,11 @@ class Permission(StrEnum):
     GROUP_DELETE = "group.delete"
     DEADLETTER_REDRIVE = "deadletter.redrive"
     DEADLETTER_DELETE = "deadletter.delete"
+    DELIVERY_CANCEL = "delivery.cancel"
     DEVICE_MANAGE = "device.manage"
+    DEVICE_TAP = "device.tap"  # one device's packets, payloads included
     ROUTE_MANAGE = "route.manage"
+    BRIDGE_MANAGE = "bridge.manage"
     POLICY_MANAGE = "policy.manage"
     JOB_CONTROL = "job.control"
     ACCESS_VIEW = "access.view"  # broker users, ACLs, quotas
@@ -53,7 +56,9 @@ _OPERATOR = _VIEWER | {
     Permission.TOPIC_CONFIGURE,
     Permission.GROUP_RESET,
     Permission.DEADLETTER_REDRIVE,
+    Permission.DELIVERY_CANCEL,
     Permission.DEVICE_MANAGE,
+    Permission.DEVICE_TAP,
     Permission.JOB_CONTROL,
     Permission.ACCESS_VIEW,
     Permission.AUDIT_VIEW,

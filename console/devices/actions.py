@@ -1,5 +1,6 @@
 """Changes to devices and bans: permission, row with its record, audit, announcement. Orders to connected clients."""
 
+import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,6 +16,8 @@ from console.accounts.permissions import Permission, demand
 from console.devices.models import Ban, Device, Presence
 from console.policies.models import Policy
 from gateway import contract, passwords
+
+LONGEST_TAP = 600.0  # seconds
 
 
 class DeviceExists(Exception):
@@ -112,6 +115,34 @@ def kick(*, actor: Any, client_id: str, clear: bool = False) -> None:
     verb = "clear" if clear else "kick"
     order = contract.Control(verb=verb, client_id=client_id, actor=actor.username, at=time.time())
     with audit.change(actor, f"client.{verb}", kind="device", name=client_id):
+        kafka.send(contract.CONTROL, contract.encode(order), client_id.encode())
+
+
+def start_tap(*, actor: Any, client_id: str, seconds: float) -> str:
+    """Has gateways copy a client's packets for a viewer, who must renew it. Returns the tap's name."""
+    demand(actor, Permission.DEVICE_TAP)
+    tap = secrets.token_hex(12)
+    seconds = min(seconds, LONGEST_TAP)
+    after = {"tap": tap, "seconds": seconds}
+    with audit.change(actor, "client.tap", kind="device", name=client_id, after=after):
+        order = contract.Control(
+            verb="tap", client_id=client_id, actor=actor.username, at=time.time(), seconds=seconds, tap=tap
+        )
+        kafka.send(contract.CONTROL, contract.encode(order), client_id.encode())
+    return tap
+
+
+def keep_tap(*, tap: str) -> None:
+    """Somebody still watches."""
+    order = contract.Control(verb="tap.keep", client_id="", at=time.time(), tap=tap)
+    kafka.send(contract.CONTROL, contract.encode(order), tap.encode())
+
+
+def stop_tap(*, viewer: Any, client_id: str, tap: str, why: str, shown: dict[str, int]) -> None:
+    """Ends a tap. Asks for no permission: whoever lost it has their tap ended all the same."""
+    after = {"tap": tap, "why": why, **shown}
+    with audit.change(viewer, "client.tap.stop", kind="device", name=client_id, after=after):
+        order = contract.Control(verb="tap.stop", client_id=client_id, actor=viewer.username, at=time.time(), tap=tap)
         kafka.send(contract.CONTROL, contract.encode(order), client_id.encode())
 
 

@@ -7,6 +7,7 @@ urlpatterns = [
     path("devices/", views.device_list, name="device-list"),
     path("devices/add/", views.add, name="device-add"),
     path("clients/", views.client_list, name="device-clients"),
+    path("clients/<name:client_id>/tap/", views.tap, name="device-tap"),
     path("clients/<name:client_id>/kick/", views.kick, name="device-kick"),
     path("bans/", views.ban_list, name="device-bans"),
     path("bans/add/", views.add_ban, name="device-ban"),

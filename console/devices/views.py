@@ -273,6 +273,15 @@ def delete(request: HttpRequest, name: str) -> HttpResponse:
     return dialogs.show(request, "devices/delete.html", {"name": name, "form": form}, refused=bool(form.errors))
 
 
+@requires(Permission.DEVICE_TAP)
+@require_safe
+def tap(request: HttpRequest, client_id: str) -> HttpResponse:
+    """Where an operator watches a client's packets; the socket does the rest."""
+    client = Presence.objects.filter(client_id=client_id).first()
+    device = Device.objects.filter(name=client.principal).first() if client and client.principal else None
+    return render(request, "devices/tap.html", {"client_id": client_id, "client": client, "device": device})
+
+
 @requires(Permission.DEVICE_MANAGE)
 @require_http_methods(["GET", "HEAD", "POST"])
 def kick(request: HttpRequest, client_id: str) -> HttpResponse:

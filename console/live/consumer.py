@@ -107,13 +107,17 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # Channels ha
 _ABSENT = object()
 
 
-def _session_holds(session_key: str | None, permission: Permission) -> bool:
-    """Whether the session is still there and its account, as it is now, holds the permission."""
+def session_user(session_key: str | None, permission: Permission) -> Any:
+    """The session's account, as it is now; None when the session is gone or the account lacks the permission."""
     if not session_key:
-        return False
+        return None
     session = SessionStore(session_key)
     data = session.load()
     user = get_user_model().objects.filter(pk=str(data[SESSION_KEY])).first() if data.get(SESSION_KEY) else None
     if user is None or not holds(cast(Any, user), permission):
-        return False
-    return bool(data.get("_auth_user_hash") == user.get_session_auth_hash())
+        return None
+    return user if data.get("_auth_user_hash") == user.get_session_auth_hash() else None
+
+
+def _session_holds(session_key: str | None, permission: Permission) -> bool:
+    return session_user(session_key, permission) is not None

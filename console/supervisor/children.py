@@ -32,6 +32,8 @@ def children(*, embedded: bool, http: str) -> list[Child]:
         Child(name="web", command=web, needs_database=True),
         Child(name="worker", command=worker, needs_database=True),
         Child(name="monitor", command=(*python, "manage.py", "monitor"), needs_database=True),
+        Child(name="bridge", command=(*python, "-m", "gateway.bridge"), needs_database=False),
+        Child(name="delay", command=(*python, "-m", "broker.delay"), needs_database=False),
         Child(name="gateway", command=(*python, "-m", "gateway"), needs_database=False),
     ]
     if embedded:

@@ -115,6 +115,7 @@ FORMATS = {"num": num, "rate": rate, "size": size, "span": span}
 def live(key: str, value: Any, form: str = "num", field: str = "") -> SafeString:
     """A value that moves by itself: `{% live "topic/orders" topic.in_rate "rate" "in" %}`."""
     key = f"{key}/{field}" if field else key
+    value = None if value == "" else value  # what a template makes of a missing field
     text = moment(value) if form == "moment" else FORMATS[form](value) if form in FORMATS else str(value or DASH)
     return format_html('<span data-live="{}" data-as="{}">{}</span>', key, form, text)
 

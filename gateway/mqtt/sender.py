@@ -87,6 +87,9 @@ class Sender:
         self.dropped_messages = 0
         self.sent_messages = 0
 
+    def divert(self, link: Link) -> None:
+        self._link = link
+
     @property
     def in_flight(self) -> int:
         return len(self._in_flight)

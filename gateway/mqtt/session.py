@@ -87,6 +87,23 @@ class Session(Receiver):
         return self._sender.sent_messages if self._sender is not None else 0
 
     @property
+    def link(self) -> Link:
+        """The way to the peer."""
+        return self._link
+
+    @property
+    def unread(self) -> bytes:
+        """What was read, and is not taken yet."""
+        return bytes(self._rest) if self._rest is not None else b""
+
+    def divert(self, link: Link) -> Link:
+        """Write to another link from now on; gives the one so far."""
+        before, self._link = self._link, link
+        if self._sender is not None:
+            self._sender.divert(link)
+        return before
+
+    @property
     def in_flight(self) -> int:
         """Messages of QoS 1 and 2, either way, whose exchange is not over."""
         return max(0, self._unacknowledged) + (self._sender.in_flight if self._sender is not None else 0)

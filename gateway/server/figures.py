@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import add, sub
 from typing import NamedTuple
 
 
@@ -19,7 +20,7 @@ class Figures(NamedTuple):
 
     def plus(self, now: Figures, before: Figures) -> Figures:
         """These totals after something else went from `before` to `now`."""
-        return Figures(*(total + new - old for total, new, old in zip(self, now, before, strict=True)))
+        return Figures._make(map(add, self, map(sub, now, before)))
 
 
 NOTHING = Figures(0, 0, 0, 0, 0, 0, 0, 0)

@@ -19,6 +19,7 @@ PAGES = [
     "/topics/orders/settings/",
     "/groups/",
     "/groups/billing/",
+    "/deliveries/",
     "/dead-letters/",
     "/dead-letters/dlq.orders/",
     "/devices/",

@@ -34,6 +34,11 @@ def test_transactions_read_process_and_write_exactly_once(cluster: Node, topic: 
     run(cluster.bootstrap, "transactions", topic(2), topic(2))
 
 
+def test_every_transaction_has_an_epoch_of_its_own(cluster: Node, topic: Callable[..., str]) -> None:
+    """KIP-890: transaction.version 2 is negotiated, EndTxn 5 raises the epoch, the client takes it up."""
+    run(cluster.bootstrap, "epochs", topic(1))
+
+
 def test_the_admin_client_gets_what_it_asks_for(cluster: Node, name: Callable[[str], str]) -> None:
     run(cluster.bootstrap, "admin", name("admin"))
 

@@ -62,7 +62,7 @@ def test_secrets_of_the_data_folder_are_for_its_owner_alone(product: Product) ->
 def test_status_says_what_runs_and_that_it_is_healthy(product: Product) -> None:
     status = product.manage("status")
     assert status.returncode == 0, status.stderr
-    for name in ("broker", "gateway", "monitor", "worker", "web"):
+    for name in ("broker", "gateway", "bridge", "monitor", "worker", "web"):
         assert f"{name:<8} running as" in status.stdout
     assert "healthy" in status.stdout
 

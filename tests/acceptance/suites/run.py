@@ -101,7 +101,7 @@ def run(suite: Suite, folder: Path, more: list[str]) -> int:
     try:
         with Admin(Settings(bootstrap=broker.bootstrap)) as admin:
             for name, value in suite.broker_configs.items():
-                admin.alter_configs(types.ConfigResource(types.ConfigKind.BROKER, "1"), set={name: value})
+                admin.alter_configs(types.ConfigResource(types.ConfigKind.BROKER, ""), set={name: value})
         values = {"bootstrap": broker.bootstrap, "folder": str(folder)}
         environ = os.environ | {name: text.format(**values) for name, text in suite.environment.items()}
         there = collected(python, folder, suite, environ)

@@ -122,7 +122,10 @@ def damaged(data: bytes) -> bytes:
         (records(b"x")[:-3], ErrorCode.CORRUPT_MESSAGE),
         (records(b"x") + records(b"y"), ErrorCode.INVALID_RECORD),
         (batch.marker(5, 0, commit=True, coordinator_epoch=0, timestamp=1), ErrorCode.INVALID_RECORD),
-        (records(b"x", transactional=True, producer_id=5, producer_epoch=0, base_sequence=0), ErrorCode.INVALID_RECORD),
+        (
+            records(b"x", transactional=True, producer_id=5, producer_epoch=0, base_sequence=0),
+            ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+        ),
         (records(b"x" * 2000), ErrorCode.MESSAGE_TOO_LARGE),
     ],
     ids=["crc", "cut", "two batches", "control", "transactional without id", "too large"],

@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway import contract
 from gateway.traffic import FIELDS, OTHER, QUIET, Table, Traffic, prefix_of
 from gateway.uplink import Target
 
@@ -86,3 +87,10 @@ def test_a_prefix_is_the_first_levels_and_never_long() -> None:
     assert prefix_of("plant", 2) == "plant"
     assert prefix_of("/a/b", 2) == "/a"
     assert len(prefix_of("x" * 60_000, 2)) <= 120
+
+
+def test_a_report_is_encoded_as_any_record_is() -> None:
+    report = contract.TrafficReport(
+        gateway="g", at=1.5, started=1.0, devices={'é"': [1.0, 2]}, routes={"r": None}, prefixes={"p": [1, 2]}
+    )
+    assert contract.encode_report(report) == contract.encode(report)

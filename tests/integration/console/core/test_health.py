@@ -8,9 +8,11 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families as plain
 
+from console import storage
 from console.health import Health, Listener, ailments
 from console.metrics import NAMED
 from console.snapshot import Group, Picture, Topic, Totals, held
+from console.storage import Trouble
 
 
 async def asked(
@@ -54,6 +56,20 @@ def test_old_samples_and_trouble_are_ailments() -> None:
     assert ailments(fresh(), now) == {}
     assert "monitor" in ailments(fresh(), now + 60)
     assert ailments(fresh(trouble="no broker answered"), now)["broker"] == "no broker answered"
+
+
+async def test_a_disk_that_takes_nothing_is_an_ailment_and_one_that_is_damaged_a_warning() -> None:
+    held.replace_with(fresh())
+    storage.put((Trouble(broker=1, state="stopped", reason="fdatasync failed", since=5),))
+    status, body = await asked("/healthz")
+    assert status == 503
+    assert "broker 1: fdatasync failed" in body
+    storage.put((Trouble(broker=1, state="degraded", reason="damaged data", since=5),))
+    status, body = await asked("/healthz")
+    assert status == 200
+    assert "damaged data" in body
+    storage.put(())
+    assert "damaged" not in (await asked("/healthz"))[1]
 
 
 @pytest.mark.parametrize(("client", "status"), [("127.0.0.1", 200), ("10.1.2.3", 200), ("203.0.113.9", 403)])

@@ -8,7 +8,7 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from console.accounts.permissions import GRANTS, Permission, Role
-from console.live.consumer import PERMISSIONS
+from console.live import consumer, tap
 
 PUBLIC = {"console:sign-in", "console:language"}
 OPEN_TO_ALL = {"admin:login", "admin:logout", "admin:jsi18n"}
@@ -92,8 +92,9 @@ def test_django_admin_is_for_administrators(role: Role, signed_in: Callable[...,
 
 
 def test_every_socket_message_names_a_permission() -> None:
-    assert PERMISSIONS
-    assert set(PERMISSIONS.values()) <= set(Permission)
+    for permissions in (consumer.PERMISSIONS, tap.PERMISSIONS):
+        assert permissions
+        assert set(permissions.values()) <= set(Permission)
 
 
 def test_every_action_demands_a_permission_before_anything_else() -> None:

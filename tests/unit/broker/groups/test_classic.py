@@ -363,7 +363,8 @@ def test_offsets_are_taken_from_the_current_generation_or_from_outside_an_empty_
             dataclasses.replace(OffsetCommitCall(group_id="g", commits=commit), **changes), world.now
         )[0]
 
-    assert call(generation_or_epoch=3, member_id="x") is ErrorCode.ILLEGAL_GENERATION
+    assert call(generation_or_epoch=3, member_id="x") is ErrorCode.GROUP_ID_NOT_FOUND
+    assert call(generation_or_epoch=3, member_id="x", epoch_aware=False) is ErrorCode.ILLEGAL_GENERATION
     assert call() is ErrorCode.NONE
     (member,) = world.stable(1)
     assert call() is ErrorCode.UNKNOWN_MEMBER_ID

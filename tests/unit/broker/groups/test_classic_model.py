@@ -218,10 +218,11 @@ class ClassicLife(RuleBasedStateMachine):
 
     @invariant()
     def one_leader_leads(self) -> None:
+        """A static leader that came back is told that it leads, and to assign nothing (KIP-814)."""
         leaders = {
             (c.joined.generation_id, c.joined.member_id)
             for c in self.clients
-            if c.joined is not None and c.joined.leader == c.joined.member_id
+            if c.joined is not None and c.joined.leader == c.joined.member_id and not c.joined.skip_assignment
         }
         assert len({generation for generation, _ in leaders}) == len(leaders)
 

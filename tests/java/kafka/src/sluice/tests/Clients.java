@@ -31,6 +31,7 @@ public final class Clients {
                 case "codecs" -> clients.codecs(args[2]);
                 case "group" -> clients.group(args[2], args[3], args[4]);
                 case "transactions" -> clients.transactions(args[2], args[3]);
+                case "epochs" -> clients.epochs(args[2]);
                 case "admin" -> clients.admin(args[2]);
                 case "share" -> clients.share(args[2], args[3]);
                 default -> throw new IllegalArgumentException(args[1]);
@@ -245,6 +246,45 @@ public final class Clients {
             check(sum == count, "committed input offsets sum to " + sum);
             check(admin.describeTransactions(List.of(id)).description(id).get().producerEpoch() >= 0, "described");
             check(admin.listTransactions().all().get().stream().anyMatch(t -> t.transactionalId().equals(id)), "listed");
+        }
+    }
+
+    /**
+     * KIP-890, second part: where transaction.version is 2, EndTxn 5 raises the epoch with every transaction and the
+     * client goes on with the new one, so that a straggler of the transaction before is fenced.
+     */
+    private void epochs(String topic) throws Exception {
+        String id = topic + "-tx";
+        try (var admin = Admin.create(common()); var writer = producer("transactional.id", id)) {
+            var features = admin.describeFeatures().featureMetadata().get().finalizedFeatures();
+            check(features.get("transaction.version").maxVersionLevel() == 2, "features " + features);
+            writer.initTransactions();
+            List<Integer> epochs = new ArrayList<>();
+            List<Long> producers = new ArrayList<>();
+            for (int round = 0; round < 6; round++) {
+                writer.beginTransaction();
+                writer.send(new ProducerRecord<>(topic, 0, "k", "v" + round)).get();
+                // The partition was added by the Produce request itself (version 12 and up): no AddPartitionsToTxn.
+                var open = now(admin.describeTransactions(List.of(id)).description(id));
+                check(open.state() == TransactionState.ONGOING, "state " + open.state());
+                check(open.topicPartitions().equals(Set.of(new TopicPartition(topic, 0))), "partitions " + open);
+                epochs.add(open.producerEpoch());
+                producers.add(open.producerId());
+                if (round % 2 == 0) writer.commitTransaction();
+                else writer.abortTransaction();
+                eventually(() -> {
+                    var state = now(admin.describeTransactions(List.of(id)).description(id)).state();
+                    return state == TransactionState.COMPLETE_COMMIT || state == TransactionState.COMPLETE_ABORT;
+                }, "the transaction was never finished");
+            }
+            check(Set.copyOf(producers).size() == 1, "producer ids " + producers);
+            for (int i = 1; i < epochs.size(); i++)
+                check(epochs.get(i) == epochs.get(i - 1) + 1, "the epoch goes up by one a transaction: " + epochs);
+        }
+        try (var all = consumer("isolation.level", "read_committed")) {
+            all.assign(List.of(new TopicPartition(topic, 0)));
+            all.seekToBeginning(all.assignment());
+            check(read(all, 3).stream().map(ConsumerRecord::value).toList().equals(List.of("v0", "v2", "v4")), "values");
         }
     }
 

@@ -1,0 +1,1 @@
+"""What is to be delivered later: looked through, counted, taken back."""

@@ -79,6 +79,7 @@ class Arrival:
     epoch: int = 0
     previous: Holder | None = None
     nudged: bool = True
+    adopting: bool = False  # its holder counts as dead, whatever it does meanwhile
     relay: bool = False  # replaced meanwhile: what comes is passed on
 
 
@@ -150,12 +151,12 @@ class Arrivals:
         elif known.receipt is not None:
             known.receipt.fail(Refused(TAKEN_OVER, "session taken over"))
         known.token, known.session, known.receipt = token, session, receipt
-        known.epoch, known.began, known.relay = 0, self._monotonic(), False
+        known.epoch, known.began, known.relay, known.adopting = 0, self._monotonic(), False, False
         return receipt
 
-    def adopt(self, client_id: str, token: str) -> None:
-        """The session of a dead gateway was claimed."""
-        self._waiting[client_id] = Arrival(client_id=client_id, token=token, began=self._monotonic())
+    def adopt(self, client_id: str, token: str, *, adopting: bool = True) -> None:
+        """The session of a dead gateway (not `adopting`: of a living one) was claimed."""
+        self._waiting[client_id] = Arrival(client_id=client_id, token=token, began=self._monotonic(), adopting=adopting)
 
     def resume(self, holder: Holder, client_id: str, gateway: str) -> None:
         """An earlier run of this gateway had claimed the session, and died before it took it over from `gateway`."""
@@ -285,7 +286,13 @@ class Arrivals:
         arriving: list[tuple[Arrival, StoredSession | None, Mailbox | None, Positions]] = []
         for each in ready:
             record = _decoded(each.client_id, rows.get(each.client_id))
-            found = step(record, each.previous, self._gateway, self._cluster.alive)
+            dead = each.previous.gateway if each.adopting and each.previous is not None else ""
+            found = step(
+                record,
+                each.previous,
+                self._gateway,
+                lambda name, dead=dead: name != dead and self._cluster.alive(name),  # type: ignore[misc]  # per turn
+            )
             if found is Step.WAIT:
                 continue
             if found is Step.NOTHING or record is None:

@@ -156,6 +156,8 @@ class GatewayEngine:
             clock=clock,
             positions=self._positions,
             rows=self.cluster.rows,
+            held=lease.held,
+            checkpointed=lambda: self.checkpoints.written,
         )
         self.sessions.arrivals = self.moves.arrivals
         self.shares = Shares(
@@ -449,15 +451,25 @@ class GatewayEngine:
         mailbox = session.state.mailbox
         if mailbox is None:
             return None
+        if not self.lease.held():
+            return self._later(lambda: self.sending(session, packet_id, message, qos))
         entry = mailbox.sent(message, packet_id)
         return None if entry is None else self.sessions.store_entry(mailbox, entry)
 
     def received(self, session: Session, packet_id: int, message: Message | None) -> Receipt[Any] | None:
         mailbox = session.state.mailbox
+        if mailbox is not None and not self.lease.held():
+            return self._later(lambda: self.received(session, packet_id, message))
         entry = mailbox.received(message, packet_id) if mailbox is not None else None
         if mailbox is None or entry is None:
             return None
         return self.sessions.store_entry(mailbox, entry)
+
+    def _later(self, call: Callable[[], Receipt[Any] | None]) -> Receipt[Any]:
+        """Do it when the lease is held again; a session that was replaced meanwhile is closed by then."""
+        receipt: Receipt[Any] = Receipt()
+        self.lease.when_held(lambda: follow(call() or settled(), receipt))
+        return receipt
 
     def dropped(self, session: Session, message: Message, why: str) -> None:
         if why == "expired":
@@ -471,10 +483,13 @@ class GatewayEngine:
             mailbox.finished(message, 0)
 
     def finished(self, session: Session, packet_id: int, message: Message | None, code: int) -> None:
+        if not self.lease.held():
+            self.lease.when_held(lambda: self.finished(session, packet_id, message, code))
+            return
         self.commands.done(session.client_id, message, code)
         self.shares.finished(session.client_id, message)
         mailbox = session.state.mailbox
-        if mailbox is not None:
+        if mailbox is not None and session.client_id in self.sessions.mailboxes:  # it may have gone elsewhere
             entry = mailbox.finished(message, packet_id)
             if entry is not None:
                 self.sessions.store_entry(mailbox, entry)

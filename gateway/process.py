@@ -197,6 +197,7 @@ class Gateway:
             command=engine.commands.take,
             checkpoint=engine.checkpoints.checkpoint,
         )
+        self._delivery.tail.hold_back(engine.lease.held, engine.lease.when_held)
         engine.cluster.state = self._state
         self._missed = engine.cluster.missed = Missed(
             fanout=engine.fanout,

@@ -248,7 +248,7 @@ class Shares:
                     and client_id not in self.arrivals
                     and not self._claims.unheard(client_id)
                 ):
-                    self.arrivals.adopt(client_id, self._book.claim(self._presence(client_id)))
+                    self.arrivals.adopt(client_id, self._book.claim(self._presence(client_id)), adopting=False)
         self._drop_orphans(filters, now)
 
     def _thaw(self, bucket: Bucket, others: Sequence[str]) -> None:
@@ -257,7 +257,7 @@ class Shares:
             bucket.open = False
             bucket.held = None
             del self._here[bucket.client_id]
-            self.arrivals.adopt(bucket.client_id, self._book.claim(self._presence(bucket.client_id)))
+            self.arrivals.adopt(bucket.client_id, self._book.claim(self._presence(bucket.client_id)), adopting=False)
             self._write(bucket, since, released=True)
 
     def _drop_orphans(self, filters: Sequence[str], now: float) -> None:

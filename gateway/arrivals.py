@@ -99,6 +99,9 @@ class Cluster(Protocol):
 
     async def join(self, arriving: list[tuple[Mailbox, Positions]]) -> None: ...
 
+    async def secure(self, mailboxes: list[Mailbox]) -> None:
+        """What these hold is durable, and so is how far this gateway's delivery had come."""
+
 
 class Home(Protocol):
     """Where sessions live in this gateway."""
@@ -315,6 +318,8 @@ class Arrivals:
         if joining:
             await self._cluster.delivered()
             await self._cluster.join(joining)
+            # before their records say that they are here: what they missed is nowhere else
+            await self._cluster.secure([mailbox for mailbox, _ in joining])
         for each, record, mailbox, _ in arriving:
             self._settle(each, record, mailbox)
 

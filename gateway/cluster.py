@@ -45,6 +45,7 @@ class GatewayCluster:
         executor: Executor,
         producer: Callable[[str], Producer],
         barrier: Callable[[], Awaitable[None]],
+        checkpoint: Callable[[], Awaitable[None]],
         clock: Callable[[], float],
         held: Callable[[], bool],
     ) -> None:
@@ -60,6 +61,7 @@ class GatewayCluster:
         self._executor = executor
         self._producer = producer
         self._barrier = barrier
+        self._checkpoint = checkpoint
         self._clock = clock
         self._held = held
         self._fenced: dict[str, float] = {}
@@ -114,6 +116,9 @@ class GatewayCluster:
     async def join(self, arriving: list[tuple[Mailbox, Positions]]) -> None:
         assert self.missed is not None
         await self.missed.join(arriving)
+
+    async def secure(self, mailboxes: list[Mailbox]) -> None:
+        await self._checkpoint()
 
     async def rows(self, client_id: str) -> tuple[list[Row], list[Row]]:
         """What the local copy has of a client: (inbox rows, session rows)."""

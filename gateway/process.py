@@ -147,6 +147,7 @@ class Gateway:
                 executor=self._local,
                 producer=lane,
                 barrier=self._barrier,
+                checkpoint=self._checkpoint,
                 clock=self.clock,
                 held=lease.held,
             )
@@ -368,6 +369,10 @@ class Gateway:
     async def _barrier(self) -> None:
         assert self._delivery is not None
         await wait(self._delivery.barrier())
+
+    async def _checkpoint(self) -> None:
+        assert self.engine is not None
+        await self.engine.checkpoints.checkpoint()
 
     async def _renew(self) -> None:
         assert self._state is not None and self._gateways is not None

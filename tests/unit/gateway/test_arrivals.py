@@ -71,6 +71,8 @@ class Node:
         self.read = self.records_read = 0
         self.tail = world.written
         self.tokens = 0
+        self.stale = False
+        self.checkpointed = self.tail
 
     # --- what happens
 
@@ -117,6 +119,7 @@ class Node:
     def checkpoint(self) -> None:
         for box in self.boxes.values():
             self.world.stored[box.client_id] = set(box.waiting)
+        self.checkpointed = self.tail
         value = {"v": 1, "at": 0.0, "positions": [[*PLACE, self.tail]]}
         self.world.put(CHECKPOINT_KEY + self.name, json.dumps(value).encode())
 
@@ -138,6 +141,9 @@ class Node:
                 box = self.boxes.pop(record.client_id, None)
                 if record.client_id in self.arrivals or box is None:
                     self.arrivals.replaced(record.client_id, heard.mine)
+                elif heard.adopted or self.stale:
+                    box.epoch = heard.mine.epoch
+                    self.write(box, released=True, positions=positions_list({PLACE: self.checkpointed}))
                 else:
                     self.release(box, heard.mine.epoch)
 
@@ -160,6 +166,8 @@ class Node:
         if box is None:
             box = Box(session.client_id)
             self.world.since.setdefault(session.client_id, self.tail)
+            self.world.stored.setdefault(session.client_id, set())
+            self.checkpoint()
         self.boxes[session.client_id] = box
         box.epoch, box.session = epoch, session
         self.write(box)
@@ -214,6 +222,11 @@ class Node:
             known = set(box.waiting)
             box.waiting += [each for each in range(since.get(PLACE, self.tail), self.tail) if each not in known]
 
+    async def secure(self, mailboxes: list[Any]) -> None:
+        for box in mailboxes:
+            self.world.stored[box.client_id] = set(box.waiting)
+        self.checkpoint()
+
 
 WHO = st.integers(0, 2)
 MOVES = st.one_of(
@@ -261,7 +274,7 @@ def settle(nodes: list[Node]) -> None:
             node.survey()
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(st.lists(MOVES, max_size=50))
 def test_a_session_gets_everything_wherever_it_moves_and_whoever_dies(moves: list[tuple[str, int, str]]) -> None:
     world = World()
@@ -279,13 +292,18 @@ def test_a_session_gets_everything_wherever_it_moves_and_whoever_dies(moves: lis
             disturbed = True
         elif kind == "wake" and node.name not in dead and node.name in world.away:
             world.away.discard(node.name)
-            node.hear(1000)  # the lease: claims first
+            node.stale = True  # the lease: claims first
+            node.hear(1000)
+            node.stale = False
         elif node.name not in world.away:
             act(node, kind, client_id)
+    slept = world.away - dead
     world.away = set(dead)
     living = [node for node in nodes if node.name not in dead]
     for node in living:
+        node.stale = node.name in slept
         node.hear(1000)
+        node.stale = False
     settle(living)
     for client_id in world.since:
         living[0].connect(client_id)

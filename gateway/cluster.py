@@ -74,7 +74,11 @@ class GatewayCluster:
 
     def cares(self, client_id: str) -> bool:
         """Alone, or the client's partition is ours."""
-        return self.gateways.cares(client_id) or not self.gateways.others(time.monotonic())
+        return self.gateways.cares(client_id) or self.alone()
+
+    def alone(self) -> bool:
+        """No other gateway is known."""
+        return not self.gateways.others(time.monotonic())
 
     async def fence(self, gateway: str) -> None:
         now = time.monotonic()

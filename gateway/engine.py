@@ -143,6 +143,7 @@ class GatewayEngine:
             presence=self._presence,
             held=lease.held,
             cares=self.cluster.cares,
+            alone=self.cluster.alone,
         )
         self.moves = Moves(
             gateway=name,

@@ -33,7 +33,7 @@ from gateway.ports import (
     settled,
 )
 from gateway.presence import PresenceBook
-from gateway.receipts import again_if_failed, answer, refused
+from gateway.receipts import after, again_if_failed, answer, refused
 from gateway.records import SessionRecords
 from gateway.registry import Registry
 from gateway.wills import Wills
@@ -84,6 +84,7 @@ class Sessions:
         presence: Callable[[Session, bool, str], Presence],
         held: Callable[[], bool],
         cares: Callable[[str], bool],
+        alone: Callable[[], bool],
     ) -> None:
         """`held`: the lease is. `cares`: a client whose gateway is gone is in this one's care."""
         self.arrivals: Awaiting = Nobody()
@@ -102,6 +103,7 @@ class Sessions:
         self._presence = presence
         self._held = held
         self._cares = cares
+        self._alone = alone
         self._marks: dict[str, set[int]] = {}
         self.doubtful_wills: set[str] = set()
 
@@ -135,12 +137,14 @@ class Sessions:
         waits = client_id in self.arrivals or (
             mailbox is None and (session.durable or (elsewhere is not None and elsewhere.durable))
         )
-        connection.token = self._book.claim(
+        connection.token, claimed = self._book.claim_durably(
             self._presence(session, True, ""), fresh=request.clean_start or not (waits or mailbox is not None)
         )
         if waits:
             return self.arrivals.expect(session, connection.token)
-        return self.attach(session, mailbox)
+        opened = self.attach(session, mailbox)
+        # where there are others: a device that was told it is connected has the newest claim
+        return opened if self._alone() or opened.failure is not None else after(claimed, opened)
 
     def _owner(self, current: Session | None, mailbox: Mailbox | None, principal: str) -> str:
         if current is not None:

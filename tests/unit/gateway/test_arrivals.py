@@ -237,6 +237,7 @@ MOVES = st.one_of(
     st.tuples(st.just("hear"), WHO, st.just("")),
     st.tuples(st.just("hear all"), WHO, st.just("")),
     st.tuples(st.just("round"), WHO, st.just("")),
+    st.tuples(st.just("survey"), WHO, st.just("")),
     st.tuples(st.just("die"), WHO, st.just("")),
     st.tuples(st.just("sleep"), WHO, st.just("")),
     st.tuples(st.just("wake"), WHO, st.just("")),
@@ -259,6 +260,8 @@ def act(node: Node, kind: str, client_id: str) -> None:
         node.hear(1000)
     elif kind == "round":
         node.round()
+    elif kind == "survey":
+        node.survey()
 
 
 def settle(nodes: list[Node]) -> None:

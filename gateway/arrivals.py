@@ -78,6 +78,7 @@ class Arrival:
     receipt: Receipt[Opened] | None = None
     epoch: int = 0
     previous: Holder | None = None
+    heard: bool = False  # `previous` is known
     nudged: bool = True
     adopting: bool = False  # its holder counts as dead, whatever it does meanwhile
     relay: bool = False  # replaced meanwhile: what comes is passed on
@@ -169,7 +170,13 @@ class Arrivals:
             began=self._monotonic(),
             epoch=holder.epoch,
             previous=replace(holder, gateway=gateway),
+            heard=True,
         )
+
+    def relaying(self, client_id: str) -> bool:
+        """Whether it is to be passed on to a newer claimant first."""
+        known = self._waiting.get(client_id)
+        return known is not None and known.relay
 
     def inherits(self, client_id: str) -> bool:
         """Whether it is on its way from another holder."""
@@ -181,14 +188,14 @@ class Arrivals:
         known = self._waiting.get(event.client_id)
         if known is None:
             return False
-        ours = event.previous is not None and event.previous.gateway == self._gateway
-        if not (ours and known.previous is not None):
-            known.previous = event.previous
+        if not known.heard:
+            # a later claim of ours changes nothing: whoever claimed in between waits for us, and got nothing
+            known.previous, known.heard = event.previous, True
         if known.token == event.token:
             known.epoch = event.epoch
             known.nudged = True
             self._wake.set()
-            if event.previous is None and not known.relay:
+            if known.previous is None and not known.relay:
                 self._settle(known, None, None)
         return True
 
@@ -203,7 +210,7 @@ class Arrivals:
         """A newer claim than `mine` was read: what is on its way, or was never here, is passed on."""
         known = self._waiting.get(client_id)
         if known is None:
-            known = Arrival(client_id=client_id, token="", began=self._monotonic(), previous=mine)
+            known = Arrival(client_id=client_id, token="", began=self._monotonic(), previous=mine, heard=True)
             self._waiting[client_id] = known
         if known.receipt is not None:
             known.receipt.fail(Refused(TAKEN_OVER, "session taken over"))
@@ -289,6 +296,9 @@ class Arrivals:
         arriving: list[tuple[Arrival, StoredSession | None, Mailbox | None, Positions]] = []
         for each in ready:
             record = _decoded(each.client_id, rows.get(each.client_id))
+            if each.relay and record is not None and record.claim > each.epoch:
+                self._drop(each, None)  # the newer claimant had it all the time
+                continue
             dead = each.previous.gateway if each.adopting and each.previous is not None else ""
             found = step(
                 record,

@@ -102,6 +102,8 @@ class Moves:
             mailbox = self._sessions.mailboxes.get(client_id)
             if mailbox is not None:
                 mailbox.claim = event.epoch
+                if event.previous is not None and event.previous.gateway != self._gateway:
+                    self._sessions.store_mailbox(mailbox)  # who claimed in between must not wait
             self.arrivals.won(event)
         elif isinstance(event, Denied):
             session = self._sessions.live.get(client_id)

@@ -52,6 +52,8 @@ class Awaiting(Protocol):
 
     def __contains__(self, client_id: str) -> bool: ...
 
+    def relaying(self, client_id: str) -> bool: ...
+
     def expect(self, session: Session, token: str) -> Receipt[Opened]: ...
 
 
@@ -59,6 +61,9 @@ class Nobody:
     """No session is on its way."""
 
     def __contains__(self, client_id: str) -> bool:
+        return False
+
+    def relaying(self, client_id: str) -> bool:
         return False
 
     def expect(self, session: Session, token: str) -> Receipt[Opened]:
@@ -118,6 +123,8 @@ class Sessions:
             return refused(Refused(NOT_AUTHORIZED, "not authorised to publish the will"))
         if not self._held():
             return refused(Refused(UNAVAILABLE, "the gateway finds out what happened while it stood still"))
+        if self.arrivals.relaying(client_id):
+            return refused(Refused(UNAVAILABLE, "the session is on its way to another gateway"))
         current, mailbox = self.live.get(client_id), self.mailboxes.get(client_id)
         elsewhere = self._claims.elsewhere(client_id)
         if self._owner(current, mailbox, principal) != principal or (
@@ -281,6 +288,13 @@ class Sessions:
         holder = self._claims.holders.get(session.client_id)
         claim = holder.epoch if holder is not None and holder.gateway == self._gateway else 0
         return self.records.write(self.records.of_session(session, claim))
+
+    def store_mailbox(self, mailbox: Mailbox) -> Receipt[Any]:
+        """Write a persistent session's record, whether its device is here or not."""
+        session = self.live.get(mailbox.client_id)
+        if session is not None and session.state.mailbox is mailbox:
+            return self.store(session)
+        return self.records.write(self.records.of_mailbox(mailbox))
 
     def store_entry(self, mailbox: Mailbox, entry: Entry) -> Receipt[Any]:
         """Write one mailbox entry now."""

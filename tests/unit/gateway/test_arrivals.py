@@ -94,6 +94,8 @@ class Node:
         return token
 
     def connect(self, client_id: str) -> None:
+        if self.arrivals.relaying(client_id):
+            return
         box = self.boxes.get(client_id)
         session = FakeSession(client_id, expiry=100)
         token = self.claim(client_id, online=True)
@@ -134,6 +136,8 @@ class Node:
             if isinstance(heard, Won):
                 if record.client_id in self.boxes:
                     self.boxes[record.client_id].epoch = heard.epoch
+                    if heard.previous is not None and heard.previous.gateway != self.name:
+                        self.write(self.boxes[record.client_id])
                 self.arrivals.won(heard)
             elif isinstance(heard, Denied):
                 self.arrivals.denied(record.client_id, heard.token)

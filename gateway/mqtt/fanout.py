@@ -41,7 +41,7 @@ class Share:
 class Fanout:
     """`may_read(session, topic)` decides checked deliveries; `overflow` hears of what a session had no room for."""
 
-    __slots__ = ("_may_read", "_overflow", "_plain", "_shared", "_shares", "groups")
+    __slots__ = ("_may_read", "_overflow", "_plain", "_shared", "_shares", "groups", "version")
 
     def __init__(self, may_read: MayRead, overflow: Overflow) -> None:
         self._may_read = may_read
@@ -50,6 +50,7 @@ class Fanout:
         self._plain: Subscriptions[Session, Subscription] = Subscriptions()
         self._shared: Subscriptions[Share, None] = Subscriptions()
         self._shares: dict[str, Share] = {}  # by the whole $share/... filter
+        self.version = 0  # rises with every change
 
     @property
     def count(self) -> int:
@@ -57,6 +58,7 @@ class Fanout:
 
     def subscribe(self, session: Session, subscription: Subscription) -> bool:
         """Add or replace; True when the session had this very filter before."""
+        self.version += 1
         group, plain = split_share(subscription.filter)
         if group is None:
             return self._plain.add(plain, session, subscription)
@@ -70,6 +72,7 @@ class Fanout:
 
     def unsubscribe(self, session: Session, topic_filter: str) -> bool:
         """True when the session had this filter."""
+        self.version += 1
         group, plain = split_share(topic_filter)
         if group is None:
             return self._plain.remove(plain, session)
@@ -101,6 +104,10 @@ class Fanout:
         """Give a message to one member of a share group; False: nobody took it."""
         share = self._shares.get(share_filter)
         return share is not None and self.deliver_shared(share, message)
+
+    def heard(self, topic: str) -> bool:
+        """Whether anybody subscribed to it."""
+        return bool(self._plain.match(topic) or (self._shared.count and self._shared.match(topic)))
 
     def deliver(self, message: Message, *, shared: bool = True) -> int:
         """Give the message to every subscriber it matches; how many took it.

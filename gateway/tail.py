@@ -102,6 +102,8 @@ class Tail:
 
     def _take_offers(self) -> None:
         offers, self._offers = self._offers, []
+        if self._held or (self._may is not None and not self._may()):
+            return  # it will be read
         positions: dict[Any, int] = self._positions
         ready: list[Any] = []
         reached: dict[Any, int] = {}
@@ -188,11 +190,11 @@ class Tail:
             # at most two batches: the thread waits for room
             self._held.append((records, ends))
             if len(self._held) == 1 and self._when is not None:
-                self._when(self._go_on)
+                self._when(self._hand_on)
             return
         self._take(records, ends)
 
-    def _go_on(self) -> None:
+    def _hand_on(self) -> None:
         held, self._held = self._held, []
         for records, ends in held:
             self._take(records, ends)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Any, Protocol
@@ -78,7 +78,9 @@ class Arrival:
     receipt: Receipt[Opened] | None = None
     epoch: int = 0
     previous: Holder | None = None
+    heard: bool = False  # `previous` is known
     nudged: bool = True
+    adopting: bool = False  # its holder counts as dead, whatever it does meanwhile
     relay: bool = False  # replaced meanwhile: what comes is passed on
 
 
@@ -98,6 +100,9 @@ class Cluster(Protocol):
 
     async def join(self, arriving: list[tuple[Mailbox, Positions]]) -> None: ...
 
+    async def secure(self, mailboxes: list[Mailbox]) -> None:
+        """What these hold is durable, and so is how far this gateway's delivery had come."""
+
 
 class Home(Protocol):
     """Where sessions live in this gateway."""
@@ -112,6 +117,9 @@ class Home(Protocol):
     def release(self, mailbox: Mailbox, epoch: int) -> None: ...
 
     def relay(self, client_id: str, record: StoredSession | None, epoch: int) -> None: ...
+
+    def empty(self, client_id: str, epoch: int) -> None:
+        """Nothing was left."""
 
     def lapsed(self, record: StoredSession, epoch: int) -> None:
         """The holder of a session that ended with its connection died."""
@@ -147,12 +155,12 @@ class Arrivals:
         elif known.receipt is not None:
             known.receipt.fail(Refused(TAKEN_OVER, "session taken over"))
         known.token, known.session, known.receipt = token, session, receipt
-        known.epoch, known.began, known.relay = 0, self._monotonic(), False
+        known.epoch, known.began, known.relay, known.adopting = 0, self._monotonic(), False, False
         return receipt
 
-    def adopt(self, client_id: str, token: str) -> None:
-        """The session of a dead gateway was claimed."""
-        self._waiting[client_id] = Arrival(client_id=client_id, token=token, began=self._monotonic())
+    def adopt(self, client_id: str, token: str, *, adopting: bool = True) -> None:
+        """The session of a dead gateway (not `adopting`: of a living one) was claimed."""
+        self._waiting[client_id] = Arrival(client_id=client_id, token=token, began=self._monotonic(), adopting=adopting)
 
     def resume(self, holder: Holder, client_id: str, gateway: str) -> None:
         """An earlier run of this gateway had claimed the session, and died before it took it over from `gateway`."""
@@ -162,22 +170,33 @@ class Arrivals:
             began=self._monotonic(),
             epoch=holder.epoch,
             previous=replace(holder, gateway=gateway),
+            heard=True,
         )
+
+    def relaying(self, client_id: str) -> bool:
+        """Whether it is to be passed on to a newer claimant first."""
+        known = self._waiting.get(client_id)
+        return known is not None and known.relay
+
+    def inherits(self, client_id: str) -> bool:
+        """Whether it is on its way from another holder."""
+        known = self._waiting.get(client_id)
+        return known is not None and known.previous is not None
 
     def won(self, event: Won) -> bool:
         """A claim counts; whether an arrival had waited for that."""
         known = self._waiting.get(event.client_id)
         if known is None:
             return False
-        ours = event.previous is not None and event.previous.gateway == self._gateway
-        if not (ours and known.previous is not None):
-            known.previous = event.previous
+        if not known.heard:
+            # a later claim of ours changes nothing: whoever claimed in between waits for us, and got nothing
+            known.previous, known.heard = event.previous, True
         if known.token == event.token:
             known.epoch = event.epoch
             known.nudged = True
             self._wake.set()
-            if event.previous is None and known.session is not None and not known.relay:
-                self._finish(known, None)
+            if known.previous is None and not known.relay:
+                self._settle(known, None, None)
         return True
 
     def denied(self, client_id: str, token: str) -> bool:
@@ -191,7 +210,7 @@ class Arrivals:
         """A newer claim than `mine` was read: what is on its way, or was never here, is passed on."""
         known = self._waiting.get(client_id)
         if known is None:
-            known = Arrival(client_id=client_id, token="", began=self._monotonic(), previous=mine)
+            known = Arrival(client_id=client_id, token="", began=self._monotonic(), previous=mine, heard=True)
             self._waiting[client_id] = known
         if known.receipt is not None:
             known.receipt.fail(Refused(TAKEN_OVER, "session taken over"))
@@ -273,25 +292,34 @@ class Arrivals:
             if not self._cluster.alive(gateway):
                 await self._cluster.fence(gateway)
         rows = await self._cluster.stored([each.client_id for each in ready])
-        places: dict[str, Positions] = {}
+        places: dict[str, tuple[Positions, dict[str, Positions]]] = {}
         arriving: list[tuple[Arrival, StoredSession | None, Mailbox | None, Positions]] = []
         for each in ready:
             record = _decoded(each.client_id, rows.get(each.client_id))
-            found = step(record, each.previous, self._gateway, self._cluster.alive)
+            if each.relay and record is not None and record.claim > each.epoch:
+                self._drop(each, None)  # the newer claimant had it all the time
+                continue
+            dead = each.previous.gateway if each.adopting and each.previous is not None else ""
+            found = step(
+                record,
+                each.previous,
+                self._gateway,
+                lambda name, dead=dead: name != dead and self._cluster.alive(name),  # type: ignore[misc]  # per turn
+            )
             if found is Step.WAIT:
                 continue
             if found is Step.NOTHING or record is None:
                 arriving.append((each, None, None, {}))
                 continue
             if found is Step.RELEASED:
-                since = {TopicPartition(topic, index): at for topic, index, at in record.positions}
+                since = _positions(record.positions)
             else:
                 if record.gateway not in places:
                     places[record.gateway] = await self._checkpoint(record.gateway)
-                since = places[record.gateway]
+                since = places[record.gateway][0] | places[record.gateway][1].get(each.client_id, {})
             mailbox = None
-            if each.relay and found is Step.RELEASED:
-                arriving.append((each, record, None, since))
+            if each.relay:
+                arriving.append((each, replace(record, positions=positions_list(since)), None, since))
                 continue
             if record.expiry:
                 mailbox = await self._home.rebuild(record, since)
@@ -300,6 +328,8 @@ class Arrivals:
         if joining:
             await self._cluster.delivered()
             await self._cluster.join(joining)
+            # before their records say that they are here: what they missed is nowhere else
+            await self._cluster.secure([mailbox for mailbox, _ in joining])
         for each, record, mailbox, _ in arriving:
             self._settle(each, record, mailbox)
 
@@ -318,6 +348,8 @@ class Arrivals:
                 self._home.settled(mailbox, known.epoch)
             elif record is not None:
                 self._home.lapsed(record, known.epoch)
+            else:
+                self._home.empty(known.client_id, known.epoch)
 
     def _finish(self, known: Arrival, mailbox: Mailbox | None) -> None:
         self._waiting.pop(known.client_id, None)
@@ -325,12 +357,19 @@ class Arrivals:
         assert session is not None and receipt is not None
         follow(self._home.arrived(session, mailbox, known.epoch), receipt)
 
-    async def _checkpoint(self, gateway: str) -> Positions:
+    async def _checkpoint(self, gateway: str) -> tuple[Positions, dict[str, Positions]]:
+        """(positions, those of share groups that are behind them)."""
         key = CHECKPOINT_KEY + gateway
         value = (await self._cluster.stored([key])).get(key)
         if value is None:
-            return {}
-        return {TopicPartition(topic, index): at for topic, index, at in json.loads(value)["positions"]}
+            return {}, {}
+        found = json.loads(value)
+        behind = {name: _positions(places) for name, places in found.get("behind", {}).items()}
+        return _positions(found["positions"]), behind
+
+
+def _positions(places: Iterable[Any]) -> Positions:
+    return {TopicPartition(topic, index): at for topic, index, at in places}
 
 
 def _decoded(client_id: str, value: bytes | None) -> StoredSession | None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from broker.client import TopicPartition
 from gateway import contract
-from gateway.arrivals import CHECKPOINT_KEY
+from gateway.arrivals import CHECKPOINT_KEY, positions_list
 from gateway.contract import INBOX, SESSIONS
 from gateway.entries import single_key
 from gateway.inbox import Inbox
@@ -42,6 +42,7 @@ class Checkpoints:
         clock: Callable[[], float],
         positions: Callable[[], Mapping[TopicPartition, int]],
         held: Callable[[], bool],
+        behind: Callable[[], dict[str, dict[TopicPartition, int]]],
     ) -> None:
         self._gateway = gateway
         self._sessions = sessions
@@ -50,6 +51,7 @@ class Checkpoints:
         self._clock = clock
         self._positions = positions
         self._held = held
+        self._behind = behind
         self._turn = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self.written: Mapping[TopicPartition, int] = {}
@@ -59,7 +61,7 @@ class Checkpoints:
             await self._checkpoint()
 
     async def _checkpoint(self) -> None:
-        positions, began = dict(self._positions()), self._clock()
+        positions, behind, began = dict(self._positions()), self._behind(), self._clock()
         touched, self._inbox.unsettled = self._inbox.unsettled, {}
         if not touched and positions == self.written:
             return
@@ -75,6 +77,8 @@ class Checkpoints:
             "at": began,
             "positions": [[key.topic, key.partition, at] for key, at in positions.items()],
         }
+        if behind:
+            value["behind"] = {name: positions_list(places) for name, places in behind.items()}
         ticks = self._ticks()
         written = ticks.write(SESSIONS, json.dumps(value).encode(), (CHECKPOINT_KEY + self._gateway).encode())
         await over(written)

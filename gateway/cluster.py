@@ -15,7 +15,7 @@ from broker.client.errors import ClientError
 from gateway import contract
 from gateway.arrivals import Arrivals, Positions
 from gateway.claims import Claims, Holder
-from gateway.contract import INBOX, PRESENCE, SESSIONS, MalformedRecord, Presence
+from gateway.contract import INBOX, PRESENCE, SESSIONS, SHARE_KEY, MalformedRecord, Presence
 from gateway.exactly import lane_ids
 from gateway.local import LocalCopy
 from gateway.mailbox import Mailbox
@@ -45,6 +45,7 @@ class GatewayCluster:
         executor: Executor,
         producer: Callable[[str], Producer],
         barrier: Callable[[], Awaitable[None]],
+        checkpoint: Callable[[], Awaitable[None]],
         clock: Callable[[], float],
         held: Callable[[], bool],
     ) -> None:
@@ -53,13 +54,14 @@ class GatewayCluster:
         self.state: StateTopics | None = None
         self.missed: Missed | None = None
         self._gateway = gateway
-        self._gateways = gateways
+        self.gateways = gateways
         self._claims = claims
         self._book = book
         self._copy = copy
         self._executor = executor
         self._producer = producer
         self._barrier = barrier
+        self._checkpoint = checkpoint
         self._clock = clock
         self._held = held
         self._fenced: dict[str, float] = {}
@@ -68,11 +70,15 @@ class GatewayCluster:
     # --- for arrivals
 
     def alive(self, gateway: str) -> bool:
-        return self._gateways.alive(gateway, time.monotonic())
+        return self.gateways.alive(gateway, time.monotonic())
 
     def cares(self, client_id: str) -> bool:
         """Alone, or the client's partition is ours."""
-        return self._gateways.cares(client_id) or not self._gateways.others(time.monotonic())
+        return self.gateways.cares(client_id) or self.alone()
+
+    def alone(self) -> bool:
+        """No other gateway is known."""
+        return not self.gateways.others(time.monotonic())
 
     async def fence(self, gateway: str) -> None:
         now = time.monotonic()
@@ -115,6 +121,9 @@ class GatewayCluster:
         assert self.missed is not None
         await self.missed.join(arriving)
 
+    async def secure(self, mailboxes: list[Mailbox]) -> None:
+        await self._checkpoint()
+
     async def rows(self, client_id: str) -> tuple[list[Row], list[Row]]:
         """What the local copy has of a client: (inbox rows, session rows)."""
         low, high = f"{client_id}\x00".encode(), f"{client_id}\x01".encode()
@@ -154,7 +163,12 @@ class GatewayCluster:
             return
         left: list[tuple[str, Holder]] = []
         for client_id, holder in self._claims.holders.items():
-            if holder.gateway in dead and client_id not in arrivals and self._gateways.cares(client_id):
+            if (
+                holder.gateway in dead
+                and client_id not in arrivals
+                and not client_id.startswith(SHARE_KEY)
+                and self.gateways.cares(client_id)
+            ):
                 if not self._claims.unheard(client_id):
                     left.append((client_id, holder))
                 if len(left) >= SLICE:

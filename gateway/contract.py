@@ -192,7 +192,7 @@ class TapReport:
     ended: str = ""
 
 
-# --- presence: client id → Presence; "$gateway/<name>" → GatewayStatus
+# --- presence: client id → Presence; "$gateway/<name>" → GatewayStatus; "$gateway/share/<bucket>/<filter>" → Presence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,6 +231,7 @@ class Presence:
 
 
 GATEWAY_KEY = "$gateway/"
+SHARE_KEY = "$gateway/share/"  # buckets of share groups, claimed as clients are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,6 +249,7 @@ class GatewayStatus:
     listeners: tuple[str, ...] = ()
     anonymous: bool = False
     stopped: bool = False
+    shares: tuple[str, ...] = ()  # share groups with members here, by their whole filter
 
 
 # --- traffic: gateway → TrafficReport; minutes of retention

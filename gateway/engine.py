@@ -54,6 +54,7 @@ from gateway.registry import BanSet, Change, DeviceChanged, Registry, RightsChan
 from gateway.restoring import Restoring
 from gateway.retained import RetainedMessages
 from gateway.sessions import Sessions
+from gateway.shares import Shares
 from gateway.systree import SysTree
 from gateway.tap import Taps
 from gateway.ticks import Ticks
@@ -145,6 +146,7 @@ class GatewayEngine:
             presence=self._presence,
             held=lease.held,
             cares=self.cluster.cares,
+            alone=self.cluster.alone,
         )
         self.moves = Moves(
             gateway=name,
@@ -158,8 +160,22 @@ class GatewayEngine:
             clock=clock,
             positions=self._positions,
             rows=self.cluster.rows,
+            held=lease.held,
+            checkpointed=lambda: self.checkpoints.written,
         )
         self.sessions.arrivals = self.moves.arrivals
+        self.shares = Shares(
+            gateway=name,
+            gateways=lambda: self.cluster.gateways,
+            fanout=self.fanout,
+            claims=self.claims,
+            book=self.presence,
+            records=records,
+            cluster=self.cluster,
+            positions=self._positions,
+            clock=clock,
+            held=lease.held,
+        )
         self.checkpoints = Checkpoints(
             gateway=name,
             sessions=self.sessions,
@@ -168,12 +184,14 @@ class GatewayEngine:
             clock=clock,
             positions=self._positions,
             held=lease.held,
+            behind=self.shares.behind,
         )
         self.restoring = Restoring(
             gateway=name,
             sessions=self.sessions,
             arrivals=self.moves.arrivals,
             inbox=self.inbox,
+            shares=self.shares,
             fanout=self.fanout,
             wills=self.wills,
             claims=self.claims,
@@ -259,6 +277,7 @@ class GatewayEngine:
         if self.sessions.live.get(session.client_id) is session:
             self.presence.note(self._presence(session, False, ending.reason))
         self.sessions.closed(session, ending)
+        self.shares.closed(session.client_id)
 
     def _presence(self, session: Session, online: bool, reason: str) -> Presence:
         request, connection = session.request, session.state
@@ -438,15 +457,25 @@ class GatewayEngine:
         mailbox = session.state.mailbox
         if mailbox is None:
             return None
+        if not self.lease.held():
+            return self._later(lambda: self.sending(session, packet_id, message, qos))
         entry = mailbox.sent(message, packet_id)
         return None if entry is None else self.sessions.store_entry(mailbox, entry)
 
     def received(self, session: Session, packet_id: int, message: Message | None) -> Receipt[Any] | None:
         mailbox = session.state.mailbox
+        if mailbox is not None and not self.lease.held():
+            return self._later(lambda: self.received(session, packet_id, message))
         entry = mailbox.received(message, packet_id) if mailbox is not None else None
         if mailbox is None or entry is None:
             return None
         return self.sessions.store_entry(mailbox, entry)
+
+    def _later(self, call: Callable[[], Receipt[Any] | None]) -> Receipt[Any]:
+        """Do it when the lease is held again; a session that was replaced meanwhile is closed by then."""
+        receipt: Receipt[Any] = Receipt()
+        self.lease.when_held(lambda: follow(call() or settled(), receipt))
+        return receipt
 
     def _ended(self, client_id: str, message: Message, why: str) -> None:
         """A session will never get this."""
@@ -467,14 +496,19 @@ class GatewayEngine:
             session.state.expired += 1
             self.uplinks.traffic.not_delivered(message.topic, why)
         self.commands.done(session.client_id, message, why=why)
+        self.shares.finished(session.client_id, message)
         mailbox = session.state.mailbox
         if mailbox is not None:
             mailbox.finished(message, 0)
 
     def finished(self, session: Session, packet_id: int, message: Message | None, code: int) -> None:
+        if not self.lease.held():
+            self.lease.when_held(lambda: self.finished(session, packet_id, message, code))
+            return
         self.commands.done(session.client_id, message, code)
+        self.shares.finished(session.client_id, message)
         mailbox = session.state.mailbox
-        if mailbox is not None:
+        if mailbox is not None and session.client_id in self.sessions.mailboxes:  # it may have gone elsewhere
             entry = mailbox.finished(message, packet_id)
             if entry is not None:
                 self.sessions.store_entry(mailbox, entry)
@@ -554,6 +588,11 @@ class GatewayEngine:
         else:
             log.warning("control %r is not known", order.verb)
 
+    def others_changed(self) -> None:
+        """A gateway came or went."""
+        self.moves.arrivals.changed()
+        self.shares.arrivals.changed()
+
     def status(self) -> GatewayStatus:
         return GatewayStatus(
             gateway=self._name,
@@ -567,6 +606,7 @@ class GatewayEngine:
             listeners=self.listeners,
             anonymous=self._anonymous,
             stopped=self.stopping,
+            shares=self.fanout.share_filters(),
         )
 
 
@@ -605,7 +645,11 @@ class _Subscribing:
         subscriber = engine.sessions.subscriber(session)
         for each in self._granted:
             session.state.known[each.filter] = engine.fanout.subscribe(subscriber, each)
-        self._receipt.settle(self._codes)
+        groups = [each.filter for each in self._granted if each.filter.startswith("$share/")]
+        if groups:
+            follow(answer(engine.shares.joined(groups), self._codes), self._receipt)
+        else:
+            self._receipt.settle(self._codes)
 
 
 TAKEN_OVER = 0x8E

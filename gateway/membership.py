@@ -58,6 +58,14 @@ class Gateways:
         heard = self._awake if found is None else max(found[0], self._awake)
         return gateway in self.members or now - heard < STALE
 
+    def with_members(self, share_filter: str, now: float) -> list[str]:
+        """Other gateways that say they have members of this share group."""
+        return [
+            name
+            for name, (_, status) in self._heard.items()
+            if name != self._name and share_filter in status.shares and self.alive(name, now)
+        ]
+
     def others(self, now: float) -> bool:
         """Whether there is another gateway."""
         return any(name != self._name and self.alive(name, now) for name in (*self._heard, *self.members))

@@ -23,6 +23,7 @@ from gateway.mailbox import Mailbox
 from gateway.mqtt.fanout import Fanout
 from gateway.mqtt.topics import split_share
 from gateway.ports import Message
+from gateway.shares import Bucket
 
 log = logging.getLogger("gateway.missed")
 
@@ -86,40 +87,55 @@ class Missed:
         positions: Callable[[], Positions],
         may_read: Callable[[Any, str], bool],
         down: Callable[[Record, Callable[[str], bool]], bool],
+        entering: Callable[[Bucket], None],
     ) -> None:
         """`positions`: where this gateway's tail is. `down` takes a record with a downlink route for the clients that
-        the callback names; False: there is none."""
+        the callback names; False: there is none. `entering` is told of buckets from then on here."""
         self._fanout = fanout
         self._make = consumer
         self._positions = positions
         self._may_read = may_read
         self._down = down
+        self._entering = entering
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="missed")
         self._turn = asyncio.Lock()
 
-    async def join(self, arriving: Sequence[tuple[Mailbox, Positions]]) -> None:
-        """Each mailbox had everything before its positions (a partition that isn't named: everything before now).
+    async def join(self, arriving: Sequence[tuple[Any, Positions]]) -> None:
+        """Mailboxes, or buckets of share groups. Each had everything before its positions (of a partition that isn't
+        named: everything before now).
 
         Raises ClientError; then nothing was changed but that some messages may have been delivered already."""
         async with self._turn:
             until = dict(self._positions())
-            waiting = [(_Later(mailbox), since) for mailbox, since in arriving]
-            for later, _ in waiting:
-                for each in later.mailbox.subscriptions.values():
-                    self._fanout.subscribe(later, replace(each, check=True))  # type: ignore[arg-type]  # stands for its session
+            waiting = [(self._begin(mailbox), since) for mailbox, since in arriving]
             try:
                 await self._read(waiting, until)
             finally:
                 for later, _ in waiting:
                     self._enter(later)
 
+    def _begin(self, mailbox: Any) -> _Later:
+        later = _Later(mailbox)
+        if isinstance(mailbox, Bucket):
+            mailbox.begin()
+            self._entering(mailbox)
+            return later
+        for each in mailbox.subscriptions.values():
+            if split_share(each.filter)[0] is None:
+                self._fanout.subscribe(later, replace(each, check=True))  # type: ignore[arg-type]  # stands for its session
+        return later
+
     def _enter(self, later: _Later) -> None:
-        mailbox = later.mailbox
+        mailbox: Any = later.mailbox
+        if isinstance(mailbox, Bucket):
+            mailbox.enter()
+            return
         for message, qos, retain, identifiers in later.held:
             mailbox.deliver(message, qos, retain, identifiers)
         for each in mailbox.subscriptions.values():
-            self._fanout.unsubscribe(later, each.filter)  # type: ignore[arg-type]  # stands for its session
-            self._fanout.subscribe(mailbox, replace(each, check=True))  # type: ignore[arg-type]  # stands for its session
+            if split_share(each.filter)[0] is None:
+                self._fanout.unsubscribe(later, each.filter)  # type: ignore[arg-type]  # stands for its session
+            self._fanout.subscribe(mailbox, replace(each, check=True))
 
     async def _read(self, waiting: list[tuple[_Later, Positions]], until: dict[TopicPartition, int]) -> None:
         start: dict[TopicPartition, int] = {}

@@ -50,8 +50,11 @@ class Moves:
         clock: Callable[[], float],
         positions: Callable[[], Mapping[TopicPartition, int]],
         rows: Rows,
+        held: Callable[[], bool],
+        checkpointed: Callable[[], Mapping[TopicPartition, int]],
     ) -> None:
-        """`rows` gives what the local copy has of a client: (inbox rows, session rows)."""
+        """`rows` gives what the local copy has of a client: (inbox rows, session rows). `held`: the lease is.
+        `checkpointed`: where delivery was at the last checkpoint."""
         self.arrivals = Arrivals(gateway, self, cluster, monotonic=time.monotonic)
         self._gateway = gateway
         self._sessions = sessions
@@ -63,6 +66,8 @@ class Moves:
         self._clock = clock
         self._positions = positions
         self._rows = rows
+        self._held = held
+        self._checkpointed = checkpointed
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -97,6 +102,8 @@ class Moves:
             mailbox = self._sessions.mailboxes.get(client_id)
             if mailbox is not None:
                 mailbox.claim = event.epoch
+                if event.previous is not None and event.previous.gateway != self._gateway:
+                    self._sessions.store_mailbox(mailbox)  # who claimed in between must not wait
             self.arrivals.won(event)
         elif isinstance(event, Denied):
             session = self._sessions.live.get(client_id)
@@ -137,28 +144,27 @@ class Moves:
             self._sessions.discard(mailbox)
             self.relay(client_id, None, event.mine.epoch)
         else:
-            self.release(mailbox, event.mine.epoch, delayed if event.adopted else None)
+            # what was done since the last checkpoint may collide with what a successor did: it is done again there
+            self.release(mailbox, event.mine.epoch, stale=event.adopted or not self._held())
 
-    def release(self, mailbox: Mailbox, epoch: int, will: tuple[float, Any, str] | None = None) -> None:
-        """Let go of a session: all of it is in the log before its record says so."""
-        positions = dict(self._positions())
+    def release(self, mailbox: Mailbox, epoch: int, *, stale: bool = False) -> None:
+        """Let go of a session: all of it is in the log before its record says so. `stale`: it may be another gateway's
+        already, and is left as the last checkpoint has it."""
+        positions = dict(self._checkpointed() if stale else self._positions())
         self._sessions.leave(mailbox)
-        self._spawn(self._release(mailbox, epoch, positions, will))
+        if stale:
+            self._inbox.forget(mailbox)
+        self._spawn(self._release(mailbox, epoch, positions, stale))
 
-    async def _release(
-        self, mailbox: Mailbox, epoch: int, positions: dict[TopicPartition, int], will: tuple[float, Any, str] | None
-    ) -> None:
+    async def _release(self, mailbox: Mailbox, epoch: int, positions: dict[TopicPartition, int], stale: bool) -> None:
         for receipt in list(mailbox.inbound.values()):
             await over(receipt)
-        for _ in range(SETTLE_ATTEMPTS):
+        for _ in range(0 if stale else SETTLE_ATTEMPTS):
             if await self._inbox.settle([mailbox]):
                 break
             await asyncio.sleep(SETTLE_AGAIN)
         self._inbox.forget(mailbox)
-        if will is not None:
-            self._wills.due[mailbox.client_id] = will
         record = self._records.of_mailbox(mailbox)
-        self._wills.due.pop(mailbox.client_id, None)
         self._records.write(
             replace(record, claim=epoch, released=True, released_at=self._clock(), positions=positions_list(positions))
         )
@@ -197,6 +203,10 @@ class Moves:
         """A session is here whose device isn't."""
         self._caught_up(mailbox, epoch)
         self._records.write(self._records.of_mailbox(mailbox))
+
+    def empty(self, client_id: str, epoch: int) -> None:
+        """A dead gateway's session had no record: there was none yet."""
+        self._book.amend(client_id, clean=True)
 
     def lapsed(self, record: StoredSession, epoch: int) -> None:
         """The gateway of a session that was to end with its connection died: its will is due."""

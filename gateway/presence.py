@@ -52,14 +52,19 @@ class PresenceBook:
 
     def claim(self, presence: Presence, *, fresh: bool = False, adopts: int | None = None) -> str:
         """Claim a client id, now; the claim's token."""
+        return self.claim_durably(presence, fresh=fresh, adopts=adopts)[0]
+
+    def claim_durably(
+        self, presence: Presence, *, fresh: bool = False, adopts: int | None = None
+    ) -> tuple[str, Receipt[Any]]:
+        """Claim a client id, now: the claim's token, and a receipt that settles when every later claim is newer."""
         token = f"{self._prefix}{next(self._numbers)}"
         claim = replace(presence, token=token, epoch=0, adopts=adopts, fresh=fresh)
         self._claims.claiming(presence.client_id, token)
         if adopts is None:
             self.last[presence.client_id] = claim
             self._changed.discard(presence.client_id)
-        self._put(claim)
-        return token
+        return token, self._put(claim)
 
     def note(self, presence: Presence) -> None:
         """Say this of a client with the next batch."""
@@ -82,11 +87,12 @@ class PresenceBook:
         self.last.pop(client_id, None)
         self._changed.discard(client_id)
 
-    def _put(self, presence: Presence) -> None:
+    def _put(self, presence: Presence) -> Receipt[Any]:
         mark = presence.token.encode()
         self._sent[mark] = presence
         receipt = self._write(PRESENCE, contract.encode(presence), presence.client_id.encode(), [(TOKEN, mark)])
         again_if_failed(receipt, lambda: self._sent.pop(mark, None))
+        return receipt
 
     def flush(self) -> None:
         """Write what changed, save for clients whose claim hasn't been read back yet."""

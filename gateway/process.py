@@ -21,7 +21,7 @@ from gateway.catalogue import Catalogue
 from gateway.claims import Claims
 from gateway.cluster import GatewayCluster
 from gateway.config import Settings
-from gateway.contract import GATEWAY_KEY, INBOX, PRESENCE, RETAINED, SESSIONS, Control
+from gateway.contract import GATEWAY_KEY, INBOX, PRESENCE, RETAINED, SESSIONS, SHARE_KEY, Control
 from gateway.counters import Counters
 from gateway.deduplication import Recall
 from gateway.delivery import Delivery
@@ -151,6 +151,7 @@ class Gateway:
                 executor=self._local,
                 producer=lane,
                 barrier=self._barrier,
+                checkpoint=self._checkpoint,
                 clock=self.clock,
                 held=lease.held,
             )
@@ -202,6 +203,7 @@ class Gateway:
             command=engine.commands.take,
             checkpoint=engine.checkpoints.checkpoint,
         )
+        self._delivery.tail.hold_back(engine.lease.held, engine.lease.when_held)
         engine.uplinks.fresh = self._delivery.listening
         engine.cluster.state = self._state
         self._missed = engine.cluster.missed = Missed(
@@ -210,6 +212,7 @@ class Gateway:
             positions=lambda: delivery.tail.positions,
             may_read=engine.may_read,
             down=engine.commands.missed,
+            entering=engine.shares.entering,
         )
         delivery = self._delivery
         await self._restore(engine, delivery)
@@ -220,12 +223,13 @@ class Gateway:
                 cluster, GROUP, reset="latest", instance=name, session_timeout=SESSION_TIMEOUT, fetch_wait=1.0
             ),
             admin=admin,
-            changed=engine.moves.arrivals.changed,
+            changed=engine.others_changed,
         )
         self._membership.start()
         engine.presence.start()
         engine.lease.start()
         engine.moves.start()
+        engine.shares.start()
         engine.checkpoints.start()
         engine.cluster.start(engine.moves.arrivals)
         self._recall = Recall(
@@ -372,6 +376,10 @@ class Gateway:
         assert self._delivery is not None
         await wait(self._delivery.barrier())
 
+    async def _checkpoint(self) -> None:
+        assert self.engine is not None
+        await self.engine.checkpoints.checkpoint()
+
     async def _renew(self) -> None:
         assert self._state is not None and self._gateways is not None
         self._gateways.awake(time.monotonic())
@@ -395,14 +403,17 @@ class Gateway:
     def _apply_presence(
         self, engine: GatewayEngine, client_id: str, value: bytes | None, headers: RecordHeaders, offset: int
     ) -> bytes | None:
-        if client_id.startswith(GATEWAY_KEY):
+        shared = client_id.startswith(SHARE_KEY)
+        if shared:
+            engine.shares.known(client_id)
+        elif client_id.startswith(GATEWAY_KEY):
             status = decode_status(value) if value is not None else None
             if status is not None and self._gateways is not None:
                 self._gateways.heard(status, time.monotonic())
             return value
         kept, heard = engine.presence.hear(client_id, value, headers, offset)
         if heard is not None and self._restoring is None:
-            engine.moves.heard(heard)
+            (engine.shares if shared else engine.moves).heard(heard)
         return kept
 
     def _apply_session(self, engine: GatewayEngine, key: bytes, value: bytes | None, headers: RecordHeaders) -> None:
@@ -411,7 +422,11 @@ class Gateway:
             engine.sessions.mark(*mark, there=value is not None)
         elif self._restoring is None:
             writer = next((mark.decode() for name, mark in headers if name == WRITER and mark is not None), None)
-            engine.moves.stored(key.decode("utf-8", "replace"), writer)
+            name = key.decode("utf-8", "replace")
+            if name.startswith(SHARE_KEY):
+                engine.shares.stored(name)
+            else:
+                engine.moves.stored(name, writer)
         if self._restoring is not None:
             if value is None:
                 self._restoring.pop(key, None)
@@ -443,6 +458,7 @@ class Gateway:
             engine.lease.stop()
             engine.cluster.stop()
             engine.moves.stop()
+            engine.shares.stop()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(engine.checkpoints.stop(), max(0.2, until - time.monotonic()))
             engine.stopping = True

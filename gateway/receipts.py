@@ -47,6 +47,13 @@ def answer(receipt: Receipt[Any], value: T) -> Receipt[T]:
     return outer
 
 
+def after(first: Receipt[Any], second: Receipt[T]) -> Receipt[T]:
+    """A receipt that settles as `second` does, but not before `first` succeeded; fails when either fails."""
+    outer: Receipt[T] = Receipt()
+    gather([first], lambda: follow(second, outer) if first.failure is None else outer.fail(first.failure))
+    return outer
+
+
 def again_if_failed(receipt: Receipt[Any], again: Callable[[], object]) -> None:
     """Call `again` if the receipt fails."""
     receipt.waiters.append(_Again(again))

@@ -11,12 +11,13 @@ from broker.client import TopicPartition
 from gateway import contract
 from gateway.arrivals import CHECKPOINT_KEY, Arrivals
 from gateway.claims import Claims
-from gateway.contract import MalformedRecord, Presence, StoredSession, parse_mark_key
+from gateway.contract import SHARE_KEY, MalformedRecord, Presence, StoredSession, parse_mark_key
 from gateway.inbox import Inbox
 from gateway.mqtt.fanout import Fanout
 from gateway.ports import settled
 from gateway.presence import PresenceBook
 from gateway.sessions import Sessions
+from gateway.shares import Shares
 from gateway.wills import Wills, will_of
 
 log = logging.getLogger("gateway.restoring")
@@ -32,6 +33,7 @@ class Restoring:
         sessions: Sessions,
         arrivals: Arrivals,
         inbox: Inbox,
+        shares: Shares,
         fanout: Fanout,
         wills: Wills,
         claims: Claims,
@@ -42,6 +44,7 @@ class Restoring:
         self._sessions = sessions
         self._arrivals = arrivals
         self._inbox = inbox
+        self._shares = shares
         self._fanout = fanout
         self._wills = wills
         self._claims = claims
@@ -73,8 +76,11 @@ class Restoring:
             except MalformedRecord as error:
                 log.error("the session of %r is unreadable and left out: %s", name, error)
         now = self._clock()
-        for record in found.values():
-            self._restore(record, now)
+        shared = [record for name, record in found.items() if name.startswith(SHARE_KEY)]
+        for name, record in found.items():
+            if not name.startswith(SHARE_KEY):
+                self._restore(record, now)
+        self._shares.restore(shared)
         for client_id, packet_ids in marks.items():
             mailbox = self._sessions.mailboxes.get(client_id)
             for packet_id in packet_ids:

@@ -33,7 +33,7 @@ from gateway.ports import (
     settled,
 )
 from gateway.presence import PresenceBook
-from gateway.receipts import again_if_failed, answer, refused
+from gateway.receipts import after, again_if_failed, answer, refused
 from gateway.records import SessionRecords
 from gateway.registry import Registry
 from gateway.wills import Wills
@@ -52,6 +52,8 @@ class Awaiting(Protocol):
 
     def __contains__(self, client_id: str) -> bool: ...
 
+    def relaying(self, client_id: str) -> bool: ...
+
     def expect(self, session: Session, token: str) -> Receipt[Opened]: ...
 
 
@@ -59,6 +61,9 @@ class Nobody:
     """No session is on its way."""
 
     def __contains__(self, client_id: str) -> bool:
+        return False
+
+    def relaying(self, client_id: str) -> bool:
         return False
 
     def expect(self, session: Session, token: str) -> Receipt[Opened]:
@@ -84,6 +89,7 @@ class Sessions:
         presence: Callable[[Session, bool, str], Presence],
         held: Callable[[], bool],
         cares: Callable[[str], bool],
+        alone: Callable[[], bool],
     ) -> None:
         """`held`: the lease is. `cares`: a client whose gateway is gone is in this one's care."""
         self.arrivals: Awaiting = Nobody()
@@ -102,6 +108,7 @@ class Sessions:
         self._presence = presence
         self._held = held
         self._cares = cares
+        self._alone = alone
         self._marks: dict[str, set[int]] = {}
         self.doubtful_wills: set[str] = set()
 
@@ -116,6 +123,8 @@ class Sessions:
             return refused(Refused(NOT_AUTHORIZED, "not authorised to publish the will"))
         if not self._held():
             return refused(Refused(UNAVAILABLE, "the gateway finds out what happened while it stood still"))
+        if self.arrivals.relaying(client_id):
+            return refused(Refused(UNAVAILABLE, "the session is on its way to another gateway"))
         current, mailbox = self.live.get(client_id), self.mailboxes.get(client_id)
         elsewhere = self._claims.elsewhere(client_id)
         if self._owner(current, mailbox, principal) != principal or (
@@ -135,12 +144,14 @@ class Sessions:
         waits = client_id in self.arrivals or (
             mailbox is None and (session.durable or (elsewhere is not None and elsewhere.durable))
         )
-        connection.token = self._book.claim(
+        connection.token, claimed = self._book.claim_durably(
             self._presence(session, True, ""), fresh=request.clean_start or not (waits or mailbox is not None)
         )
         if waits:
             return self.arrivals.expect(session, connection.token)
-        return self.attach(session, mailbox)
+        opened = self.attach(session, mailbox)
+        # where there are others: a device that was told it is connected has the newest claim
+        return opened if self._alone() or opened.failure is not None else after(claimed, opened)
 
     def _owner(self, current: Session | None, mailbox: Mailbox | None, principal: str) -> str:
         if current is not None:
@@ -277,6 +288,13 @@ class Sessions:
         holder = self._claims.holders.get(session.client_id)
         claim = holder.epoch if holder is not None and holder.gateway == self._gateway else 0
         return self.records.write(self.records.of_session(session, claim))
+
+    def store_mailbox(self, mailbox: Mailbox) -> Receipt[Any]:
+        """Write a persistent session's record, whether its device is here or not."""
+        session = self.live.get(mailbox.client_id)
+        if session is not None and session.state.mailbox is mailbox:
+            return self.store(session)
+        return self.records.write(self.records.of_mailbox(mailbox))
 
     def store_entry(self, mailbox: Mailbox, entry: Entry) -> Receipt[Any]:
         """Write one mailbox entry now."""

@@ -54,6 +54,9 @@ class Tail:
         self._waiting_count = 0
         self._room = threading.Semaphore(2)
         self._stopping = False
+        self._may: Callable[[], bool] | None = None
+        self._when: Callable[[Callable[[], None]], None] | None = None
+        self._held: list[tuple[list[Record], dict[TopicPartition, int]]] = []
         self._positions: dict[TopicPartition, int] = {}
         # assigning from another thread while this one polls locks both up (librdkafka wants the interpreter lock)
         self._orders: deque[Callable[[], None]] = deque()
@@ -99,6 +102,8 @@ class Tail:
 
     def _take_offers(self) -> None:
         offers, self._offers = self._offers, []
+        if self._held or (self._may is not None and not self._may()):
+            return  # it will be read
         positions: dict[Any, int] = self._positions
         ready: list[Any] = []
         reached: dict[Any, int] = {}
@@ -176,7 +181,25 @@ class Tail:
     def _ending(self) -> bool:
         return self._stopping
 
+    def hold_back(self, may: Callable[[], bool], when: Callable[[Callable[[], None]], None]) -> None:
+        """Hand on records only while `may` says so; `when` calls back when it does again."""
+        self._may, self._when = may, when
+
     def _arrived(self, records: list[Record], ends: dict[TopicPartition, int]) -> None:
+        if self._held or (self._may is not None and not self._may()):
+            # at most two batches: the thread waits for room
+            self._held.append((records, ends))
+            if len(self._held) == 1 and self._when is not None:
+                self._when(self._hand_on)
+            return
+        self._take(records, ends)
+
+    def _hand_on(self) -> None:
+        held, self._held = self._held, []
+        for records, ends in held:
+            self._take(records, ends)
+
+    def _take(self, records: list[Record], ends: dict[TopicPartition, int]) -> None:
         try:
             if self._stopping:
                 return

@@ -8,6 +8,7 @@ without room. Rights are asked per delivery where a subscription says `check`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 from gateway.mqtt.topics import Subscriptions, split_share
 from gateway.ports import Message, Session, Subscription
@@ -16,13 +17,23 @@ MayRead = Callable[[Session, str], bool]
 Overflow = Callable[[Session, Message, int, bool, tuple[int, ...]], None]
 
 
+class Groups(Protocol):
+    """Who knows which shared messages are given to members here."""
+
+    def admits(self, share_filter: str, message: Message) -> bool: ...
+
+    def gave(self, share_filter: str, session: Any, message: Message, qos: int) -> None: ...
+
+    def emptied(self, share_filter: str) -> None: ...
+
+
 class Share:
     """One share group's subscriptions with one filter."""
 
-    __slots__ = ("group", "members", "turn")
+    __slots__ = ("filter", "members", "turn")
 
-    def __init__(self, group: str) -> None:
-        self.group = group
+    def __init__(self, share_filter: str) -> None:
+        self.filter = share_filter
         self.members: dict[Session, Subscription] = {}
         self.turn = 0
 
@@ -30,10 +41,11 @@ class Share:
 class Fanout:
     """`may_read(session, topic)` decides checked deliveries; `overflow` hears of what a session had no room for."""
 
-    __slots__ = ("_may_read", "_overflow", "_plain", "_shared", "_shares", "version")
+    __slots__ = ("_may_read", "_overflow", "_plain", "_shared", "_shares", "groups", "version")
 
     def __init__(self, may_read: MayRead, overflow: Overflow) -> None:
         self._may_read = may_read
+        self.groups: Groups | None = None  # None: all are this gateway's
         self._overflow = overflow
         self._plain: Subscriptions[Session, Subscription] = Subscriptions()
         self._shared: Subscriptions[Share, None] = Subscriptions()
@@ -52,7 +64,7 @@ class Fanout:
             return self._plain.add(plain, session, subscription)
         share = self._shares.get(subscription.filter)
         if share is None:
-            share = self._shares[subscription.filter] = Share(group)
+            share = self._shares[subscription.filter] = Share(subscription.filter)
             self._shared.add(plain, share, None)
         known = session in share.members
         share.members[session] = subscription
@@ -69,6 +81,8 @@ class Fanout:
             return False
         if not share.members:
             del self._shares[topic_filter]
+            if self.groups is not None:
+                self.groups.emptied(topic_filter)
             self._shared.remove(plain, share)
         return True
 
@@ -81,6 +95,15 @@ class Fanout:
         """Who is in a share group here, by the whole `$share/...` filter."""
         share = self._shares.get(share_filter)
         return share.members if share is not None else {}
+
+    def share_filters(self) -> tuple[str, ...]:
+        """The share groups with members here, by their whole filter."""
+        return tuple(sorted(self._shares))
+
+    def deliver_to_group(self, share_filter: str, message: Message) -> bool:
+        """Give a message to one member of a share group; False: nobody took it."""
+        share = self._shares.get(share_filter)
+        return share is not None and self.deliver_shared(share, message)
 
     def heard(self, topic: str) -> bool:
         """Whether anybody subscribed to it."""
@@ -104,7 +127,8 @@ class Fanout:
         if shared and self._shared.count:
             for shares in self._shared.match(message.topic):
                 for share in list(shares):
-                    reached += self.deliver_shared(share, message)
+                    if self.groups is None or self.groups.admits(share.filter, message):
+                        reached += self.deliver_shared(share, message)
         return reached
 
     def _merged(self, message: Message, found: list[dict[Session, Subscription]]) -> int:
@@ -157,6 +181,8 @@ class Fanout:
             retain = message.retain and subscription.retain_as_published
             if session.deliver(message, qos, retain, identifiers):
                 share.turn = (share.turn + step + 1) % count
+                if self.groups is not None:
+                    self.groups.gave(share.filter, session, message, qos)
                 return True
             waiting = waiting or (session, qos, retain, identifiers)
         if waiting is not None:

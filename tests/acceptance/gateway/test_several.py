@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import time
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from gateway.contract import Presence, decode
+from tests.acceptance.gateway.device import Wire, connect, packet, text
 from tests.acceptance.gateway.people import Device5, Device311, Operator, until
 from tests.acceptance.gateway.stack import Neighbour, Stack
 
@@ -110,3 +112,64 @@ def test_a_gateway_that_stood_still_finds_that_it_was_replaced(
     assert not moved.gone.is_set() and keeper.received in ([], [("k/x", b"one")])
     assert len([each for each in operator.records("mqtt.messages") if each.value == b"taken for dead"]) == 1
     assert presence(operator, "keeper").gateway == "neighbour"
+
+
+def test_a_shared_subscription_gets_each_message_once_whichever_gateways_its_members_are_at(
+    running: Stack, other: Neighbour, operator: Operator
+) -> None:
+    here, there = Device311(running, "here"), Device311(other, "there")
+    here.subscribe("$share/crew/job/#")
+    writers = [Device311(running if number % 2 else other, f"writer-{number}") for number in range(8)]
+
+    def work(name: str) -> None:
+        for number in range(10):
+            for writer in writers:
+                writer.publish("job/x", f"{name}-{number}-{id(writer)}".encode())
+
+    def done() -> list[bytes]:
+        return [payload for each in (here, there) for _, payload in each.received]
+
+    work("alone")
+    assert until(lambda: len(done()) == 80, 20) and not there.received
+    there.subscribe("$share/crew/job/#")
+    work("together")
+    assert until(lambda: len(done()) >= 160, 20)
+    assert until(lambda: presence(operator, "$gateway/share/0/$share/crew/job/#") and there.received, 20)
+    work("both")
+    assert until(lambda: len(done()) >= 240, 20)
+    time.sleep(0.5)
+    assert len(done()) == len(set(done())) == 240
+    assert here.received and there.received
+    running.gateway.kill()
+    writers = [Device311(other, f"writer-{number}") for number in range(8)]
+    before = len(there.received)
+    work("survivor")
+    assert until(lambda: len({p for _, p in there.received[before:] if p.startswith(b"survivor")}) == 80, 30)
+
+
+async def test_a_qos_2_message_sent_again_at_another_gateway_is_one_record(
+    running: Stack, other: Neighbour, operator: Operator
+) -> None:
+    release = packet(0x62, b"\x00\x07")
+    for round_number, kill in enumerate((False, True)):
+        payload = b"once-%d" % round_number
+        device = f"device-{round_number}"
+        wire = await Wire.open(running.port)
+        wire.write(connect(device, clean=False))
+        assert await wire.read() == (0x20, b"\x00\x00")
+        wire.write(packet(0x34, text("t/x") + b"\x00\x07" + payload))
+        assert await wire.read() == (0x50, b"\x00\x07")
+        if kill:
+            await asyncio.to_thread(running.gateway.kill)
+        wire = await Wire.open(other.port)
+        wire.write(connect(device, clean=False))
+        assert await asyncio.wait_for(wire.read(), 30) == (0x20, b"\x01\x00")
+        wire.write(packet(0x3C, text("t/x") + b"\x00\x07" + payload))
+        assert await wire.read() == (0x50, b"\x00\x07")
+        wire.write(release)
+        assert await wire.read() == (0x70, b"\x00\x07")
+        wire.write(packet(0x34, text("t/x") + b"\x00\x07" + payload + b"-next"))
+        assert await wire.read() == (0x50, b"\x00\x07")
+        found = [each.value for each in operator.records("mqtt.messages") if (each.value or b"").startswith(payload)]
+        assert sorted(str(each) for each in found) == sorted(str(each) for each in (payload, payload + b"-next"))
+        wire.close()

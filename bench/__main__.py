@@ -10,7 +10,7 @@ import contextlib
 import datetime
 from collections.abc import Callable, Iterator, Sequence
 
-from bench import attacks, delay, gateway, idle, kafka, machine, pages
+from bench import attacks, delay, gateway, idle, kafka, machine, pages, queues
 from bench.clusters import Cluster, apache, embedded
 from bench.tables import count, table
 
@@ -66,6 +66,7 @@ def kafka_section(scale: float) -> None:
 SECTIONS: dict[str, Callable[[float], None]] = {
     "kafka": kafka_section,
     "idle": idle.section,
+    "queues": queues.section,
     "gateway": gateway.section,
     "attacks": attacks.section,
     "delay": delay.section,

@@ -239,6 +239,8 @@ class Authenticator:
             packet_size=settings.packet_size,
             in_flight=settings.in_flight,
             queue=settings.queue,
+            queue_bytes=settings.queue_bytes,
+            overflow=settings.overflow,
             keep_alive=settings.keep_alive,
             conceal_denied=settings.conceal_denied,
         )

@@ -15,6 +15,7 @@ from broker.client import Record
 from gateway import contract
 from gateway.contract import COMMANDS, Command
 from gateway.counters import Counters
+from gateway.expiry import earlier, expires_at
 from gateway.mqtt.fanout import Fanout
 from gateway.ports import Message, Receipt
 from gateway.registry import Registry
@@ -39,7 +40,9 @@ class Commands:
         write: Write,
         clock: Callable[[], float],
         traffic: Traffic | None = None,
+        expired: Callable[[str, Message], None] = lambda client_id, message: None,
     ) -> None:
+        """`expired` is told of what expired before anybody took it."""
         self._sessions = sessions
         self._registry = registry
         self._fanout = fanout
@@ -47,13 +50,14 @@ class Commands:
         self._traffic = Traffic() if traffic is None else traffic
         self._write = write
         self._clock = clock
+        self._expired = expired
         self._routes: dict[tuple[str, int, int], tuple[str, str, str]] = {}
 
     def take(self, outgoing: Outgoing, record: Record) -> None:
         """Send a record on its way."""
         now = self._clock()
         origin = (record.topic, record.partition, record.offset)
-        expires = record.timestamp / 1000.0 + outgoing.expiry if outgoing.expiry else None
+        expires = earlier(record.timestamp / 1000.0 + outgoing.expiry if outgoing.expiry else None, expires_at(record))
         message = Message(
             outgoing.topic, outgoing.payload, outgoing.qos, outgoing.retain, expires_at=expires, origin=origin
         )
@@ -70,6 +74,7 @@ class Commands:
         mailbox = self._sessions.mailboxes.get(outgoing.client_id)
         if expires is not None and expires <= now:
             self._counters.expired += 1
+            self._expired(outgoing.client_id, message)
             self._end(origin, "expired")
         elif session is None and mailbox is None:
             self._counters.undeliverable += 1

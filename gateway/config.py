@@ -30,6 +30,9 @@ VARIABLES: tuple[tuple[str, str, str], ...] = (
     ("SLUICE_MQTT_PACKET_SIZE", "1048576", "largest MQTT packet accepted, bytes"),
     ("SLUICE_MQTT_IN_FLIGHT", "1024", "unacknowledged QoS 1/2 messages a device may have sent (Receive Maximum)"),
     ("SLUICE_MQTT_QUEUE", "1000", "messages kept for a device that is away or slow"),
+    ("SLUICE_MQTT_QUEUE_BYTES", "8388608", "bytes of payload kept for a device that is away or slow"),
+    ("SLUICE_MQTT_OVERFLOW", "oldest", "what goes when that is exceeded: the oldest message, or the newest"),
+    ("SLUICE_MQTT_EXPIRED", "discard", "discard or dead-letter: messages that expire before their device had them"),
     ("SLUICE_MQTT_KEEP_ALIVE", "0", "longest keep alive granted, seconds; 0: as the device asks"),
     ("SLUICE_MQTT_CONCEAL_DENIED", "", "1: SUBACK says 0x80 where it would say 0x87 (not authorised)"),
     ("SLUICE_MQTT_PLUGINS", "", "JSON file that names amqtt plugins to load: {class path: configuration}"),
@@ -78,6 +81,9 @@ class Settings:
     packet_size: int = 1 << 20
     in_flight: int = 1024
     queue: int = 1000
+    queue_bytes: int = 8 << 20
+    overflow: str = "oldest"
+    expired: str = "discard"
     keep_alive: int = 0
     conceal_denied: bool = False
     plugins: str = ""
@@ -136,6 +142,9 @@ class Settings:
             packet_size=_number(env, "SLUICE_MQTT_PACKET_SIZE", 1 << 20, least=1024),
             in_flight=_number(env, "SLUICE_MQTT_IN_FLIGHT", 1024, least=1),
             queue=_number(env, "SLUICE_MQTT_QUEUE", 1000, least=1),
+            queue_bytes=_number(env, "SLUICE_MQTT_QUEUE_BYTES", 8 << 20, least=1),
+            overflow=_one_of(env, "SLUICE_MQTT_OVERFLOW", ("oldest", "newest")),
+            expired=_one_of(env, "SLUICE_MQTT_EXPIRED", ("discard", "dead-letter")),
             keep_alive=_number(env, "SLUICE_MQTT_KEEP_ALIVE", 0, least=0),
             conceal_denied=env.get("SLUICE_MQTT_CONCEAL_DENIED", "") == "1",
             plugins=env.get("SLUICE_MQTT_PLUGINS", ""),

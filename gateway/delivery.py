@@ -1,7 +1,8 @@
 """From the log to subscribers: one path, in offset order.
 
 The gateway tails every topic that may hold messages its subscribers want, and gives each record to the fan-out, on the
-loop, in the order of its partition. What this gateway itself wrote comes the same way.
+loop, in the order of its partition. What this gateway itself wrote comes the same way, but is offered to the tail as
+soon as it is durable: subscribers here get it without a fetch (`fresh`).
 
 Barriers. "Nothing falls between": before a SUBACK, everything handed to the producer so far gets its outcome, the end
 offsets of all partitions concerned are noted, and the tail is read up to them; only then does the subscription enter
@@ -18,13 +19,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from broker.client import Consumer, Record, TopicPartition
+from broker.client import Consumer, PlacedAt, Record, TopicPartition
 from broker.client.administration.types import At
 from broker.client.errors import ClientError
 from broker.client.records import EXPIRES_AT
 from gateway import contract
 from gateway.catalogue import Catalogue
 from gateway.counters import Counters
+from gateway.expiry import expires_at, interval
 from gateway.mqtt.fanout import Fanout
 from gateway.mqtt.topics import matches
 from gateway.ports import Message, NotAcknowledged, PublishProperties, Receipt, Subscription
@@ -33,6 +35,7 @@ from gateway.registry import Registry
 from gateway.routes import DEFAULT, Outgoing, could_write, outgoing
 from gateway.tail import Tail
 from gateway.ticks import Ticks
+from gateway.uplink import Fresh, Target
 
 log = logging.getLogger("gateway.delivery")
 
@@ -95,7 +98,9 @@ class Delivery:
         self._command = command
         self._checkpoint = checkpoint
         self._loop = asyncio.get_running_loop()
-        self.tail = Tail(consumer(), self._arrived, loop=self._loop, name="delivery", moved=self.moved)
+        self.tail = Tail(
+            consumer(), self._arrived, loop=self._loop, name="delivery", moved=self.moved, offered=self._offered
+        )
         self._moved = asyncio.Event()
         self._nudge = asyncio.Event()
         self._asked: list[Receipt[Any]] = []
@@ -264,6 +269,35 @@ class Delivery:
                 for each in joining:
                     each.deliver(message, record.timestamp)
 
+    def listening(self) -> Fresh | None:
+        """`fresh`, if anybody subscribed at all."""
+        return self.fresh if self.wanted else None
+
+    def fresh(
+        self, target: Target, payload: bytes, flags: int, properties: PublishProperties | None
+    ) -> PlacedAt | None:
+        """Who is to be told where this message is when it is durable; None: it will be fetched."""
+        if not target.plain or target.topic in self._registry.downlinks:
+            return None
+        if not self.joining:
+            if target.heard_at != self._fanout.version:
+                target.heard_at = self._fanout.version
+                target.heard = self._fanout.heard(target.mqtt_topic)
+            if not target.heard:
+                return self._passed
+        return _Fresh(self.tail, target, payload, flags, properties)
+
+    def _passed(self, topic: str, partition: int, offset: int, timestamp: int) -> None:
+        """A message that nobody here waits for."""
+        self.tail.offer(topic, partition, offset, None)
+
+    def _offered(self, messages: list[tuple[Message, int]]) -> None:
+        deliver, joining = self._fanout.deliver, self.joining
+        for message, timestamp in messages:
+            deliver(message)
+            for each in joining:
+                each.deliver(message, timestamp)
+
     def _down(self, record: Record) -> None:
         for route in self._registry.downlinks[record.topic]:
             found = outgoing(
@@ -280,6 +314,38 @@ class Delivery:
         if self._worker is not None:
             self._worker.cancel()
         await self.tail.stop()
+
+
+class _Fresh:
+    """A message of this gateway's on its way to the log; what `message_of` would make of its record."""
+
+    __slots__ = ("_flags", "_payload", "_properties", "_tail", "_target")
+
+    def __init__(
+        self, tail: Tail, target: Target, payload: bytes, flags: int, properties: PublishProperties | None
+    ) -> None:
+        self._tail = tail
+        self._target = target
+        self._payload = payload
+        self._flags = flags
+        self._properties = properties
+
+    def __call__(self, topic: str, partition: int, offset: int, timestamp: int) -> None:
+        properties, target = self._properties, self._target
+        expires = None
+        if properties is not None and properties.message_expiry is not None:
+            expires = timestamp / 1000.0 + properties.message_expiry
+        message = Message(
+            target.mqtt_topic,
+            self._payload,
+            self._flags >> 1 & 3,
+            bool(self._flags & 1),
+            properties=properties,
+            expires_at=expires,
+            sender=target.client_id,
+            origin=(topic, partition, offset),
+        )
+        self._tail.offer(topic, partition, offset, (message, timestamp))
 
 
 _PROPERTIES = frozenset(
@@ -299,8 +365,7 @@ def message_of(record: Record) -> Message | None:
     sender: str | None = None
     qos = 0
     retain = False
-    extra = False
-    expires: float | None = None
+    extra = dated = False
     for name, value in record.headers:
         if value is None:
             continue
@@ -314,22 +379,19 @@ def message_of(record: Record) -> Message | None:
             retain = value == b"1"
         elif name in _PROPERTIES or name.startswith(contract.H_USER):
             extra = True
+            dated = dated or name == contract.H_EXPIRY
         elif name == EXPIRES_AT:
-            expires = _number(value) / 1000.0 if _number(value) else None
+            dated = True
     if topic is None or not topic or "+" in topic or "#" in topic or "\x00" in topic:
         return None
-    properties = None
-    if extra:
-        properties = properties_from(record)
-        if properties.message_expiry is not None:
-            expires = record.timestamp / 1000.0 + properties.message_expiry
+    properties = properties_from(record) if extra else None
     return Message(
         topic,
         record.value or b"",
         qos,
         retain,
         properties=properties,
-        expires_at=expires,
+        expires_at=expires_at(record) if dated else None,
         sender=sender,
         origin=(record.topic, record.partition, record.offset),
     )
@@ -342,16 +404,11 @@ def properties_from(record: Record) -> PublishProperties:
         for name, value in record.headers
         if value is not None and name.startswith(contract.H_USER)
     )
-    expiry = record.text(contract.H_EXPIRY)
     return PublishProperties(
         payload_format=1 if record.header(contract.H_FORMAT) == b"1" else None,
-        message_expiry=int(expiry) if expiry is not None and expiry.isdigit() else None,
+        message_expiry=interval(record.header(contract.H_EXPIRY)),
         content_type=record.text(contract.H_CONTENT_TYPE),
         response_topic=record.text(contract.H_RESPONSE_TOPIC),
         correlation_data=record.header(contract.H_CORRELATION),
         user=user,
     )
-
-
-def _number(value: bytes) -> int:
-    return int(value) if value.isdigit() else 0

@@ -23,9 +23,10 @@ from gateway.contract import Ban, Control, GatewayStatus, Presence
 from gateway.counters import Counters
 from gateway.delivery import Delivery, Joining
 from gateway.exactly import Lanes
+from gateway.expiry import letter
 from gateway.inbox import Inbox, Read, Row
 from gateway.lease import Lease
-from gateway.mailbox import Mailbox
+from gateway.mailbox import EXPIRED, FULL, Mailbox
 from gateway.moving import Moves
 from gateway.mqtt.fanout import Fanout, wants_retained
 from gateway.mqtt.topics import split_share
@@ -88,10 +89,12 @@ class GatewayEngine:
         read: Read,
         cluster: Callable[[Claims, PresenceBook], GatewayCluster],
         lease: Lease,
+        keep_expired: bool = False,
         plugins: PluginHost | None = None,
         levels: int = 2,
     ) -> None:
-        """`row` and `read`: see `Inbox`. `levels`: how many topic levels the counters by prefix keep apart."""
+        """`row` and `read`: see `Inbox`. `keep_expired`: messages that expire become dead letters.
+        `levels`: how many topic levels the counters by prefix keep apart."""
         self.epoch = 0
         self.congested = False
         self.registry = registry
@@ -110,8 +113,8 @@ class GatewayEngine:
             clock=clock,
             row=row,
             read=read,
-            ended=lambda client_id, message, why: self.commands.done(client_id, message, why=why),
-            followed=lambda: bool(registry.downlinks),
+            ended=self._ended,
+            followed=lambda: keep_expired or bool(registry.downlinks),
             loop=asyncio.get_running_loop(),
         )
         self.lease = lease
@@ -185,12 +188,14 @@ class GatewayEngine:
             lambda topic, value, key: ticks().write(topic, value, key),
             clock,
             traffic,
+            self._expired,
         )
         self._name = name
         self._authenticator = authenticator
         self._ticks = ticks
         self._clock = clock
         self._anonymous = anonymous
+        self._keep_expired = keep_expired
         self.listeners: tuple[str, ...] = ()
         self.taps = Taps(
             gateway=name,
@@ -443,8 +448,21 @@ class GatewayEngine:
             return None
         return self.sessions.store_entry(mailbox, entry)
 
+    def _ended(self, client_id: str, message: Message, why: str) -> None:
+        """A session will never get this."""
+        if why == EXPIRED:
+            self._expired(client_id, message)
+        if why in (EXPIRED, FULL):
+            self.uplinks.traffic.not_delivered(message.topic, why if why == EXPIRED else "dropped")
+        self.commands.done(client_id, message, why=why)
+
+    def _expired(self, client_id: str, message: Message) -> None:
+        if self._keep_expired and message.qos:
+            self._ticks().write(*letter(message, client_id))
+
     def dropped(self, session: Session, message: Message, why: str) -> None:
         if why == "expired":
+            self._expired(session.client_id, message)
             self.counters.expired += 1
             session.state.expired += 1
             self.uplinks.traffic.not_delivered(message.topic, why)

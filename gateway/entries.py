@@ -152,7 +152,7 @@ def _fragment(message: Message) -> bytes:
     found = message.frames.get(_FRAGMENT)
     if found is None:
         found = message.frames[_FRAGMENT] = _encode(_object(message, whole=False))
-    return found
+    return bytes(found)
 
 
 def _origin(found: Any) -> Origin | None:

@@ -167,13 +167,14 @@ class Lane:
         except RuntimeError:  # the loop is closed
             self._stopping = True
 
-    async def stop(self) -> None:
+    async def stop(self, patience: float) -> None:
+        """Let a transaction under way end, for so many seconds; what is not committed then was not acknowledged."""
         self._stopping = True
         with self._wake:
             self._wake.notify()
-        await asyncio.get_running_loop().run_in_executor(None, self._thread.join, COMMIT_TIMEOUT + 1)
-        if self._producer is not None:
-            self._producer.close(1.0)
+        await asyncio.get_running_loop().run_in_executor(None, self._thread.join, patience)
+        if self._producer is not None and not self._thread.is_alive():
+            self._producer.close(0.1)  # nothing is under way
 
 
 def _bury(work: Work, topic: str, value: bytes | None, error: ClientError) -> None:
@@ -215,9 +216,8 @@ class Lanes:
         for lane in self._lanes:
             await lane.ready.wait()
 
-    async def stop(self) -> None:
-        for lane in self._lanes:
-            await lane.stop()
+    async def stop(self, patience: float) -> None:
+        await asyncio.gather(*(lane.stop(patience) for lane in self._lanes))
 
 
 class Both:

@@ -274,12 +274,10 @@ class Inbox:
 
     async def _look_at(self, mailbox: Mailbox, number: int, first: int, count: int, why: str) -> None:
         """Tell what became of entries that were dropped from the shelf."""
-        value = await self._row(chunk_key(mailbox.client_id, number))
-        if value is None:
-            return
         try:
-            entries, _ = decode_chunk(number, value)
-        except MalformedRecord:
+            entries, _ = await self._chunk(mailbox.client_id, number)
+        except ClientError as error:
+            log.warning("what became of messages kept for %s can't be told: %s", mailbox.client_id, error)
             return
         visible = [entry for entry in entries if entry.number not in mailbox.hidden]
         for entry in visible[first : first + count]:

@@ -262,7 +262,7 @@ class Message:
         self.expires_at = expires_at
         self.sender = sender
         self.origin = origin
-        self.frames: dict[int, bytes] | None = None
+        self.frames: dict[int, Any] | None = None
 
 
 @dataclass(slots=True)

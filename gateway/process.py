@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from gateway.deduplication import Recall
 from gateway.delivery import Delivery
 from gateway.engine import GatewayEngine
 from gateway.exactly import TRANSACTION_TIMEOUT, Lanes
+from gateway.expiry import DEAD_LETTER
 from gateway.jwt import TokenSettings, TokenVerifier
 from gateway.lease import Lease
 from gateway.local import LocalCopy, file_name
@@ -47,6 +49,8 @@ from gateway.ticks import Tick, Ticks, Write
 
 log = logging.getLogger("gateway")
 
+STOPPING = 2.5  # seconds for the broker to answer what is under way when the gateway stops
+CLOSING = 1.0  # seconds for devices to take their last words then
 DELIVERY_TIMEOUT = 600.0  # seconds a message waits for the broker before its outcome counts as unknown
 
 
@@ -163,6 +167,7 @@ class Gateway:
             wrote=self._wrote,
             row=self._inbox_row,
             read=references.read,
+            keep_expired=self.settings.expired == DEAD_LETTER,
             reserve=self._reserve,
             cluster=among,
             lease=lease,
@@ -197,6 +202,7 @@ class Gateway:
             command=engine.commands.take,
             checkpoint=engine.checkpoints.checkpoint,
         )
+        engine.uplinks.fresh = self._delivery.listening
         engine.cluster.state = self._state
         self._missed = engine.cluster.missed = Missed(
             fanout=engine.fanout,
@@ -422,9 +428,12 @@ class Gateway:
     # --- stopping
 
     async def stop(self) -> None:
-        """Close every connection in the protocol's terms, write what is to be written, let go."""
+        """Close every connection in the protocol's terms, write what is to be written, let go. A broker that is away
+        makes it no longer than some three seconds: what has no outcome by then was not acknowledged."""
+        stalled = self._ticks is not None and self._ticks.stalled
+        until = time.monotonic() + (STOPPING / 5 if stalled else STOPPING)
         if self.server is not None:
-            await self.server.stop()
+            await self.server.stop(closing=CLOSING)
         if self._operations is not None:
             await self._operations.stop()
         if self._recall is not None:
@@ -434,7 +443,8 @@ class Gateway:
             engine.lease.stop()
             engine.cluster.stop()
             engine.moves.stop()
-            await engine.checkpoints.stop()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(engine.checkpoints.stop(), max(0.2, until - time.monotonic()))
             engine.stopping = True
             engine.presence.stop()
             await self._delivery.stop()
@@ -451,9 +461,9 @@ class Gateway:
         for task in self._reserved.values():
             task.cancel()
         if self._lanes is not None:
-            await self._lanes.stop()
+            await self._lanes.stop(max(0.2, until - time.monotonic()))
         if self._ticks is not None:
-            left = self._ticks.close(3.0)
+            left = self._ticks.close(max(0.2, until - time.monotonic()))
             if left:
                 log.warning("%d messages had no outcome; none of them was acknowledged", left)
         if self._state is not None:

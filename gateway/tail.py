@@ -3,6 +3,11 @@
 The thread waits for the loop to have dealt with what it was given (two batches may be under way), so that a slow loop
 slows the reading and memory stays bounded. Positions move on the loop only, when a batch has been dealt with: whoever
 asks for `position` gets what really was delivered.
+
+What this process wrote itself needn't come back to be known: `offer` takes it at its offset. If that is the next one of
+its partition it is dealt with at once, and passed over when it is fetched; else it waits until the fetch has brought
+what is before it (another writer's records, a transaction's marker). So there is one order, that of offsets, and a
+record that was never offered, or couldn't wait, is fetched like any other.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from broker.client import Consumer, Record, TopicPartition
 from broker.client.errors import ClientError
@@ -20,6 +26,7 @@ log = logging.getLogger("gateway.tail")
 
 BATCH = 2000
 ORDER_WAIT = 0.05  # seconds until a changed assignment is looked at
+WAITING = 10_000  # offered records that may wait for what is before them; more are left to the fetch
 
 
 class Tail:
@@ -33,12 +40,18 @@ class Tail:
         loop: asyncio.AbstractEventLoop,
         name: str,
         moved: Callable[[], None] = lambda: None,
+        offered: Callable[[list[Any]], None] = lambda _: None,
     ) -> None:
-        """`handle` and `moved` (positions have) are called on the loop."""
+        """`handle`, `offered` (which gets what `offer` was given) and `moved` (positions have) are called on the
+        loop."""
         self._consumer = consumer
         self._handle = handle
         self._moved = moved
         self._loop = loop
+        self._offered = offered
+        self._offers: list[tuple[tuple[str, int], int, Any]] = []
+        self._waiting: dict[tuple[str, int], dict[int, Any]] = {}
+        self._waiting_count = 0
         self._room = threading.Semaphore(2)
         self._stopping = False
         self._positions: dict[TopicPartition, int] = {}
@@ -62,6 +75,8 @@ class Tail:
     def remove(self, partitions: Iterable[TopicPartition]) -> None:
         """Stop reading these."""
         gone = [key for key in partitions if self._positions.pop(key, None) is not None]
+        for key in gone:
+            self._waiting_count -= len(self._waiting.pop(key, ()))
         if gone:
             self._orders.append(lambda: self._consumer.remove(gone))
 
@@ -69,6 +84,62 @@ class Tail:
         """Whether everything before these offsets has been dealt with, in the partitions that are read."""
         positions = self._positions
         return all(positions.get(key, offset) >= offset for key, offset in ends.items())
+
+    # --- what this process wrote
+
+    def offer(self, topic: str, partition: int, offset: int, what: Any) -> None:
+        """This is durable at this place; `what` goes to `offered` in its turn, unless it is None."""
+        key = (topic, partition)
+        position = self._positions.get(key)  # type: ignore[call-overload]  # a plain tuple is equal
+        if position is None or offset < position:
+            return
+        if not self._offers:
+            self._loop.call_soon(self._take_offers)
+        self._offers.append((key, offset, what))
+
+    def _take_offers(self) -> None:
+        offers, self._offers = self._offers, []
+        positions: dict[Any, int] = self._positions
+        ready: list[Any] = []
+        reached: dict[Any, int] = {}
+        for key, offset, what in offers:
+            position = reached.get(key)
+            if position is None:
+                position = positions.get(key)
+                if position is None:
+                    continue
+            if offset == position:
+                reached[key] = offset + 1
+                if what is not None:
+                    ready.append(what)
+            elif offset > position and self._waiting_count < WAITING:
+                waiting = self._waiting.setdefault(key, {})
+                self._waiting_count += offset not in waiting
+                waiting[offset] = what
+        self._go_on(ready, reached)
+
+    def _go_on(self, ready: list[Any], reached: dict[Any, int]) -> None:
+        """Deal with these, and with what waited for them."""
+        for key in [key for key in self._waiting if key in reached]:
+            waiting, position = self._waiting[key], reached[key]
+            for offset in [offset for offset in waiting if offset < position]:
+                del waiting[offset]
+                self._waiting_count -= 1
+            while position in waiting:
+                what = waiting.pop(position)
+                self._waiting_count -= 1
+                position += 1
+                if what is not None:
+                    ready.append(what)
+            reached[key] = position
+            if not waiting:
+                del self._waiting[key]
+        if ready:
+            self._offered(ready)
+        if reached:
+            # in place: others hold the mapping
+            self._positions.update({TopicPartition(*key): position for key, position in reached.items()})
+            self._moved()
 
     # --- the thread
 
@@ -79,9 +150,10 @@ class Tail:
             try:
                 while self._orders:
                     self._orders.popleft()()
-                records = consumer.poll(1, ORDER_WAIT)
+                # the positions are the loop's; a look at one of them at any moment is safe, and never too far
+                records = consumer.poll(1, ORDER_WAIT, self._positions)
                 if records:
-                    records += consumer.poll(BATCH - 1, 0)
+                    records += consumer.poll(BATCH - 1, 0, self._positions)
                 complained = False
             except ClientError as error:
                 if not complained:
@@ -109,15 +181,18 @@ class Tail:
             if self._stopping:
                 return
             positions = self._positions
+            records = [record for record in records if record.offset >= positions.get(record.origin, 0)]
             if records:
                 self._handle(records)
                 for record in records:
-                    key = TopicPartition(record.topic, record.partition)
+                    key = record.origin
                     if key in positions:
                         positions[key] = record.offset + 1
             for key, offset in ends.items():
                 if positions.get(key, offset) < offset:
                     positions[key] = offset
+            if self._waiting:
+                self._go_on([], {key: positions[TopicPartition(*key)] for key in self._waiting})
             self._moved()
         finally:
             self._room.release()

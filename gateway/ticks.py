@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from broker.client import Batch, Failure, Producer
+from broker.client import Batch, Failure, PlacedAt, Producer
 from broker.client.errors import ClientError, ClusterError, QueueFull
 from gateway.ports import NotAcknowledged, Receipt
 
@@ -32,16 +32,20 @@ Write = tuple[str, bytes | None, bytes | None, Headers | None]
 
 BUSY = 50_000  # messages without an outcome at which sessions stop reading
 CALM = 20_000  # and go on again
-POLL = 0.001
+BUSY_BYTES = 32 << 20  # likewise in bytes of payload, so that large messages don't fill the memory
+CALM_BYTES = 16 << 20
+STALLED = 1.0  # seconds without an outcome after which the broker counts as away
 
 
 class Tick:
     """One batch under way."""
 
-    __slots__ = ("batch", "held", "receipt", "runs", "sealed")
+    __slots__ = ("batch", "began", "held", "receipt", "runs", "sealed", "size")
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: Batch, began: float) -> None:
         self.batch = batch
+        self.began = began
+        self.size = 0  # bytes of payload
         self.receipt: Receipt[Any] = Receipt()
         # (waiter, writes): for finding whose a failed message was
         self.runs: list[tuple[Any, Sequence[Any]]] = []
@@ -90,6 +94,7 @@ class Ticks:
         self._overflow: deque[tuple[Tick, Write]] = deque()
         self._retry: asyncio.TimerHandle | None = None
         self._flushes: list[tuple[set[Tick], Receipt[Any]]] = []
+        self._size = 0  # bytes of payload without an outcome
         self.congested = False
 
     @property
@@ -98,9 +103,19 @@ class Ticks:
         return len(self._producer) + len(self._overflow)
 
     @property
+    def waiting_bytes(self) -> int:
+        """Their bytes of payload."""
+        return self._size
+
+    @property
     def away(self) -> bool:
         """Whether the queue is full or sessions are held back: QoS 0 messages aren't worth keeping now."""
         return self.congested or bool(self._overflow)
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the broker has not answered for a while."""
+        return any(self._loop.time() - tick.began > STALLED for tick in self._open)
 
     def reserve(self, topic: str) -> None:
         """Have the cluster make the topic, if it makes topics by their use. Blocks; from any thread."""
@@ -112,16 +127,29 @@ class Ticks:
         if tick is None:
             if self._producer.fatal is not None:
                 self._rebuild()
-            tick = self._tick = Tick(self._producer.batch(self._done))
+            tick = self._tick = Tick(self._producer.batch(self._done), self._loop.time())
             self._open.add(tick)
             self._loop.call_soon(self._seal)
         return tick
 
-    def send(self, tick: Tick, topic: str, value: bytes | None, key: bytes | None, headers: Headers | None) -> None:
-        """One message, in order; never fails."""
+    def send(
+        self,
+        tick: Tick,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None,
+        headers: Headers | None,
+        placed: PlacedAt | None = None,
+    ) -> None:
+        """One message, in order; never fails. `placed` may be called with its place in the log, see `Batch.send`."""
+        if value is not None:
+            tick.size += len(value)
         if not self._overflow:
             try:
-                tick.batch.send(topic, value, key, headers)
+                if placed is None:
+                    tick.batch.send(topic, value, key, headers)
+                else:
+                    tick.batch.send(topic, value, key, headers, placed=placed)
                 return
             except QueueFull:
                 pass
@@ -160,7 +188,8 @@ class Ticks:
         tick, self._tick = self._tick, None
         if tick is None:
             return
-        if not self.congested and len(self._producer) > BUSY:
+        self._size += tick.size
+        if not self.congested and (len(self._producer) > BUSY or self._size > BUSY_BYTES):
             self._congest()
         tick.sealed = True
         if not tick.held:
@@ -209,6 +238,7 @@ class Ticks:
                 self._again(tick, again)
                 return
         self._open.discard(tick)
+        self._size -= tick.size
         tick.runs.clear()
         tick.receipt.settle()
         if self._flushes:
@@ -248,8 +278,10 @@ class Ticks:
         if self._producer.fatal is not None:
             self._rebuild()
         tick.batch = self._producer.batch(self._done)
+        before = tick.size
         for topic, value, key, headers in writes:
             self.send(tick, topic, value, key, headers)
+        self._size += tick.size - before
         tick.sealed = True
         if not tick.held:
             # never from within the callback that brought us here
@@ -266,7 +298,12 @@ class Ticks:
         self._flushes = still
 
     def _calm(self) -> None:
-        if self.congested and not self._overflow and len(self._producer) < CALM:
+        if (
+            self.congested
+            and not self._overflow
+            and len(self._producer) < CALM
+            and (self._size < CALM_BYTES or not self._open)
+        ):
             self.congested = False
             self._congestion(False)
 

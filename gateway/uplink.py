@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from broker.client import Failure
+from broker.client import Failure, PlacedAt
 from broker.client.delaying import DELAY_TOPIC, MAX_DELAY_MS
 from broker.client.records import DELIVER_AFTER, DELIVER_TOPIC, ERROR_DETAIL, ERROR_REASON, MESSAGE_ID, ORIGIN_TOPIC
 from gateway import contract, routes
@@ -45,8 +45,11 @@ class Target:
         "client_id",
         "delay",
         "headers",
+        "heard",
+        "heard_at",
         "key",
         "mqtt_topic",
+        "plain",
         "prefix",
         "refused",
         "route",
@@ -67,6 +70,12 @@ class Target:
         self.topic = ""
         self.key: bytes | None = None
         self.headers: list[list[tuple[str, bytes | str | None]] | None] = [None] * 8
+        self.plain = False  # its records say of the message what the message itself says, and nothing else
+        self.heard = False  # whether somebody here had subscribed, when the subscriptions were at version `heard_at`
+        self.heard_at = -1
+
+
+Fresh = Callable[[Target, bytes, int, PublishProperties | None], PlacedAt | None]
 
 
 class Uplinks:
@@ -98,6 +107,7 @@ class Uplinks:
         self._reserve = reserve
         self._dice = dice
         self._topics_of: dict[str, set[str]] = {}
+        self.fresh: Callable[[], Fresh | None] = lambda: None  # see `Delivery.listening`
         self.seen = Seen(counters, clock=clock) if seen is None else seen
 
     def target(self, session: Session, topic: str) -> Target:
@@ -123,6 +133,7 @@ class Uplinks:
             if isinstance(place, Placed):
                 target.route = None
                 target.topic, target.key = place.topic, place.key
+                target.plain = not delay and not any(name.startswith(("mqtt.", "sluice.")) for name, _ in place.headers)
                 for flags in (0, 2):
                     target.headers[flags] = _headers(target, flags, place)
                 self._wrote(place.topic)
@@ -158,7 +169,7 @@ class Uplinks:
         tick = ticks.current()
         tick.runs.append((session, items))
         away = ticks.away
-        send = ticks.send
+        send, fresh = ticks.send, self.fresh()
         for target, payload, flags, _, properties in items:
             if away and not flags & 6:
                 self._counters.dropped_away += 1
@@ -172,8 +183,9 @@ class Uplinks:
                     headers = _headers(target, flags & 7, None)
                     target.headers[flags & 7] = headers
                 if properties is not None:
-                    headers = headers + _from_properties(properties)
-                send(tick, target.topic, payload, target.key, headers)
+                    headers = headers + headers_from(properties)
+                placed = fresh(target, payload, flags, properties) if fresh is not None else None
+                send(tick, target.topic, payload, target.key, headers, placed)
             if flags & 1:
                 self._retain(ticks, target, payload, flags, properties, tick)
         return tick.receipt
@@ -242,7 +254,7 @@ class Uplinks:
         if route is None:
             headers = _headers(target, flags & 7, None)
             if properties is not None:
-                headers += _from_properties(properties)
+                headers += headers_from(properties)
             send(tick, target.topic, payload, target.key, headers)
             return
         if route.sample < 1.0 and self._dice() >= route.sample:
@@ -261,7 +273,7 @@ class Uplinks:
             self.traffic.dead_lettered(target)
             headers = _headers(target, flags & 7, None)
             if properties is not None:
-                headers += _from_properties(properties)
+                headers += headers_from(properties)
             headers += [(ERROR_REASON, _slug(place.reason)), (ERROR_DETAIL, f"{place.route}: {place.detail}")]
             send(tick, GATEWAY_DEAD_LETTERS, payload, target.client_id.encode(), headers)
             return
@@ -271,7 +283,7 @@ class Uplinks:
         self._wrote(place.topic)
         headers = _headers(target, flags & 7, place)
         if properties is not None:
-            headers += _from_properties(properties)
+            headers += headers_from(properties)
         if target.delay:
             self._reserve(place.topic)
         send(tick, DELAY_TOPIC if target.delay else place.topic, payload, place.key, headers)
@@ -393,7 +405,8 @@ def _headers(target: Target, flags: int, place: Placed | None) -> list[tuple[str
     return found
 
 
-def _from_properties(properties: PublishProperties) -> list[tuple[str, bytes | str | None]]:
+def headers_from(properties: PublishProperties) -> list[tuple[str, bytes | str | None]]:
+    """The headers that say what MQTT 5 properties say."""
     found: list[tuple[str, bytes | str | None]] = []
     if properties.content_type is not None:
         found.append((contract.H_CONTENT_TYPE, properties.content_type))

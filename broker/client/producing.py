@@ -25,6 +25,8 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import Producer as RawProducer
 
+from broker.client.administration.types import Committed
+from broker.client.consuming import commits
 from broker.client.errors import ClientError, Fenced, QueueFull, TimedOut, translate
 from broker.client.records import Delivered, TopicPartition
 from broker.client.settings import Settings
@@ -50,6 +52,27 @@ class Failure:
         return isinstance(self.error, TimedOut)
 
 
+PlacedAt = Callable[[str, int, int, int], None]
+"""Called with topic, partition, offset and timestamp (epoch milliseconds) of a message that is durable."""
+
+
+class _Placed:
+    """An outcome that somebody wants to know the place of."""
+
+    __slots__ = ("_placed", "_report")
+
+    def __init__(self, report: Callable[[KafkaError | None, Message], None], placed: PlacedAt) -> None:
+        self._report = report
+        self._placed = placed
+
+    def __call__(self, error: KafkaError | None, message: Message) -> None:
+        if error is None:
+            partition, offset = message.partition(), message.offset()
+            if partition is not None and offset is not None and offset >= 0:
+                self._placed(message.topic() or "", partition, offset, message.timestamp()[1])
+        self._report(error, message)
+
+
 class Batch:
     """Messages whose outcomes are counted together. `send` any number, `seal` once."""
 
@@ -71,11 +94,14 @@ class Batch:
         headers: OutgoingHeaders | None = None,
         partition: int = -1,
         timestamp: int = 0,
+        placed: PlacedAt | None = None,
     ) -> None:
         """Queue one message; raises QueueFull (poll and try again) or another ClientError, and then it isn't
-        part of the batch. `timestamp` is epoch milliseconds, 0 = now."""
+        part of the batch. `timestamp` is epoch milliseconds, 0 = now. `placed` is called when it is durable, before
+        `done`, and in the order of offsets within a partition."""
+        report = self._report if placed is None else _Placed(self._report, placed)
         try:
-            self._produce(topic, value, key, partition, self._report, None, timestamp, headers or [])
+            self._produce(topic, value, key, partition, report, None, timestamp, headers or [])
         except BufferError:
             raise QueueFull("the producer's queue is full") from None
         except KafkaException as error:
@@ -380,13 +406,12 @@ class Producer:
     def abort(self, timeout: float = 30.0) -> None:
         self._transactional(self._raw.abort_transaction, timeout)
 
-    def send_offsets(self, offsets: Mapping[TopicPartition, int], group: object, timeout: float = 30.0) -> None:
+    def send_offsets(
+        self, offsets: Mapping[TopicPartition, int | Committed], group: object, timeout: float = 30.0
+    ) -> None:
         """Make the next offsets to read of a consumer (`Consumer.group_metadata()`) part of the
         transaction."""
-        from confluent_kafka import TopicPartition as RawTopicPartition
-
-        positions = [RawTopicPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()]
-        self._transactional(self._raw.send_offsets_to_transaction, positions, group, timeout)
+        self._transactional(self._raw.send_offsets_to_transaction, commits(offsets), group, timeout)
 
     def _transactional(self, call: Callable[..., Any], *arguments: Any) -> None:
         try:

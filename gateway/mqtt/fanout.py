@@ -30,7 +30,7 @@ class Share:
 class Fanout:
     """`may_read(session, topic)` decides checked deliveries; `overflow` hears of what a session had no room for."""
 
-    __slots__ = ("_may_read", "_overflow", "_plain", "_shared", "_shares")
+    __slots__ = ("_may_read", "_overflow", "_plain", "_shared", "_shares", "version")
 
     def __init__(self, may_read: MayRead, overflow: Overflow) -> None:
         self._may_read = may_read
@@ -38,6 +38,7 @@ class Fanout:
         self._plain: Subscriptions[Session, Subscription] = Subscriptions()
         self._shared: Subscriptions[Share, None] = Subscriptions()
         self._shares: dict[str, Share] = {}  # by the whole $share/... filter
+        self.version = 0  # rises with every change
 
     @property
     def count(self) -> int:
@@ -45,6 +46,7 @@ class Fanout:
 
     def subscribe(self, session: Session, subscription: Subscription) -> bool:
         """Add or replace; True when the session had this very filter before."""
+        self.version += 1
         group, plain = split_share(subscription.filter)
         if group is None:
             return self._plain.add(plain, session, subscription)
@@ -58,6 +60,7 @@ class Fanout:
 
     def unsubscribe(self, session: Session, topic_filter: str) -> bool:
         """True when the session had this filter."""
+        self.version += 1
         group, plain = split_share(topic_filter)
         if group is None:
             return self._plain.remove(plain, session)
@@ -78,6 +81,10 @@ class Fanout:
         """Who is in a share group here, by the whole `$share/...` filter."""
         share = self._shares.get(share_filter)
         return share.members if share is not None else {}
+
+    def heard(self, topic: str) -> bool:
+        """Whether anybody subscribed to it."""
+        return bool(self._plain.match(topic) or (self._shared.count and self._shared.match(topic)))
 
     def deliver(self, message: Message, *, shared: bool = True) -> int:
         """Give the message to every subscriber it matches; how many took it.

@@ -20,6 +20,7 @@ from gateway.mqtt.surroundings import Link, Moment
 from gateway.ports import Engine, InFlight, Message, Receipt, Session, SessionState
 
 _EMPTY_PROPERTIES: Final = b"\x00"
+LONGEST: Final = 0xFFFFFFFF  # seconds that a Message Expiry Interval can say
 
 
 def publish_frame(
@@ -250,7 +251,7 @@ class Sender:
             if seconds <= 0 and not first & 0x08:  # what is in flight already is completed (4.3.3)
                 self._drop(message, "expired")
                 return None
-            left = max(1, round(seconds))
+            left = min(LONGEST, max(1, round(seconds)))
         if not self._v5:
             frame = publish_frame(message, first, packet_id, None)
         else:
@@ -268,6 +269,30 @@ class Sender:
             self._drop(message, "too large")
             return None
         return frame
+
+    def _patched(self, message: Message, first: int, packet_id: int) -> bytes | None:
+        """As `_frame`; all clients of one dialect get the same frame with another packet id."""
+        key = first << 1 | self._v5
+        frames = message.frames
+        if frames is None:
+            frames = message.frames = {}
+        parts = frames.get(key)
+        if parts is None:
+            fields = None
+            if self._v5:
+                fields = packets.message_fields(message.properties, None) if message.properties is not None else b""
+            frame = publish_frame(message, first, 0, fields)
+            # the packet id is behind the fixed header (one byte, and a length of up to four) and the topic
+            at = 2
+            while frame[at - 1] & 0x80:
+                at += 1
+            at += 2 + len(message.topic.encode())
+            parts = frames[key] = frame[:at], frame[at + 2 :]
+        head, tail = parts
+        if self._largest and len(head) + 2 + len(tail) > self._largest:
+            self._drop(message, "too large")
+            return None
+        return bytes(head + packet_id.to_bytes(2, "big") + tail)
 
     def _alias(self, topic: str) -> tuple[bytes | None, bytes]:
         """The first topics get an alias each (3.3.2.3.4): (what stands for the topic, alias property)."""
@@ -289,7 +314,11 @@ class Sender:
         message = entry.message
         assert message is not None
         packet_id = self._next_id()
-        frame = self._frame(message, 0x30 | entry.qos << 1 | entry.retain, packet_id, entry.identifiers)
+        first = 0x30 | entry.qos << 1 | entry.retain
+        if entry.identifiers or self._aliases_max or message.expires_at is not None:
+            frame = self._frame(message, first, packet_id, entry.identifiers)
+        else:
+            frame = self._patched(message, first, packet_id)
         if frame is None:
             return
         entry.packet_id = packet_id

@@ -70,6 +70,9 @@ class FakeLoop:
         self.soon: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
         self.later: list[tuple[float, Callable[..., Any], tuple[Any, ...]]] = []
 
+    def time(self) -> float:
+        return 0.0
+
     def call_soon(self, call: Callable[..., Any], *arguments: Any) -> None:
         self.soon.append((call, arguments))
 

@@ -97,7 +97,7 @@ class World:
 
         async def wait() -> None:
             while self.inboxes._tasks:
-                await asyncio.gather(*self.inboxes._tasks)
+                await asyncio.gather(*self.inboxes._tasks, return_exceptions=True)
 
         self.run(wait())
 
@@ -201,7 +201,9 @@ class InboxModel(RuleBasedStateMachine):
         self.collect()
         world = self.world
         world.writes_left = None
-        world.run(world.inboxes.stop())
+        for task in world.inboxes._tasks:  # the dead do nothing more
+            task.cancel()
+        world.idle()
         world.inboxes = world.make()
         world.copy, world.unseen = dict(world.inbox), []
         self.device = None

@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
+import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 
 from bench import attacks, delay, gateway, idle, kafka, machine, pages, queues
@@ -79,6 +81,7 @@ def main() -> None:
     parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []], help="which to run; all without it")
     parser.add_argument("--quick", action="store_true", help="a tenth of the messages")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # whoever ends this ends the servers it started too
     print(f"{machine.describe()}; {datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC\n")
     for name in arguments.sections or SECTIONS:
         SECTIONS[name](0.1 if arguments.quick else 1.0)

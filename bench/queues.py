@@ -189,7 +189,7 @@ def section(scale: float) -> None:
     rows: list[list[object]] = []
     for system in (sluice, rabbitmq, jetstream):
         try:
-            rows += system(scale)
+            rows.extend(system(scale))  # what was measured before a failure stays
         except Exception as error:
             print(f"not measured: {system.__name__}: {error}\n")
     head = ["queue", "workers", "messages", "produced /s", "worked off /s", "server µs CPU each"]

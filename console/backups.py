@@ -3,7 +3,7 @@
 What is in it, in the order it is taken:
 
     console.sqlite3, history.sqlite3     through SQLite's online backup: each as of one moment
-    internal.json, secret_key, first-login.txt, where they are there
+    internal.json, secret_key, sealing_key, first-login.txt, where they are there
     broker/                              the store as of one moment (`broker.log.backup`)
     manifest.json                        written last: {"format": "sluice-backup", "v": 1, "at": ms,
                                          "files": {name: [bytes, CRC-32]}, "broker": whether there is a store}
@@ -38,7 +38,7 @@ MANIFEST: Final = "manifest.json"
 FORMAT: Final = "sluice-backup"
 VERSION: Final = 1
 DATABASES: Final = ("console.sqlite3", "history.sqlite3")
-SECRETS: Final = ("internal.json", "secret_key", "first-login.txt")
+SECRETS: Final = ("internal.json", "secret_key", "sealing_key", "first-login.txt")
 GATEWAY: Final = "gateway*.sqlite3"
 FIRST_CHECKPOINT_SECONDS: Final = 60.0
 _CHUNK: Final = 1 << 20

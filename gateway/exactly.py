@@ -35,6 +35,10 @@ log = logging.getLogger("gateway.exactly")
 COMMIT_TIMEOUT = 5.0
 TRANSACTION_TIMEOUT = 60.0
 LANES = 2
+NEVER = frozenset((10, 17, 18, 29, 32, 43, 44, 87))
+"""Kafka's codes for a record that no attempt will store: too large, its topic's name, no right, its timestamp, format,
+policy or content. Any other failure is the transaction's: an abort purges what was on its way (librdkafka's own codes,
+below 0), and a restarting broker refuses what it takes a moment later."""
 
 
 class Work:
@@ -157,7 +161,8 @@ class Lane:
                 raise
             producer.abort(30.0)  # after this it is certain that nothing was committed
             for failed in batch.failures:
-                if isinstance(failed.error, ClusterError) and not failed.topic.startswith("__"):
+                refused = isinstance(failed.error, ClusterError) and failed.error.code in NEVER
+                if refused and not failed.topic.startswith("__"):
                     _bury(work, failed.topic, failed.value, failed.error)
             return error
 

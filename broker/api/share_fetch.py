@@ -4,8 +4,8 @@
   `share_acquire_mode` 1 keeps strictly to `max_records` (KIP-1206), and RENEW extends locks (KIP-1222).
 * ShareAcknowledge 1 to 2: RENEW from 2, where `share.renew.acknowledge.enable` allows it.
 
-READ on the group and on each topic. Acknowledgements are answered once they are durable. Handing out does not wait: the
-delivery count it raises is written, and a crash of the machine can cost at most that count.
+READ on the group and on each topic. Acknowledgements are answered once they are durable, and records are handed out
+once the delivery counts that this raises are: no crash makes a record forget how often it was delivered.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ async def share_fetch(ctx: Context, header: RequestHeader, request: Any) -> Any:
         acquisition_lock_timeout_ms=shares.limits(session.group).lock_ms,
         responses=_fetched(handed, judged, errors),
     )
-    return await _durable(ctx, response, refused) if judged else response
+    return await _durable(ctx, response, refused) if judged or handed else response
 
 
 def _wrong_fetch(request: Any) -> ErrorCode | None:

@@ -189,11 +189,7 @@ class ShareCoordinator:
         limits = self._limits(place.group)
 
         def judge() -> ErrorCode:
-            for j in judgements:
-                code = partition.acknowledge(member, j.first, j.last, j.types, limits, now)
-                if code is not ErrorCode.NONE:
-                    return code
-            return ErrorCode.NONE
+            return partition.acknowledge(member, ((j.first, j.last, j.types) for j in judgements), limits, now)
 
         code = self._change(place, partition, judge, now)
         self._freed(place)

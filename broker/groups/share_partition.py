@@ -12,7 +12,8 @@ AVAILABLE ─acquire (delivery count + 1)─▶ ACQUIRED ─accept─▶ ACKNOWL
 Invariants
 * Runs are sorted, do not overlap, and cover start..end - 1 exactly; the first one is never done.
 * A record is with one member at a time.
-* A record on its last permitted attempt is handed out alone, so that a poison record takes no good ones with it.
+* A record on its last permitted attempt is handed out alone, so that a poison record takes no good ones with it; the
+  two attempts before come in tens and hundreds at most (`ShareLimits.together`).
 * A record that is given up for its own sake (rejected, no attempt left) passes through `bury` first. Where that fails
   it stays AVAILABLE with one attempt left: nothing is dropped.
 * ACQUIRED is not durable, its delivery count is: `snapshot` shows it as AVAILABLE.
@@ -105,6 +106,15 @@ class ShareLimits:
     delivery_count: int = 5
     lock_ms: int = 30_000
     max_locks: int = 2_000
+
+    def together(self, count: int) -> int | None:
+        """How many records delivered `count` times before may be handed out at once; None: any number.
+
+        A hundred on the last attempt but two, ten on the last but one, one on the last: so a poison record parts from
+        its neighbours before their attempts are used up as well, and few ever have to come alone.
+        """
+        left = self.delivery_count - 1 - count
+        return None if count == 0 or left > 2 else 10 ** max(left, 0)
 
 
 Bury = Callable[[int, int, Cause], bool]
@@ -242,6 +252,11 @@ class SharePartition:
                 if last_chance:
                     last = run.first
                     alone = limits.delivery_count > 1 or run.count > 0
+                elif (few := limits.together(run.count)) is not None:
+                    if acquired:
+                        return acquired
+                    last = min(last, run.first + few - 1)
+                    alone = True
                 if strict:
                     last = min(last, run.first + max_records - taken - 1)
                 count = max(run.count, min(run.count + 1, limits.delivery_count))
@@ -274,9 +289,23 @@ class SharePartition:
     # -- taking back ------------------------------------------------------------------------------------------------
 
     def acknowledge(
+        self, member: str, judgements: Iterable[tuple[int, int, Sequence[int]]], limits: ShareLimits, now: int
+    ) -> ErrorCode:
+        """What the member says about ranges first..last: one type for all of a range, or one each. The first wrong
+        range ends it, those before it hold."""
+        try:
+            for first, last, types in judgements:
+                code = self._acknowledge(member, first, last, types, limits, now)
+                if code is not ErrorCode.NONE:
+                    return code
+            return ErrorCode.NONE
+        finally:
+            # once for all of them: it looks at every run
+            self._tidy()
+
+    def _acknowledge(
         self, member: str, first: int, last: int, types: Sequence[int], limits: ShareLimits, now: int
     ) -> ErrorCode:
-        """What the member says about first..last: one type for all, or one each. All of it holds or nothing."""
         if first > last or len(types) not in (1, last - first + 1):
             return ErrorCode.INVALID_REQUEST
         if any(kind not in AckType.__members__.values() for kind in types):
@@ -300,7 +329,6 @@ class SharePartition:
                     upto += 1
                 self._judge(replace(run, first=at, last=upto), AckType(kind), limits, now)
                 at = upto + 1
-        self._tidy()
         return ErrorCode.NONE
 
     def _judge(self, run: Run, kind: AckType, limits: ShareLimits, now: int) -> None:

@@ -54,12 +54,17 @@ class Certificates:
         return self._contexts[mode]
 
     def reload_if_changed(self) -> bool:
-        """Load the files again when one of them changed; a bad one is reported and the old stay in use."""
+        """Load the files again when one of them changed; a bad one is reported and the old stay in use.
+
+        They are tried in a context of their own first: loading a certificate whose key is still another's leaves a
+        context without a key.
+        """
         stamp = self._stamps()
         if stamp == self._stamp:
             return False
         self._stamp = stamp
         try:
+            self._load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
             for context in self._contexts.values():
                 self._load(context)
         except UnusableCertificate as error:

@@ -5,7 +5,7 @@
 A process of its own, without threads: it forks its workers, which is quick. A worker notes what it received, works a
 moment, acknowledges, and notes what the broker took. Jobs whose value begins with "poison" kill whoever receives them.
 The journal is one JSON list per line: ["got", pid, partition, offset, delivery count, time], ["done", pid, partition,
-offset], ["killed", pid, time].
+offset], ["unsure", …] (the broker did not answer, or refused), ["killed", pid, time].
 """
 
 import itertools
@@ -53,10 +53,11 @@ def worker(bootstrap: str, topic: str, group: str, journal: int) -> None:
             try:
                 outcome = consumer.commit()
             except ClientError:
-                continue
+                outcome = {}
             for shared in found:
-                if outcome.get(shared.record.origin) is None and shared.record.origin in outcome:
-                    note("done", pid, shared.record.partition, shared.record.offset)
+                place = shared.record.origin
+                taken = place in outcome and outcome[place] is None
+                note("done" if taken else "unsure", pid, shared.record.partition, shared.record.offset)
 
 
 def fork(*arguments: str, journal: int) -> int:
@@ -95,7 +96,7 @@ def main() -> int:
                     entry = json.loads(line)
                     if entry[0] == "got":
                         hands[entry[1]][entry[2], entry[3]] = entry[4]
-                    elif entry[0] == "done":
+                    elif entry[0] in ("done", "unsure"):
                         hands[entry[1]].pop((entry[2], entry[3]), None)
             victims = [pid for pid in running if hands.get(pid) and max(hands[pid].values()) <= CAREFUL]
             if victims and killed < int(kills):
@@ -117,6 +118,8 @@ class Told:
     got: dict[tuple[int, int], list[tuple[int, int, float]]] = field(default_factory=lambda: defaultdict(list))
     """By (partition, offset): worker, delivery count, time of each delivery."""
     done: dict[tuple[int, int], list[int]] = field(default_factory=lambda: defaultdict(list))
+    unsure: set[tuple[int, int, int]] = field(default_factory=set)
+    """(worker, partition, offset)."""
     killed: dict[int, float] = field(default_factory=dict)
 
     @property
@@ -125,12 +128,17 @@ class Told:
         unfinished = {pid for place, gots in self.got.items() for pid, _, _ in gots if pid not in self.done[place]}
         return sum(pid in unfinished for pid in self.killed)
 
+    restarts: list[tuple[float, float]] = field(default_factory=list)
+    """When the broker was away."""
+
     def longest_wait(self) -> float:
-        """Seconds from a worker's death to the next delivery of what it had received and not acknowledged."""
+        """Seconds from a worker's death to the next delivery of what it had received and not acknowledged, where the
+        broker was there all the time."""
         longest = 0.0
         for place, gots in self.got.items():
             for (pid, _, _), (_, _, at) in itertools.pairwise(gots):
-                if pid in self.killed and pid not in self.done[place]:
+                away = any(start < at and self.killed.get(pid, 0) < end for start, end in self.restarts)
+                if pid in self.killed and pid not in self.done[place] and not away:
                     longest = max(longest, at - self.killed[pid])
         return longest
 
@@ -144,6 +152,8 @@ def read(path: Path) -> Told:
             told.got[partition, offset].append((pid, attempt, at))
         elif kind == "done":
             told.done[rest[0], rest[1]].append(pid)
+        elif kind == "unsure":
+            told.unsure.add((pid, rest[0], rest[1]))
         else:
             told.killed[pid] = rest[0]
     return told

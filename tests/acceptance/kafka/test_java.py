@@ -43,5 +43,11 @@ def test_the_admin_client_gets_what_it_asks_for(cluster: Node, name: Callable[[s
     run(cluster.bootstrap, "admin", name("admin"))
 
 
+def test_every_call_of_the_admin_client_is_answered(
+    cluster: Node, topic: Callable[..., str], name: Callable[[str], str]
+) -> None:
+    run(cluster.bootstrap, "calls", topic(1), name("calls"))
+
+
 def test_a_share_group_is_a_queue(cluster: Node, topic: Callable[..., str], name: Callable[[str], str]) -> None:
     run(cluster.bootstrap, "share", topic(1), name("share"))

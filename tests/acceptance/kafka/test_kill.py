@@ -1,6 +1,8 @@
 """kill -9 in mid-work, again and again: nothing acknowledged is lost, doubled, reordered or half committed."""
 
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,10 +13,17 @@ from tests.acceptance.kafka.torment import Torment
 
 
 @pytest.fixture
-def stack(tmp_path: Path) -> Iterator[Stack]:
-    made = Stack(tmp_path)
+def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
+    """In a folder of its own, which stays, and is named, when something was wrong: it is the evidence."""
+    folder = Path(tempfile.mkdtemp(prefix="sluice-torment-"))
+    made = Stack(folder)
+    failed = request.session.testsfailed
     yield made
     made.stop()
+    if request.session.testsfailed > failed:
+        print(f"the data is kept in {folder}")
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def torment(stack: Stack, kills: int, *, seed: int, pause: float) -> str:

@@ -271,6 +271,13 @@ def test_disks_tell_the_size_of_every_partition(admin: Admin, settings: Settings
     assert [size.size > 100_000 for size in folder.logs if size.origin == TopicPartition(made, 0)] == [True]
 
 
+def test_a_well_disk_is_said_to_be_well(admin: Admin) -> None:
+    (storage,) = admin.storage()
+    assert storage.state is types.StorageState.OK
+    assert (storage.reason, storage.since) == ("", 0)
+    assert len(storage.paths) == 1
+
+
 def test_quotas_are_set_and_removed(admin: Admin, name: Callable[[str], str]) -> None:
     entity = types.QuotaEntity(user=name("user"), client_id="")
 

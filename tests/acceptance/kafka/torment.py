@@ -163,7 +163,12 @@ class Torment:
             offsets_attempted=history.offsets_attempted,
             offsets_found=history.offsets_found,
         )
-        return [*ours.problems(), *device_problems(self.devices.publishers, of_devices)]
+        return [*ours.problems(), *(self._placed(one) for one in device_problems(self.devices.publishers, of_devices))]
+
+    def _placed(self, problem: str) -> str:
+        """With the places where readers of everything, aborted records too, found that message."""
+        places = [place for place, value in self.scene.history.observed.items() if f"b'{value}'" in problem]
+        return f"{problem}; uncommitted readers found it at {places}" if problem.startswith("lost") else problem
 
     def totals(self) -> str:
         """One line."""

@@ -22,7 +22,7 @@ from cryptography.x509.oid import NameOID
 
 from broker.cluster import scram
 from broker.cluster.acls import Acl, Operation, PatternType, Permission, ResourceType
-from broker.cluster.metadata import acl_key
+from broker.cluster.metadata import ScramCredential, acl_key
 from broker.config import Listener, OAuth, Tls
 from broker.wire.codec import struct
 from broker.wire.errors import ErrorCode
@@ -91,6 +91,29 @@ async def test_plain_checks_the_same_password(running: Running) -> None:
         await connection.call("SaslHandshake", 1, mechanism="PLAIN")
         answer = await connection.call("SaslAuthenticate", 2, auth_bytes=b"\0alice\0" + password.encode())
         assert answer.error_code == code
+
+
+async def test_plain_costs_the_same_whether_the_user_exists(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    await running.add_user("alice", "secret")
+    work: list[tuple[str, int]] = []
+    real = scram.matches
+
+    def counted(password: str, kept: ScramCredential, mechanism: str) -> bool:
+        work.append((mechanism, kept.iterations))
+        return real(password, kept, mechanism)
+
+    monkeypatch.setattr(scram, "matches", counted)
+    done = []
+    for user in (b"alice", b"nobody"):
+        connection = await running.connect("SASL_PLAINTEXT")
+        await connection.call("SaslHandshake", 1, mechanism="PLAIN")
+        answer = await connection.call("SaslAuthenticate", 2, auth_bytes=b"\0" + user + b"\0wrong")
+        assert answer.error_code == ErrorCode.SASL_AUTHENTICATION_FAILED
+        assert "Invalid username or password" in answer.error_message
+        done.append(list(work))
+        work.clear()
+    assert done[0] == done[1]
+    assert {mechanism for mechanism, _ in done[0]} == set(scram.MECHANISMS)
 
 
 async def test_plain_is_not_offered_in_the_clear_beyond_loopback(tmp_path: Path) -> None:
@@ -351,6 +374,28 @@ async def test_tls_listeners_serve_and_reload_their_certificate_without_dropping
         new_connection = await running.connect("SSL", tls.context())
         assert new_connection.writer.get_extra_info("peercert")["serialNumber"] != before
         assert (await old.call("Metadata", 12, topics=None)).cluster_id
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["certificate first", "key first"])
+async def test_a_key_and_its_certificate_may_be_replaced_one_after_the_other(
+    tmp_path: Path, order: tuple[int, int]
+) -> None:
+    tls = Tlsed(tmp_path, demand=False)
+    async with started(tls.config) as running:
+        certificates = running.assembly.server.certificates
+        assert certificates is not None
+
+        async def shown() -> str:
+            connection = await running.connect("SSL", tls.context())
+            assert (await connection.call("ApiVersions", 0)).api_keys
+            return str(connection.writer.get_extra_info("peercert")["serialNumber"])
+
+        before = await shown()
+        fresh = written(tmp_path / "fresh", "server", tls.issuer)
+        for which, reloaded in zip(order, (False, True), strict=True):
+            tls.server[which].write_bytes(fresh[which].read_bytes())
+            assert certificates.reload_if_changed() == reloaded
+            assert (await shown() == before) == (not reloaded)
 
 
 async def test_a_clients_certificate_is_its_name_and_none_is_no_entry(tmp_path: Path) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -38,6 +41,38 @@ def test_a_wrong_password_and_an_unknown_user_fail_alike(user: str, password: st
     with pytest.raises(scram.AuthenticationFailed) as failure:
         server.final(client.final(server.first(client.first())))
     assert "invalid credentials" in str(failure.value)
+
+
+def test_an_unknown_user_costs_what_a_wrong_password_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same hashes and the same comparison in constant time, in the same order: the time tells nothing."""
+    work: list[str] = []
+
+    def counted(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            work.append(name)
+            return real(*arguments)
+
+        return call
+
+    messages = {}
+    for user in (ESCAPED, "nobody"):
+        client, server = ScramClient(user, "wrong", "SCRAM-SHA-256"), exchange("SCRAM-SHA-256")
+        messages[user] = (server, client.first(), client)
+    done = {}
+    for user, (server, first, client) in messages.items():
+        with monkeypatch.context() as watched:
+            watched.setattr(scram.hmac, "digest", counted("digest", hmac.digest))
+            watched.setattr(scram.hmac, "compare_digest", counted("compare", hmac.compare_digest))
+            asked = server.first(first)
+        final = client.final(asked)
+        with monkeypatch.context() as watched:
+            watched.setattr(scram.hmac, "digest", counted("digest", hmac.digest))
+            watched.setattr(scram.hmac, "compare_digest", counted("compare", hmac.compare_digest))
+            with pytest.raises(scram.AuthenticationFailed):
+                server.final(final)
+        done[user], work[:] = list(work), []
+    assert done[ESCAPED] == done["nobody"]
+    assert done[ESCAPED].count("compare") == 1
 
 
 def test_an_unknown_user_always_gets_the_same_salt() -> None:

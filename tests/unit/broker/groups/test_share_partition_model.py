@@ -101,7 +101,7 @@ class ShareLife(RuleBasedStateMachine):
                 st.lists(st.integers(0, 4), min_size=1, max_size=1),
             )
         )
-        assert self.partition.acknowledge(member, first, last, types, LIMITS, self.now) is ErrorCode.NONE
+        assert self.partition.acknowledge(member, [(first, last, types)], LIMITS, self.now) is ErrorCode.NONE
         for at in range(first, last + 1):
             kind = types[0] if len(types) == 1 else types[at - first]
             _, count, _ = self.state[at]
@@ -132,7 +132,7 @@ class ShareLife(RuleBasedStateMachine):
         held = [o for o, (s, _, m) in self.state.items() if s is RecordState.ACQUIRED and m == other]
         if member != other and held:
             before = self.partition.snapshot()
-            code = self.partition.acknowledge(member, held[0], held[0], [kind], LIMITS, self.now)
+            code = self.partition.acknowledge(member, [(held[0], held[0], [kind])], LIMITS, self.now)
             assert code is ErrorCode.INVALID_RECORD_STATE
             assert self.partition.snapshot() == before
 

@@ -33,6 +33,7 @@ public final class Clients {
                 case "transactions" -> clients.transactions(args[2], args[3]);
                 case "epochs" -> clients.epochs(args[2]);
                 case "admin" -> clients.admin(args[2]);
+                case "calls" -> clients.calls(args[2], args[3]);
                 case "share" -> clients.share(args[2], args[3]);
                 default -> throw new IllegalArgumentException(args[1]);
             }
@@ -360,6 +361,106 @@ public final class Clients {
             admin.electLeaders(ElectionType.PREFERRED, Set.of(zero)).partitions().get();
             admin.deleteTopics(List.of(topic)).all().get();
             eventually(() -> !names(admin).contains(topic), "topic still there");
+        }
+    }
+
+    /**
+     * Every call that the Admin interface has, in its simplest form: each is answered, be it with a refusal of its own,
+     * and none with "unsupported version" (but where Kafka says so too) or not at all.
+     */
+    private void calls(String topic, String prefix) throws Exception {
+        try (var admin = Admin.create(common())) {
+            var zero = new TopicPartition(topic, 0);
+            var replica = new TopicPartitionReplica(topic, 0, admin.describeCluster().nodes().get().iterator().next().id());
+            String group = prefix + "-group", none = prefix + "-none";
+            var resource = new ConfigResource(ConfigResource.Type.TOPIC, topic);
+            var offset = Map.of(zero, new OffsetAndMetadata(0));
+            admin.alterConsumerGroupOffsets(group, offset).all().get();
+            String logDir = admin.describeLogDirs(List.of(replica.brokerId())).allDescriptions().get()
+                .get(replica.brokerId()).keySet().iterator().next();
+            Map<String, Callable<KafkaFuture<?>>> calls = new TreeMap<>();
+            calls.put("listTopics", () -> admin.listTopics().names());
+            calls.put("describeTopics", () -> admin.describeTopics(List.of(topic)).allTopicNames());
+            calls.put("createPartitions", () -> admin.createPartitions(Map.of(topic, NewPartitions.increaseTo(1))).all());
+            calls.put("deleteTopics", () -> admin.deleteTopics(List.of(none)).all());
+            calls.put("describeCluster", () -> admin.describeCluster().clusterId());
+            calls.put("describeAcls", () -> admin.describeAcls(AclBindingFilter.ANY).values());
+            calls.put("createAcls", () -> admin.createAcls(List.of()).all());
+            calls.put("deleteAcls", () -> admin.deleteAcls(List.of(new AclBindingFilter(
+                new ResourcePatternFilter(ResourceType.TOPIC, none, PatternType.LITERAL),
+                AccessControlEntryFilter.ANY))).all());
+            calls.put("describeConfigs", () -> admin.describeConfigs(List.of(resource)).all());
+            calls.put("incrementalAlterConfigs", () -> admin.incrementalAlterConfigs(Map.of(resource, List.of())).all());
+            calls.put("alterReplicaLogDirs", () -> admin.alterReplicaLogDirs(Map.of(replica, logDir)).all());
+            calls.put("describeLogDirs", () -> admin.describeLogDirs(List.of(replica.brokerId())).allDescriptions());
+            calls.put("describeReplicaLogDirs", () -> admin.describeReplicaLogDirs(List.of(replica)).all());
+            calls.put("deleteRecords", () -> admin.deleteRecords(Map.of(zero, RecordsToDelete.beforeOffset(0))).all());
+            calls.put("createDelegationToken", () -> admin.createDelegationToken().delegationToken());
+            calls.put("renewDelegationToken", () -> admin.renewDelegationToken(new byte[] {1}).expiryTimestamp());
+            calls.put("expireDelegationToken", () -> admin.expireDelegationToken(new byte[] {1}).expiryTimestamp());
+            calls.put("describeDelegationToken", () -> admin.describeDelegationToken().delegationTokens());
+            calls.put("describeConsumerGroups", () -> admin.describeConsumerGroups(List.of(group)).all());
+            calls.put("describeClassicGroups", () -> admin.describeClassicGroups(List.of(group)).all());
+            calls.put("describeShareGroups", () -> admin.describeShareGroups(List.of(none)).all());
+            calls.put("describeStreamsGroups", () -> admin.describeStreamsGroups(List.of(none)).all());
+            calls.put("listGroups", () -> admin.listGroups().all());
+            calls.put("listConsumerGroupOffsets", () -> admin.listConsumerGroupOffsets(group).all());
+            calls.put("listStreamsGroupOffsets", () -> admin.listStreamsGroupOffsets(
+                Map.of(group, new ListStreamsGroupOffsetsSpec())).all());
+            calls.put("listShareGroupOffsets", () -> admin.listShareGroupOffsets(
+                Map.of(none, new ListShareGroupOffsetsSpec())).all());
+            calls.put("alterConsumerGroupOffsets", () -> admin.alterConsumerGroupOffsets(group, offset).all());
+            calls.put("alterStreamsGroupOffsets", () -> admin.alterStreamsGroupOffsets(group, offset).all());
+            calls.put("alterShareGroupOffsets", () -> admin.alterShareGroupOffsets(prefix + "-share", Map.of(zero, 0L)).all());
+            calls.put("deleteConsumerGroupOffsets", () -> admin.deleteConsumerGroupOffsets(group, Set.of(zero)).all());
+            calls.put("deleteStreamsGroupOffsets", () -> admin.deleteStreamsGroupOffsets(group, Set.of(zero)).all());
+            calls.put("deleteShareGroupOffsets", () -> admin.deleteShareGroupOffsets(none, Set.of(topic)).all());
+            calls.put("deleteConsumerGroups", () -> admin.deleteConsumerGroups(List.of(none)).all());
+            calls.put("deleteShareGroups", () -> admin.deleteShareGroups(List.of(none)).all());
+            calls.put("deleteStreamsGroups", () -> admin.deleteStreamsGroups(List.of(none)).all());
+            calls.put("removeMembersFromConsumerGroup", () -> admin.removeMembersFromConsumerGroup(group,
+                new RemoveMembersFromConsumerGroupOptions(List.of(new MemberToRemove("nobody")))).all());
+            calls.put("electLeaders", () -> admin.electLeaders(ElectionType.PREFERRED, Set.of(zero)).all());
+            calls.put("alterPartitionReassignments", () -> admin.alterPartitionReassignments(
+                Map.of(zero, Optional.empty())).all());
+            calls.put("listPartitionReassignments", () -> admin.listPartitionReassignments().reassignments());
+            calls.put("listOffsets", () -> admin.listOffsets(Map.of(zero, OffsetSpec.latest())).all());
+            calls.put("describeClientQuotas", () -> admin.describeClientQuotas(ClientQuotaFilter.all()).entities());
+            calls.put("alterClientQuotas", () -> admin.alterClientQuotas(List.of(new ClientQuotaAlteration(
+                new ClientQuotaEntity(Map.of(ClientQuotaEntity.USER, none)), List.of()))).all());
+            calls.put("describeUserScramCredentials", () -> admin.describeUserScramCredentials().all());
+            calls.put("alterUserScramCredentials", () -> admin.alterUserScramCredentials(List.of(
+                new UserScramCredentialDeletion(none, ScramMechanism.SCRAM_SHA_256))).all());
+            calls.put("describeFeatures", () -> admin.describeFeatures().featureMetadata());
+            calls.put("updateFeatures", () -> admin.updateFeatures(Map.of("group.version",
+                new FeatureUpdate((short) 1, FeatureUpdate.UpgradeType.UPGRADE)), new UpdateFeaturesOptions()).all());
+            calls.put("describeMetadataQuorum", () -> admin.describeMetadataQuorum().quorumInfo());
+            calls.put("unregisterBroker", () -> admin.unregisterBroker(99).all());
+            calls.put("unregisterController", () -> admin.unregisterController(99, new UnregisterControllerOptions()).all());
+            calls.put("describeProducers", () -> admin.describeProducers(List.of(zero)).all());
+            calls.put("describeTransactions", () -> admin.describeTransactions(List.of(none)).all());
+            calls.put("listTransactions", () -> admin.listTransactions().all());
+            calls.put("abortTransaction", () -> admin.abortTransaction(
+                new AbortTransactionSpec(zero, 1, (short) 0, 0)).all());
+            calls.put("fenceProducers", () -> admin.fenceProducers(List.of(prefix + "-tx")).all());
+            calls.put("forceTerminateTransaction", () -> admin.forceTerminateTransaction(prefix + "-tx",
+                new TerminateTransactionOptions()).result());
+            calls.put("listConfigResources", () -> admin.listConfigResources().all());
+            calls.put("addRaftVoter", () -> admin.addRaftVoter(99, Uuid.randomUuid(),
+                Set.of(new RaftVoterEndpoint("CONTROLLER", "127.0.0.1", 9))).all());
+            calls.put("removeRaftVoter", () -> admin.removeRaftVoter(99, Uuid.randomUuid()).all());
+            Set<String> refusedByVersion = new TreeSet<>();
+            for (var call : calls.entrySet()) {
+                try {
+                    call.getValue().call().get(20, TimeUnit.SECONDS);
+                } catch (ExecutionException answered) {
+                    check(answered.getCause() instanceof ApiException, call.getKey() + ": " + answered.getCause());
+                    check(!(answered.getCause() instanceof org.apache.kafka.common.errors.TimeoutException),
+                        call.getKey() + " was not answered: " + answered.getCause());
+                    if (answered.getCause() instanceof UnsupportedVersionException) refusedByVersion.add(call.getKey());
+                }
+            }
+            check(refusedByVersion.equals(Set.of("addRaftVoter", "removeRaftVoter")), "unsupported: " + refusedByVersion);
         }
     }
 

@@ -1,0 +1,83 @@
+"""What becomes of a transaction whose first attempt fails."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from broker.client.errors import ClientError, ClusterError, RecordTooLarge
+from gateway.contract import GATEWAY_DEAD_LETTERS
+from gateway.exactly import Lane
+
+WRITES = [("mqtt.messages", b"payload", b"device", None), ("__sluice_sessions", b"1", b"device\0\1", None)]
+
+
+class Failed:
+    def __init__(self, error: ClientError) -> None:
+        self.error = error
+        self.topic, self.value = "mqtt.messages", b"payload"
+
+
+class Batch:
+    def __init__(self, producer: FakeProducer) -> None:
+        self._producer = producer
+        self.failures: list[Failed] = []
+
+    def send(self, topic: str, value: bytes | None, key: bytes | None, headers: Any) -> None:
+        self._producer.sent[-1].append((topic, value))
+
+    def seal(self) -> None:
+        pass
+
+
+class FakeProducer:
+    """Its first transaction can't be committed; the abort leaves one record with `error`."""
+
+    fatal = None
+
+    def __init__(self, error: ClientError) -> None:
+        self._error = error
+        self.sent: list[list[tuple[str, bytes | None]]] = []
+        self._batch: Batch
+
+    def init_transactions(self, timeout: float) -> None:
+        pass
+
+    def begin(self) -> None:
+        self.sent.append([])
+
+    def batch(self, done: Any) -> Batch:
+        self._batch = Batch(self)
+        return self._batch
+
+    def commit(self, timeout: float) -> None:
+        if len(self.sent) == 1:
+            raise ClusterError(48, "INVALID_TXN_STATE")
+
+    def abort(self, timeout: float) -> None:
+        self._batch.failures.append(Failed(self._error))
+
+    def close(self, timeout: float) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("error", "topic"),
+    [
+        (ClusterError(-152, "_PURGE_QUEUE"), "mqtt.messages"),
+        (ClusterError(-151, "_PURGE_INFLIGHT"), "mqtt.messages"),
+        (ClusterError(56, "KAFKA_STORAGE_ERROR"), "mqtt.messages"),
+        (RecordTooLarge(10, "MSG_SIZE_TOO_LARGE"), GATEWAY_DEAD_LETTERS),
+    ],
+)
+async def test_only_a_record_that_is_refused_for_good_goes_to_the_dead_letters(error: ClientError, topic: str) -> None:
+    producer = FakeProducer(error)
+    lane = Lane(lambda: producer, loop=asyncio.get_running_loop(), name="lane")  # type: ignore[arg-type,return-value]
+    receipt = lane.add(list(WRITES))
+    async with asyncio.timeout(10):
+        while len(producer.sent) < 2 or not receipt.settled:  # noqa: ASYNC110  # polled
+            await asyncio.sleep(0.01)
+    assert [to for to, _ in producer.sent[1]] == [topic, "__sluice_sessions"]
+    await lane.stop(1.0)

@@ -44,6 +44,7 @@ GROUP = "__sluice_delay"
 SESSION_SECONDS = 10.0
 BACK_OFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 END_SECONDS = 3.0
+LEAVE_SECONDS = 1.0
 LARGEST = str(64 << 20)
 """A pending delivery and a dead letter are larger than the record they hold."""
 
@@ -190,8 +191,8 @@ class Service:
             member.close()
             # a static member doesn't leave by closing; told to stop, it leaves, so that others need not wait for it
             if stop.is_set() and identity:
-                with contextlib.suppress(ClientError):
-                    self._admin.remove_members(GROUP, [identity])
+                with contextlib.suppress(ClientError), Admin(self._settings, timeout=LEAVE_SECONDS) as admin:
+                    admin.remove_members(GROUP, [identity])
 
     def _assigned(self, partitions: list[TopicPartition]) -> None:
         self._member = True

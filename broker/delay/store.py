@@ -2,9 +2,9 @@
 
 The file can be lost at any time: everything in it is in `__sluice_delays`. Rows, the position in `sluice.delay` and the
 place in `__sluice_delays` up to which all of it is true are written in one transaction, so that a copy is whole or
-behind, never wrong; a power cut takes back its newest transactions and no others (WAL, synchronous NORMAL). A copy of
-another topic, of another schema, or one so old that compaction may have taken away removals it hasn't heard of
-(`MAX_AGE_MS`), is thrown away.
+behind, never wrong, whenever the process is killed. It is never synced to the disk (firing would wait for that), so a
+copy from before the machine's last start is not believed; neither is one of another topic or schema, or one so old that
+compaction may have taken away removals it hasn't heard of (`MAX_AGE_MS`).
 
 Payloads lie in a table of their own, so that counting and searching a million rows need not pass over them.
 """
@@ -30,7 +30,7 @@ CREATE TABLE body (row INTEGER PRIMARY KEY, value BLOB NOT NULL);
 CREATE INDEX pending_due ON pending (due);
 CREATE INDEX pending_id ON pending (id) WHERE id IS NOT NULL;
 CREATE TABLE place (copy_of TEXT NOT NULL, log_next INTEGER NOT NULL, seen INTEGER NOT NULL,
-                    next INTEGER NOT NULL, topic TEXT NOT NULL, generation INTEGER NOT NULL);
+                    next INTEGER NOT NULL, topic TEXT NOT NULL, generation INTEGER NOT NULL, boot TEXT NOT NULL);
 """
 
 
@@ -42,23 +42,33 @@ class Due:
     entry: Entry
 
 
+def machine_start() -> str:
+    """Names the machine's last start; "" where the system doesn't tell."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return ""
+
+
 class Store:
     """Written by one thread; `Book` reads the same file from others."""
 
-    def __init__(self, path: Path, copy_of: str, *, now: int) -> None:
-        """`copy_of` names the topic by its id: what else the file may hold is dropped. `now` is epoch milliseconds."""
+    def __init__(self, path: Path, copy_of: str, *, now: int, boot: str = "") -> None:
+        """`copy_of` names the topic by its id: what else the file may hold is dropped. `now` is epoch milliseconds;
+        `boot` names the machine's start, "" where it can't be told: then the file is synced after all."""
+        self._boot = boot
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._database = self._open()
-            usable = self._usable(copy_of, now)
+            usable = self._usable(copy_of, now, boot)
         except sqlite3.DatabaseError:
             usable = False
         if not usable:
             self.discard()
             self._database = self._open()
             self._database.executescript(_SCHEMA)
-            self._database.execute("INSERT INTO place VALUES (?, 0, ?, 0, '', 0)", (copy_of, now))
+            self._database.execute("INSERT INTO place VALUES (?, 0, ?, 0, '', 0, ?)", (copy_of, now, boot))
             self._database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         found = self._database.execute("SELECT log_next, next, topic, generation FROM place").fetchone()
         self.log_next: int = found[0]
@@ -70,16 +80,16 @@ class Store:
     def _open(self) -> sqlite3.Connection:
         self._database = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
         self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.execute("PRAGMA synchronous = NORMAL")
+        self._database.execute(f"PRAGMA synchronous = {'OFF' if self._boot else 'NORMAL'}")
         self._database.execute("PRAGMA cache_size = -2048")
         self._database.execute("PRAGMA journal_size_limit = 16777216")
         return self._database
 
-    def _usable(self, copy_of: str, now: int) -> bool:
+    def _usable(self, copy_of: str, now: int, boot: str) -> bool:
         if self._database.execute("PRAGMA user_version").fetchone() != (SCHEMA_VERSION,):
             return False
-        found = self._database.execute("SELECT copy_of, seen FROM place").fetchone()
-        return found is not None and found[0] == copy_of and now - found[1] <= MAX_AGE_MS
+        found = self._database.execute("SELECT copy_of, seen, boot FROM place").fetchone()
+        return found is not None and found[0] == copy_of and now - found[1] <= MAX_AGE_MS and found[2] == boot
 
     def discard(self) -> None:
         """Remove the file; it is read from the topic again."""

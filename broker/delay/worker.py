@@ -33,7 +33,7 @@ from broker.delay.entry import (
     encode_position,
 )
 from broker.delay.intake import Intake, take_in
-from broker.delay.store import Due, Store
+from broker.delay.store import Due, Store, machine_start
 
 log = logging.getLogger("broker.delay.worker")
 
@@ -124,7 +124,7 @@ class Worker:
         producer = self._connections.producer(f"__sluice_delay-{self.partition}")
         try:
             producer.init_transactions(TRANSACTION_SECONDS)  # the previous owner is fenced from here on
-            store = Store(self._path, self._topics[DELAYS], now=self._now())
+            store = Store(self._path, self._topics[DELAYS], now=self._now(), boot=machine_start())
             try:
                 self._own(producer, store)
             finally:

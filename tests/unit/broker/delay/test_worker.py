@@ -188,3 +188,14 @@ def test_a_copy_of_a_log_that_was_longer_is_not_believed(tmp_path: Path) -> None
     cluster.logs[DELAYS].clear()  # restored from a backup of before
     with pytest.raises(ForeignCopy):
         live(cluster, tmp_path, [], until=cluster.now + 500)
+
+
+def test_a_cancellation_read_together_with_a_delivery_that_is_due_wins(tmp_path: Path) -> None:
+    cluster = Cluster(now=START)
+    wish = (header("deliver.topic", "orders"), header("deliver.after", "300ms"), header("message.id", "a"))
+    live(cluster, tmp_path, [(START, (b"k", b"one", wish)), (START, (b"k", b"two", wish[:2]))], until=START + 100)
+    cluster.append(DELAY_TOPIC, b"k", b"cancel", (header("deliver.cancel", "a"),))
+    cluster.now += 1_000
+    live(cluster, tmp_path, [], until=cluster.now + 1_000)
+    assert [held.record.value for held in cluster.committed("orders") if held.record] == [b"two"]
+    assert cluster.committed(DELAY_DEAD_LETTERS) == []

@@ -10,7 +10,7 @@ import contextlib
 import datetime
 from collections.abc import Callable, Iterator, Sequence
 
-from bench import attacks, delay, gateway, idle, kafka, machine, pages
+from bench import attacks, delay, gateway, idle, kafka, machine, offline, pages
 from bench.clusters import Cluster, apache, embedded
 from bench.tables import count, table
 
@@ -66,6 +66,7 @@ SECTIONS: dict[str, Callable[[float], None]] = {
     "idle": idle.section,
     "gateway": gateway.section,
     "attacks": attacks.section,
+    "offline": offline.section,
     "delay": delay.section,
     "pages": pages.section,
 }

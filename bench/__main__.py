@@ -10,7 +10,7 @@ import contextlib
 import datetime
 from collections.abc import Callable, Iterator, Sequence
 
-from bench import attacks, delay, gateway, idle, kafka, machine, offline, pages
+from bench import attacks, delay, gateway, idle, kafka, machine, offline, pages, queues
 from bench.clusters import Cluster, apache, embedded
 from bench.tables import count, table
 
@@ -25,6 +25,7 @@ def clusters() -> Iterator[Cluster]:
     """Each cluster in turn, alone on the machine while it is measured."""
     for start in (embedded, *PEERS):
         try:
+            machine.touch_memory()
             with start() as cluster:
                 yield cluster
         except Exception as error:
@@ -35,6 +36,8 @@ def kafka_section(scale: float) -> None:
     flows: list[list[object]] = []
     processes: list[list[object]] = []
     for cluster in clusters():
+        kafka.warm(cluster)
+        latency = kafka.latency(cluster, kafka.create_topic(cluster, 1), rate=1_000, seconds=max(5, 20 * scale))
         for size, messages in ((100, 2_000_000), (1000, 400_000)):
             for partitions in PARTITIONS:
                 wanted = int(messages * scale)
@@ -50,7 +53,6 @@ def kafka_section(scale: float) -> None:
                         *(count(made.rate), f"{made.cpu:.1f}", count(read.rate), f"{read.cpu:.1f}"),
                     ]
                 )
-        latency = kafka.latency(cluster, kafka.create_topic(cluster, 1), rate=1_000, seconds=max(5, 20 * scale))
         memory = machine.usage(cluster.pid).rss / 2**20
         processes.append(
             [cluster.name, f"{latency.p50:.2f}", f"{latency.p99:.2f}", f"{memory:.0f}", f"{cluster.started_in:.2f}"]
@@ -64,6 +66,7 @@ def kafka_section(scale: float) -> None:
 SECTIONS: dict[str, Callable[[float], None]] = {
     "kafka": kafka_section,
     "idle": idle.section,
+    "queues": queues.section,
     "gateway": gateway.section,
     "attacks": attacks.section,
     "offline": offline.section,

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from confluent_kafka import Consumer, Producer, TopicPartition
@@ -27,13 +27,25 @@ RATE = 1_000
 LOAD = 5_000
 PAIRS = 7
 DAY_MS = 86_400_000
+CLUSTERS: Sequence[Callable[[], contextlib.AbstractContextManager[Cluster]]] = (
+    embedded,
+    lambda: apache("Kafka, defaults"),
+)
+
+
+def where(cluster: Cluster) -> dict[str, str]:
+    """The environment in which the product finds the cluster: the embedded broker by its credential."""
+    if (cluster.folder / "internal.json").exists():
+        return {"SLUICE_DATA": str(cluster.folder)}
+    return {"SLUICE_KAFKA": cluster.bootstrap}
 
 
 @contextlib.contextmanager
 def service(cluster: Cluster, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """One delay service beside the cluster, ready."""
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
-    environ |= {"SLUICE_KAFKA": cluster.bootstrap, "SLUICE_DATA": str(folder)}
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")} | where(cluster)
+    if "SLUICE_DATA" not in environ:
+        environ["SLUICE_DATA"] = str(folder)
     with (folder / "delay.log").open("wb") as log:
         process = subprocess.Popen([sys.executable, "-m", "broker.delay"], env=environ, stdout=log, stderr=log)
     try:
@@ -47,7 +59,7 @@ def service(cluster: Cluster, folder: Path) -> Iterator[subprocess.Popen[bytes]]
 def wait_for(cluster: Cluster, pending: int | None, seconds: float = 300.0) -> None:
     """Until every partition is served and, if said, so many deliveries are pending."""
     deadline = time.monotonic() + seconds
-    with Delays(Settings(bootstrap=cluster.bootstrap), timeout=5.0) as delays:
+    with Delays(Settings.from_env(where(cluster)), timeout=5.0) as delays:
         while True:
             with contextlib.suppress(ClientError):
                 found = delays.counts().pending
@@ -136,7 +148,7 @@ def punctuality(cluster: Cluster, target: str, rate: int, load: int, seconds: fl
 
     reader = threading.Thread(target=read)
     loader = subprocess.Popen([sys.executable, "-m", "bench.delay", cluster.bootstrap, str(load), str(seconds + 5)])
-    producer = Producer({"bootstrap.servers": cluster.bootstrap, "linger.ms": 1})
+    producer = Producer({"bootstrap.servers": cluster.bootstrap, "linger.ms": 10})
     reader.start()
     started = time.monotonic()
     try:
@@ -173,29 +185,34 @@ def load_topic(bootstrap: str, rate: int, seconds: float) -> None:
     producer.flush(10)
 
 
-def section(scale: float) -> None:
+def measured(cluster: Cluster, folder: Path, pending: int, scale: float) -> list[object]:
+    """One cluster's row."""
+    with service(cluster, folder) as process:
+        empty = usage(process.pid).rss
+        target = create_topic(cluster, 4)
+        taken, highest = fill(cluster, target, pending, process)
+        without, beside = paired(cluster, process, int(400_000 * max(scale, 0.25)))
+        errors = punctuality(cluster, target, RATE, LOAD, max(5.0, 20.0 * scale))
+        highest = max(highest, usage(process.pid).rss)
+    return [
+        *(cluster.name, count(pending), f"{empty / 2**20:.0f}", f"{highest / 2**20:.0f}", count(taken)),
+        *(count(statistics.median(without)), count(statistics.median(beside))),
+        f"{statistics.median(b / a for a, b in zip(without, beside, strict=True)):.3f}",
+        *(f"{errors[len(errors) // 2]:.0f}", f"{errors[len(errors) * 99 // 100]:.0f}", f"{errors[-1]:.0f}"),
+    ]
+
+
+def section(
+    scale: float, starts: Sequence[Callable[[], contextlib.AbstractContextManager[Cluster]]] = CLUSTERS
+) -> None:
     pending = int(PENDING * max(scale, 0.1))
     rows: list[list[object]] = []
-    for start in (embedded, lambda: apache("Kafka, defaults")):
+    for start in starts:
         try:
-            with start() as cluster, data_folder() as folder, service(cluster, folder) as process:
-                empty = usage(process.pid).rss
-                target = create_topic(cluster, 4)
-                taken, highest = fill(cluster, target, pending, process)
-                without, beside = paired(cluster, process, int(1_000_000 * scale))
-                errors = punctuality(cluster, target, RATE, LOAD, max(5.0, 20.0 * scale))
-                highest = max(highest, usage(process.pid).rss)
+            with start() as cluster, data_folder() as folder:
+                rows.append(measured(cluster, folder, pending, scale))
         except Exception as error:
             print(f"not measured: {error}\n")
-            continue
-        rows.append(
-            [
-                *(cluster.name, count(pending), f"{empty / 2**20:.0f}", f"{highest / 2**20:.0f}", count(taken)),
-                *(count(statistics.median(without)), count(statistics.median(beside))),
-                f"{statistics.median(b / a for a, b in zip(without, beside, strict=True)):.3f}",
-                *(f"{errors[len(errors) // 2]:.0f}", f"{errors[len(errors) * 99 // 100]:.0f}", f"{errors[-1]:.0f}"),
-            ]
-        )
     head = [
         *("cluster", "pending", "MiB, none pending", "MiB, highest", "taken in /s"),
         *("produce /s, service halted", "service running", "ratio", "late p50 ms", "p99", "worst"),

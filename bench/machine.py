@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,15 @@ def describe() -> str:
         f"{os.cpu_count()} × {model}, {kilobytes / 2**20:.0f} GiB, "
         f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
     )
+
+
+def touch_memory(size: int = 2 << 30) -> None:
+    """Fill and drop so much of the page cache: on a virtual machine memory that was never used, or not lately, has to
+    be fetched from the host page by page, at a tenth of the speed, and whoever is measured first would pay for it."""
+    chunk = os.urandom(8 << 20)
+    with tempfile.TemporaryFile() as file:
+        for _ in range(size // len(chunk)):
+            file.write(chunk)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import uvloop
 from broker import internal
 from broker.config import BadSetting, Config, Listener, from_environ, help_text
 from broker.log.failures import LogError
+from broker.server import memory
 from broker.server.assembly import Assembly
 from broker.server.listener import CannotListen
 from broker.server.tls import UnusableCertificate
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     logging.basicConfig(
         level=config.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
+    memory.keep_buffers()
     return uvloop.run(_serve(config, credential))
 
 
@@ -59,6 +61,7 @@ async def _serve(config: Config, credential: internal.InternalCredential) -> int
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    memory.settle()
     logger.info("ready: %s", " ".join(assembly.addresses))
     await stop.wait()
     logger.info("stopping")

@@ -80,7 +80,7 @@ class Limits:
     connections: int = 20_000
     connections_per_address: int = 10_000
     queued_requests: int = 64
-    queued_bytes: int = 16_777_216
+    held_bytes: int = 16_777_216
     unsent_bytes: int = 67_108_864
 
 

@@ -13,7 +13,7 @@ import json
 import os
 import secrets
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 FILE_NAME = "internal.json"
@@ -64,6 +64,13 @@ def ensure(folder: Path) -> InternalCredential:
             username=USERNAME, password=secrets.token_urlsafe(32), bootstrap=f"127.0.0.1:{_free_port()}"
         ),
     )
+
+
+def move(folder: Path) -> None:
+    """Give the internal listener another free port; the name and the password stay."""
+    found = read(folder)
+    if found is not None:
+        write(folder, replace(found, bootstrap=f"127.0.0.1:{_free_port()}"))
 
 
 def write(folder: Path, credential: InternalCredential) -> InternalCredential:

@@ -224,6 +224,7 @@ class Gateway:
         )
         self._membership.start()
         engine.presence.start()
+        engine.inbox.start(engine.presence.amend)
         engine.lease.start()
         engine.moves.start()
         engine.checkpoints.start()
@@ -445,6 +446,7 @@ class Gateway:
             engine.moves.stop()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(engine.checkpoints.stop(), max(0.2, until - time.monotonic()))
+            await engine.inbox.stop()
             engine.stopping = True
             engine.presence.stop()
             await self._delivery.stop()

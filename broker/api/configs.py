@@ -53,6 +53,9 @@ CLUSTER_WIDE = {"min.insync.replicas": "1"}
 """What every Kafka cluster with eligible leader replicas (KIP-966) has set for the whole cluster from its birth."""
 
 
+DEAD_LETTER_FAILURE = "sluice.deadletterqueue.failure"
+
+
 class Refused(Exception):
     """A resource can't be described or altered; carries the code and the words for the client."""
 
@@ -188,6 +191,9 @@ def _layers_of(ctx: Context, kind: int, name: str) -> Iterator[tuple[Definition,
             raise Refused(ErrorCode.INVALID_REQUEST, "The resource needs a name.")
         source = Source.GROUP if kind == ResourceKind.GROUP else Source.CLIENT_METRICS
         told = broker.metadata.image.configs_of(STORED_KIND[kind], name)
+        failure = broker.shares.dead_letters.failures.get(name) if kind == ResourceKind.GROUP else None
+        if failure:
+            told = {**told, DEAD_LETTER_FAILURE: failure}
         for definition in DEFINITIONS[kind].by_name.values():
             layers = [(definition.name, told[definition.name], source)] if definition.name in told else []
             synonym = f"group.{definition.name}" if kind == ResourceKind.GROUP else ""

@@ -20,9 +20,10 @@ from broker.client.capability import Ability, Capabilities
 from broker.client.consuming import BEGINNING, END, Consumer
 from broker.client.delays import Delays
 from broker.client.errors import ClientError
+from broker.client.policy import DeadLetterTopic, Expired, Ladder, Order, Reject, Retry
 from broker.client.producing import Batch, Failure, PlacedAt, Producer
 from broker.client.records import Delivered, Record, TopicPartition
-from broker.client.running import DeadLetterTopic, Order, Progress, Reject, Retry, run_consumer
+from broker.client.running import Progress, run_consumer
 from broker.client.settings import Settings, SettingsError
 from broker.client.sharing import ShareConsumer, SharedRecord, Verdict
 
@@ -39,7 +40,9 @@ __all__ = [
     "DeadLetterTopic",
     "Delays",
     "Delivered",
+    "Expired",
     "Failure",
+    "Ladder",
     "Order",
     "PlacedAt",
     "Producer",

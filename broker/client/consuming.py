@@ -175,12 +175,7 @@ class Consumer:
 
     def commit(self, offsets: Mapping[TopicPartition, int | Committed]) -> None:
         """Commit the next offsets to read, and wait for the coordinator's answer."""
-        positions = []
-        for (topic, partition), place in offsets.items():
-            if isinstance(place, Committed):
-                positions.append(RawTopicPartition(topic, partition, place.offset, place.metadata))
-            else:
-                positions.append(RawTopicPartition(topic, partition, place))
+        positions = commits(offsets)
         if not positions:
             return
         for outcome in self._call(self._raw.commit, offsets=positions, asynchronous=False) or []:
@@ -195,6 +190,16 @@ class Consumer:
         """
         found = self._call(self._raw.committed, _partitions(partitions), timeout)
         return {TopicPartition(p.topic, p.partition): p.offset for p in found if p.offset >= 0}
+
+    def commits(self, partitions: Iterable[TopicPartition], timeout: float = 10.0) -> dict[TopicPartition, Committed]:
+        """`committed`, with the metadata; that may end in stray bytes (see `committed`)."""
+        found = self._call(self._raw.committed, _partitions(partitions), timeout)
+        for each in found:
+            if each.error is not None:
+                raise translate(each.error)
+        return {
+            TopicPartition(p.topic, p.partition): Committed(p.offset, p.metadata or "") for p in found if p.offset >= 0
+        }
 
     def position(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """The next offset that `poll` returns; partitions not read from yet are left out."""
@@ -220,6 +225,17 @@ class Consumer:
             return function(*arguments, **named)
         except KafkaException as error:
             raise translate(error) from error
+
+
+def commits(offsets: Mapping[TopicPartition, int | Committed]) -> list[RawTopicPartition]:
+    """Offsets to commit as librdkafka wants them."""
+    positions = []
+    for (topic, partition), place in offsets.items():
+        if isinstance(place, Committed):
+            positions.append(RawTopicPartition(topic, partition, place.offset, place.metadata))
+        else:
+            positions.append(RawTopicPartition(topic, partition, place))
+    return positions
 
 
 def record_of(message: Message) -> Record:

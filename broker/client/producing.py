@@ -25,6 +25,8 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import Producer as RawProducer
 
+from broker.client.administration.types import Committed
+from broker.client.consuming import commits
 from broker.client.errors import ClientError, Fenced, QueueFull, TimedOut, translate
 from broker.client.records import Delivered, TopicPartition
 from broker.client.settings import Settings
@@ -404,13 +406,12 @@ class Producer:
     def abort(self, timeout: float = 30.0) -> None:
         self._transactional(self._raw.abort_transaction, timeout)
 
-    def send_offsets(self, offsets: Mapping[TopicPartition, int], group: object, timeout: float = 30.0) -> None:
+    def send_offsets(
+        self, offsets: Mapping[TopicPartition, int | Committed], group: object, timeout: float = 30.0
+    ) -> None:
         """Make the next offsets to read of a consumer (`Consumer.group_metadata()`) part of the
         transaction."""
-        from confluent_kafka import TopicPartition as RawTopicPartition
-
-        positions = [RawTopicPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()]
-        self._transactional(self._raw.send_offsets_to_transaction, positions, group, timeout)
+        self._transactional(self._raw.send_offsets_to_transaction, commits(offsets), group, timeout)
 
     def _transactional(self, call: Callable[..., Any], *arguments: Any) -> None:
         try:

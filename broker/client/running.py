@@ -1,102 +1,109 @@
-"""`run_consumer`: a handler for each record, at least once, with retries and a dead-letter topic.
+"""`run_consumer`: a handler for each record, at least once, with retries, a dead-letter topic and a choice of order.
 
-Theory. Two threads: this one polls (so the group sees a live member whatever the handler does) and commits; a worker
-runs the handler. Each assigned partition has a queue of records read and not settled. The worker is given the queue's
-head, a run of records of one partition, and stops at the first that isn't settled; that record's partition then rests
-until its back-off has passed, while the others go on. Only settled records move a partition's committed offset.
+Theory. One thread polls, commits and moves records elsewhere, so the group sees a live member whatever the handlers do.
+Workers ask the scheduler whose turn it is, run the handler, and say what came of it; all three under one lock, which
+nobody holds while a handler runs. Only settled records are committed: the contiguous ones as the offset, those beyond
+as its metadata (see `positions`). What goes to a retry or dead-letter topic is settled when the transaction that holds
+its copy and the position is committed (see `moving`).
 
-When partitions are revoked, the worker is stopped between two records, what is settled is committed, and the rest is
-dropped: the next owner reads it again. When they are lost (the group went on without us), nothing is committed.
+When partitions are revoked, nothing more of them is given out, what is out is waited for (`GRACE`), what is settled is
+committed, and the rest is dropped: the next owner reads it again. When they are lost (the group went on without us),
+nothing is committed. The end is a revocation of everything.
 """
 
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from enum import Enum
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
+from broker.client import positions
 from broker.client.administration.admin import Admin
+from broker.client.administration.types import Committed
 from broker.client.consuming import Consumer
+from broker.client.coroutines import AsyncHandler, HandlerLoop
 from broker.client.errors import ClientError, Fenced, NotAuthorized, TopicExists
-from broker.client.handling import Attempt, DeadLetters, DeadLetterTopic, Handler, Handling, Reject, Retry, Verdict
+from broker.client.handling import Attempt, Handler, Handling, Verdict
+from broker.client.ladder import RecordExpired, RetryTopic
 from broker.client.ledger import Ledger
+from broker.client.moving import TIMEOUT, Mover, Undecided
+from broker.client.policy import DeadLetterTopic, Expired, Ladder, Order, Retry, retry_for
+from broker.client.positions import Position
 from broker.client.producing import Producer
-from broker.client.records import Record, TopicPartition
+from broker.client.progress import Progress
+from broker.client.records import TopicPartition
+from broker.client.scheduling import Scheduler, Task
 from broker.client.settings import Settings
 
-__all__ = ["DeadLetterTopic", "Handler", "Order", "Progress", "Reject", "Retry", "run_consumer"]
+__all__ = ["AsyncHandler", "Handler", "Progress", "run_consumer"]
 
 log = logging.getLogger(__name__)
-RUN = 100
-QUEUE = 1000
+READ = 500
 COMMIT_INTERVAL = 0.2
 BUSY_POLL = 0.02
 IDLE_POLL = 0.5
 GRACE = 30.0
-
-
-class Order(Enum):
-    """PARTITION: a record is handled when all before it in its partition are settled; a retry holds its partition."""
-
-    PARTITION = "partition"
-
-
-@dataclass(slots=True)
-class Progress:
-    """Counts of a running consumer, for status pages."""
-
-    handled: int = 0
-    retried: int = 0
-    dead: int = 0
-    repeated: int = 0
-    committed: int = 0
+WRITE_WAIT = 1.0
+LOAD_TIME = 60.0
+LONGEST_WINDOW = 10_000
 
 
 @dataclass(slots=True, eq=False)
-class _Lane:
-    """One assigned partition. `settled` is the next offset to commit, -1 while there is none."""
+class _Move:
+    """A record whose copy is to be written elsewhere."""
 
-    partition: TopicPartition
-    queue: deque[Record] = field(default_factory=deque)
-    failures: int = 0
+    task: Task
+    attempt: Attempt
     not_before: float = 0.0
-    settled: int = -1
-    paused: bool = False
 
 
 class _Runner:
-    def __init__(self, consumer: Consumer, handling: Handling, stop: threading.Event, progress: Progress) -> None:
+    def __init__(
+        self,
+        consumer: Consumer,
+        handling: Handling,
+        mover: Mover,
+        scheduler: Scheduler,
+        retry_topic: str | None,
+        stop: threading.Event,
+        progress: Progress,
+    ) -> None:
         self._consumer = consumer
         self._handling = handling
+        self._mover = mover
+        self._scheduler = scheduler
+        self._retry_topic = retry_topic
         self._stop = stop
         self._progress = progress
-        self._lanes: dict[TopicPartition, _Lane] = {}
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="handler")
-        self._halt = threading.Event()
-        self._current: tuple[_Lane, Future[list[Attempt]]] | None = None
+        self._changed = threading.Condition(threading.RLock())
+        self._ended = False
+        self._crash: BaseException | None = None
+        self._moves: list[_Move] = []
         self._committed_at = 0.0
 
-    def run(self, topics: Iterable[str]) -> None:
-        self._consumer.subscribe(topics, assigned=self._assigned, revoked=self._revoked, lost=self._lost)
+    def run(self, topics: Iterable[str], workers: int) -> None:
+        everything = [*topics, *([self._retry_topic] if self._retry_topic else [])]
+        self._consumer.subscribe(everything, assigned=self._assigned, revoked=self._revoked, lost=self._lost)
+        for number in range(workers):
+            threading.Thread(target=self._work, name=f"handler-{number}", daemon=True).start()
         try:
-            while not self._stop.is_set():
+            while not self._stop.is_set() and self._crash is None:
                 self._turn()
+        except Undecided:
+            with self._changed:
+                self._lost(self._scheduler.assigned())
+            raise
         finally:
-            self._halt.set()
-            self._collect(wait=GRACE)
-            self._commit(self._lanes.values())
-            self._worker.shutdown(wait=False)
+            self._drain(None)
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
+        if self._crash is not None:
+            raise self._crash
 
     def _turn(self) -> None:
-        busy = self._current is not None or any(lane.queue for lane in self._lanes.values())
         try:
-            for record in self._consumer.poll(RUN * 5, BUSY_POLL if busy else IDLE_POLL):
-                lane = self._lanes.get(record.origin)
-                if lane is not None:
-                    lane.queue.append(record)
+            found = self._consumer.poll(READ, self._patience())
         except (Fenced, NotAuthorized):
             raise
         except ClientError as error:
@@ -104,136 +111,244 @@ class _Runner:
                 raise
             log.warning("reading: %s", error)
             self._stop.wait(0.2)
+            found = []
+        with self._changed:
+            for record in found:
+                for name in self._handling.odd(record):
+                    self._odd(name, record.origin, record.offset)
+                due = self._handling.due(record)
+                self._scheduler.read(record, time.monotonic() + due - time.time() if due else 0.0)
+            if found:
+                self._changed.notify_all()
+            full, free = self._scheduler.flow()
+        if full:
+            self._consumer.pause(full)
+        if free:
+            self._consumer.resume(free)
         self._handling.renew()
-        self._collect(wait=0)
-        self._start()
-        self._flow()
+        self._write()
         if time.monotonic() - self._committed_at >= COMMIT_INTERVAL:
-            self._commit(self._lanes.values())
+            self._commit(None)
 
-    # --- the worker
+    def _patience(self) -> float:
+        """Seconds to wait for records: not long while handlers finish what is to be committed or moved."""
+        with self._changed:
+            working = self._scheduler.out() or self._scheduler.next_due() == 0
+        return BUSY_POLL if working else IDLE_POLL
 
-    def _start(self) -> None:
-        if self._current is not None:
-            return
-        now = time.monotonic()
-        for lane in self._lanes.values():
-            if lane.queue and lane.not_before <= now:
-                # to the end of the line, so that every partition has its turn
-                self._lanes[lane.partition] = self._lanes.pop(lane.partition)
-                batch = [lane.queue[i] for i in range(min(RUN, len(lane.queue)))]
-                self._halt.clear()
-                self._current = lane, self._worker.submit(self._work, batch, lane.failures)
-                return
+    def _odd(self, name: str, partition: TopicPartition, offset: int) -> None:
+        self._progress.odd[name] += 1
+        if self._progress.odd[name] == 1:
+            where = f"{partition.topic}-{partition.partition}@{offset}"
+            log.warning(
+                "%s: header %s says nothing that can be used and is passed over; further ones are counted", where, name
+            )
 
-    def _work(self, batch: list[Record], failures: int) -> list[Attempt]:
-        """Runs in the worker's thread; the outcomes of as many records as were tried."""
-        outcomes: list[Attempt] = []
-        for record in batch:
-            if outcomes and self._halt.is_set():
-                break
-            outcomes.append(self._handling.attempt(record, failures))
-            if not outcomes[-1].settled:
-                break
-            failures = 0
-        return outcomes
+    # --- workers
 
-    def _collect(self, *, wait: float) -> None:
-        if self._current is None:
-            return
-        lane, future = self._current
-        if wait:
-            deadline = time.monotonic() + wait
-            while not future.done() and time.monotonic() < deadline:
-                self._handling.renew()
-                threading.Event().wait(0.01)
-        if not future.done():
-            return
-        self._current = None
-        outcomes = future.result()
-        if self._lanes.get(lane.partition) is not lane:
-            return  # the partition went to somebody else meanwhile
-        for outcome in outcomes:
-            self._settle(lane, outcome)
+    def _work(self) -> None:
+        try:
+            while True:
+                task = self._next()
+                if task is None:
+                    return
+                outcome = self._handling.attempt(task.record, task.failures)
+                with self._changed:
+                    self._settle(task, outcome)
+        except BaseException as error:
+            # a ledger that fails, or a handler that ends the process: the consumer ends with it
+            self._crash = error
+            self._stop.set()
 
-    def _settle(self, lane: _Lane, outcome: Attempt) -> None:
-        record = lane.queue[0]
+    def _next(self) -> Task | None:
+        with self._changed:
+            while not self._ended:
+                now = time.monotonic()
+                task = self._scheduler.take(now)
+                if task is not None:
+                    return task
+                due = self._scheduler.next_due()
+                self._changed.wait(1.0 if due is None else max(0.001, min(due - now, 1.0)))
+        return None
+
+    def _settle(self, task: Task, outcome: Attempt) -> None:
+        record, progress = task.record, self._progress
         where = f"{record.topic}-{record.partition}@{record.offset}"
         if outcome.settled:
-            lane.queue.popleft()
-            lane.settled = record.offset + 1
-            lane.failures = 0
-            self._progress.handled += outcome.verdict is Verdict.HANDLED
-            self._progress.repeated += outcome.verdict is Verdict.REPEATED
-            if outcome.verdict is Verdict.DEAD:
-                self._progress.dead += 1
-                log.warning("%s is a dead letter: %s", where, outcome.error)
+            if self._scheduler.finish(task):
+                progress.handled += outcome.verdict is Verdict.HANDLED
+                progress.repeated += outcome.verdict is Verdict.REPEATED
+                progress.expired += outcome.verdict is Verdict.DISCARDED
+        elif outcome.outgoing is not None:
+            self._moves.append(_Move(task, outcome))
+        else:
+            if outcome.verdict is Verdict.FAILED:
+                task.failures += 1
+                progress.retried += 1
+                log.info("%s failed, again in %.1f s: %r", where, outcome.wait, outcome.error)
+            task.not_before = time.monotonic() + outcome.wait
+            self._scheduler.again(task)
+
+    # --- moves
+
+    def _write(self, *, all_of_them: bool = False) -> None:
+        """Write what is to be written elsewhere: together, and where that fails one by one."""
+        now = time.monotonic()
+        with self._changed:
+            due = [move for move in self._moves if all_of_them or move.not_before <= now]
+        if not due:
             return
-        lane.not_before = time.monotonic() + outcome.wait
-        if outcome.verdict is Verdict.FAILED:
-            lane.failures += 1
-            self._progress.retried += 1
-            log.info("%s failed, again in %.1f s: %r", where, outcome.wait, outcome.error)
-        elif outcome.verdict is Verdict.UNWRITTEN:
-            log.error("the dead letter of %s can't be written, again in %.1f s: %s", where, outcome.wait, outcome.error)
+        if self._written(due) is None:
+            return
+        for move in due if len(due) > 1 else ():
+            self._written([move])
 
-    # --- flow and commits
+    def _written(self, moves: Sequence[_Move]) -> ClientError | None:
+        """Try to write these; what could not be written waits."""
+        with self._changed:
+            moves = [move for move in moves if self._alive(move)]
+            found = self._scheduler.positions(also=[move.task for move in moves])
+        if not moves:
+            return None
+        outgoing = [move.attempt.outgoing for move in moves if move.attempt.outgoing is not None]
+        error: ClientError | None = None
+        if all(map(_fits, found.values())):
+            try:
+                self._mover.write(outgoing, _commits(found), self._consumer.group_metadata())
+            except ClientError as problem:
+                error = problem
+        else:
+            error = ClientError("more is finished out of order than a commit can say; waiting for the oldest")
+        with self._changed:
+            for move in moves:
+                if error is None:
+                    self._moves.remove(move)
+                    self._settled(move)
+                else:
+                    move.not_before = time.monotonic() + WRITE_WAIT
+        if error is not None and len(moves) == 1:
+            self._progress.unwritten += 1
+            target = outgoing[0].topic
+            record = moves[0].task.record
+            log.error("%s-%d@%d can't be moved to %s: %s", record.topic, record.partition, record.offset, target, error)
+        for move in moves if error is None else ():
+            self._handling.close(move.attempt, written=True)
+        return error
 
-    def _flow(self) -> None:
-        """Stop reading a partition whose queue is long, and go on when it is short."""
-        full = [lane for lane in self._lanes.values() if not lane.paused and len(lane.queue) >= QUEUE]
-        free = [lane for lane in self._lanes.values() if lane.paused and len(lane.queue) <= QUEUE // 4]
-        if full:
-            self._consumer.pause([lane.partition for lane in full])
-        if free:
-            self._consumer.resume([lane.partition for lane in free])
-        for lane in (*full, *free):
-            lane.paused = not lane.paused
+    def _alive(self, move: _Move) -> bool:
+        if move.task.lane.live:
+            return True
+        if move in self._moves:
+            self._moves.remove(move)
+            self._handling.close(move.attempt, written=False)
+        return False
 
-    def _commit(self, lanes: Iterable[_Lane]) -> None:
+    def _settled(self, move: _Move) -> None:
+        record, progress = move.task.record, self._progress
+        self._scheduler.finish(move.task)
+        if move.attempt.verdict is Verdict.MOVED:
+            progress.moved += 1
+            return
+        progress.dead += 1
+        progress.expired += isinstance(move.attempt.error, RecordExpired)
+        log.warning("%s-%d@%d is a dead letter: %s", record.topic, record.partition, record.offset, move.attempt.error)
+
+    # --- commits
+
+    def _commit(self, partitions: Iterable[TopicPartition] | None) -> None:
         self._committed_at = time.monotonic()
-        settled = {lane.partition: lane.settled for lane in lanes if lane.settled >= 0}
-        if not settled:
+        with self._changed:
+            found = self._scheduler.positions(partitions)
+            late = [partition for partition, position in found.items() if not _fits(position)]
+            self._scheduler.uncommitted(late)
+        ready = {partition: position for partition, position in found.items() if partition not in late}
+        if not ready:
             return
         try:
-            self._consumer.commit(settled)
+            self._consumer.commit(_commits(ready))
         except ClientError as error:
-            # kept, and committed the next time, or read again by the next owner
+            # told again the next time, or read again by the next owner
             log.warning("committing: %s", error)
+            with self._changed:
+                self._scheduler.uncommitted(ready)
             return
-        self._progress.committed += len(settled)
-        for lane in self._lanes.values():
-            if settled.get(lane.partition) == lane.settled:
-                lane.settled = -1
+        self._progress.committed += len(ready)
 
     # --- the group
 
     def _assigned(self, partitions: list[TopicPartition]) -> None:
-        for partition in partitions:
-            self._lanes[partition] = _Lane(partition)
+        known = self._load(partitions)
+        with self._changed:
+            for partition in partitions:
+                order = Order.NONE if partition.topic == self._retry_topic else None
+                self._scheduler.assign(partition, known.get(partition), order)
+
+    def _load(self, partitions: list[TopicPartition]) -> dict[TopicPartition, Position]:
+        """Where the partitions' last owner stopped. Without it what was moved already would be moved again, so there is
+        no going on without."""
+        deadline = time.monotonic() + LOAD_TIME
+        while True:
+            try:
+                found = self._consumer.commits(partitions)
+                return {each: positions.read(place.offset, place.metadata) for each, place in found.items()}
+            except ClientError as error:
+                if time.monotonic() > deadline or self._consumer.fatal is not None:
+                    raise
+                log.warning("asking for the group's positions: %s", error)
+                time.sleep(0.2)
 
     def _revoked(self, partitions: list[TopicPartition]) -> None:
-        if self._current is not None and self._current[0].partition in partitions:
-            self._halt.set()
-            self._collect(wait=GRACE)
-        gone = [self._lanes[partition] for partition in partitions if partition in self._lanes]
-        self._commit(gone)
-        self._lost(partitions)
+        self._drain(partitions)
+
+    def _drain(self, partitions: list[TopicPartition] | None) -> None:
+        """Bring what is out of these (None: everything) to an end, commit it, and drop them."""
+        with self._changed:
+            self._scheduler.halt(partitions)
+        deadline = time.monotonic() + GRACE
+        while time.monotonic() < deadline and self._crash is None:
+            self._write()
+            with self._changed:
+                waiting = [move for move in self._moves if move.not_before > 0]
+                if self._scheduler.out(partitions) <= sum(self._concerns(move, partitions) for move in waiting):
+                    break
+                self._changed.wait(0.01)
+            self._handling.renew()
+        self._commit(partitions)
+        with self._changed:
+            gone = self._scheduler.assigned() if partitions is None else partitions
+        self._lost(list(gone))
+
+    @staticmethod
+    def _concerns(move: _Move, partitions: list[TopicPartition] | None) -> bool:
+        return partitions is None or move.task.record.origin in partitions
 
     def _lost(self, partitions: list[TopicPartition]) -> None:
-        for partition in partitions:
-            self._lanes.pop(partition, None)
+        with self._changed:
+            self._scheduler.drop(partitions)
+            for move in list(self._moves):
+                self._alive(move)
+
+
+def _fits(position: Position) -> bool:
+    return len(position.metadata()) <= positions.LIMIT
+
+
+def _commits(found: dict[TopicPartition, Position]) -> dict[TopicPartition, Committed | int]:
+    return {partition: Committed(each.next, each.metadata()) for partition, each in found.items()}
 
 
 def run_consumer(
     topics: Iterable[str],
     group: str,
-    handler: Handler,
+    handler: Handler | AsyncHandler,
     *,
-    retry: Retry | None = None,
+    retry: Retry | Ladder | None = None,
     order: Order = Order.PARTITION,
     dead_letter: DeadLetterTopic | None = None,
     ledger: Ledger | None = None,
+    workers: int = 1,
+    window: int = 1000,
+    expired: Expired = Expired.BURY,
     lease: float = 30.0,
     settings: Settings | None = None,
     stop: threading.Event | None = None,
@@ -243,32 +358,61 @@ def run_consumer(
 ) -> Progress:
     """Handle each record of `topics` as a member of `group` until `stop` is set; blocks.
 
-    An offset is committed after its record was handled, or is durable in the dead-letter topic; never before.
-    `dead_letter` None means `dlq.<topic>`. With a ledger, a record is handled to done once however often it is read;
-    `lease` is how long a crashed consumer's claim holds others off, `session_timeout` how long its partitions wait for
-    somebody else.
+    An offset is committed after its record was handled, or is durable in the retry or dead-letter topic; never before.
+    `retry` None means retries in place, by the order's pace; a `Ladder` moves failed records to the group's retry topic
+    and so can't keep an order. `dead_letter` None means `dlq.<topic>`. With a ledger, a record is handled to done once
+    however often it is read. `workers` records are in handlers' hands at most, and `window` records of one partition
+    (1 to 10,000) are read beyond the oldest that isn't finished; then the partition is paused. A coroutine function as
+    the handler runs on an event loop of its own, `workers` at a time. `lease` is how many seconds a crashed consumer's
+    claim holds others off, `session_timeout` how many its partitions wait for somebody else.
     """
-    if order is not Order.PARTITION:
-        raise ValueError(f"{order} is not an order")
+    if isinstance(retry, Ladder) and order is Order.KEY:
+        raise ValueError("a ladder lets later records overtake a failed one: order by key needs Retry")
+    if workers < 1 or not 1 <= window <= LONGEST_WINDOW:
+        raise ValueError(f"workers is at least 1, and window from 1 to {LONGEST_WINDOW:,}")
+    retries = RetryTopic(retry, group) if isinstance(retry, Ladder) else None
+    in_place = retry if isinstance(retry, Retry) else retry_for(order)
     chosen = settings or Settings.from_env()
     counts = progress if progress is not None else Progress()
-    admin = Admin(chosen)
-    producer = Producer(chosen)
-    consumer = Consumer(chosen, group, protocol=protocol, session_timeout=session_timeout)
+    halt = stop or threading.Event()
+    with Admin(chosen) as admin, HandlerLoop(handler) as handle:
 
-    def create(topic: str) -> None:
-        if not admin.topics([topic]):
-            try:
-                admin.create_topic(topic)
-            except TopicExists:
-                return
+        def create(topic: str) -> None:
+            if not admin.topics([topic]):
+                try:
+                    admin.create_topic(topic)
+                except TopicExists:
+                    return
 
-    try:
-        letters = DeadLetters(producer, dead_letter or DeadLetterTopic(), create)
-        handling = Handling(group, handler, retry or Retry(), letters, ledger, lease=lease)
-        _Runner(consumer, handling, stop or threading.Event(), counts).run(topics)
-    finally:
-        consumer.close()
-        producer.close()
-        admin.close()
+        if retries is not None:
+            _make_retry_topic(admin, retries)
+        consumer = Consumer(chosen, group, protocol=protocol, session_timeout=session_timeout)
+        mover = Mover(group, lambda name: _transactional(chosen, name), create)
+        try:
+            if retries is not None:
+                mover.open()
+            handling = Handling(group, handle, in_place, retries, dead_letter, ledger, expired=expired, lease=lease)
+            scheduler = Scheduler(order, window)
+            name = retries.name if retries is not None else None
+            _Runner(consumer, handling, mover, scheduler, name, halt, counts).run(topics, workers)
+        finally:
+            consumer.close()
+            mover.close()
     return counts
+
+
+def _transactional(settings: Settings, name: str) -> Producer:
+    return Producer(settings, transactional_id=name, transaction_timeout=TIMEOUT, delivery_timeout=TIMEOUT)
+
+
+def _make_retry_topic(admin: Admin, retries: RetryTopic) -> None:
+    """One partition per delay, and kept for longer than the longest delay."""
+    keep = max(7 * 86_400, 2 * sum(retries.delays))
+    there = admin.topics([retries.name])
+    if not there:
+        try:
+            admin.create_topic(retries.name, len(retries.delays), configs={"retention.ms": str(round(keep * 1000))})
+        except TopicExists:
+            return
+    elif len(there[retries.name].partitions) < len(retries.delays):
+        admin.add_partitions(retries.name, len(retries.delays))

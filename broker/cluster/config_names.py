@@ -266,6 +266,14 @@ GROUP = Definitions(
         _d("streams.heartbeat.interval.ms", Type.INT, "5000", least=1),
         _d("streams.num.standby.replicas", Type.INT, "0", least=0),
         _d("streams.session.timeout.ms", Type.INT, "45000", least=1),
+        _d(
+            "sluice.deadletterqueue.failure",
+            Type.STRING,
+            "",
+            read_only=True,
+            doc="Why the newest dead letter of this share group could not be written; empty once one is. Its record "
+            "stays available.",
+        ),
     ),
 )
 

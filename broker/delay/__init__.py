@@ -7,7 +7,7 @@ It is an ordinary client of the cluster, the embedded broker or any Kafka. Theor
   `sluice.delay`. A local SQLite file holds the same rows with an index by time; it only spares reading them again, and
   nothing is lost with it. So neither the number of pending deliveries nor the retention of `sluice.delay` matters: what
   is pending is on the local disk, not in memory, and in a topic of its own.
-- **Two kinds of Kafka transaction, nothing else writes.** Taking in: pending rows, the removal of cancelled ones, dead
+- **Nothing is written but in Kafka transactions.** Taking in: pending rows, the removal of cancelled ones, dead
   letters for what makes no sense, and the new position. Firing: the records in their target topics and the removal of
   their rows. A read_committed reader sees each delivery once, whatever is killed when.
 - **One owner per partition.** The consumer group `__sluice_delay` says who owns a partition; the transactional id

@@ -51,8 +51,11 @@ def main(arguments: list[str]) -> int:
         settings = _find(config, stop)
         if settings is not None:
             service = Service(config, settings)
-            answering = threading.Thread(target=Answering(service).run, args=(stop,), name="answering", daemon=True)
-            server = serve(config.http, service) if config.http is not None else None
+            answers = Answering(service)
+            answering = threading.Thread(target=answers.run, args=(stop,), name="answering", daemon=True)
+            server = None
+            if config.http is not None:
+                server = serve(config.http, service, lambda: answers.answer({"ask": "counts"}))
             service.run(stop, prepared=answering.start)
             if server is not None:
                 server.shutdown()

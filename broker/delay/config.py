@@ -12,7 +12,7 @@ from broker.client.delaying import DELAY_PARTITIONS
 VARIABLES: tuple[tuple[str, str, str], ...] = (
     ("SLUICE_DATA", "./data", "folder of the internal credential and, below delay/, of the local copies"),
     ("SLUICE_DELAY_PARTITIONS", "", f"partitions that sluice.delay has at least; empty: made with {DELAY_PARTITIONS}"),
-    ("SLUICE_DELAY_HTTP", "", "host:port that answers GET /healthz; empty: none"),
+    ("SLUICE_DELAY_HTTP", "", "host:port that answers GET /healthz and GET /metrics; empty: none"),
     ("SLUICE_KAFKA", "", "bootstrap addresses of a Kafka cluster; empty: the embedded broker"),
     ("SLUICE_KAFKA_SECURITY", "PLAINTEXT", "PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL (with SLUICE_KAFKA_SASL_…)"),
     ("SLUICE_LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR"),

@@ -19,8 +19,8 @@ class Connections(Protocol):
         """A reader of committed records; with `to_the_end`, its `ends` say where each partition ended."""
         ...
 
-    def first(self, partition: TopicPartition) -> int:
-        """The first offset that the partition still has; raises ClientError."""
+    def bounds(self, partition: TopicPartition) -> tuple[int, int]:
+        """The first offset that the partition still has, and the next one it will give; raises ClientError."""
         ...
 
 
@@ -50,8 +50,9 @@ class ClusterConnections:
             self._settings, reset="error", queue_kbytes=2048, fetch_wait=FETCH_WAIT_SECONDS, overrides=overrides
         )
 
-    def first(self, partition: TopicPartition) -> int:
-        found = self._admin.offsets([partition], At.EARLIEST)[partition]
-        if found.error:
-            raise ClientError(found.error)
-        return found.offset
+    def bounds(self, partition: TopicPartition) -> tuple[int, int]:
+        found = [self._admin.offsets([partition], at)[partition] for at in (At.EARLIEST, At.LATEST)]
+        for each in found:
+            if each.error:
+                raise ClientError(each.error)
+        return found[0].offset, found[1].offset

@@ -30,13 +30,13 @@ from broker.client.delaying import (
     DELAY_TOPIC,
     DELAYS,
 )
-from broker.client.errors import ClientError, OffsetOutOfRange, TopicExists
+from broker.client.errors import ClientError, TopicExists
 from broker.delay.config import Config
 from broker.delay.connections import ClusterConnections
 from broker.delay.entry import UnreadableEntry
 from broker.delay.store import DELETE_RETENTION_MS
 from broker.delay.targets import Targets
-from broker.delay.worker import RecordsRefused, Tally, Worker
+from broker.delay.worker import ForeignCopy, RecordsRefused, Tally, Worker
 
 log = logging.getLogger("broker.delay.service")
 
@@ -238,9 +238,8 @@ class Service:
                 charge.worker.run()
                 attempt = 0
                 continue
-            except OffsetOutOfRange as error:
-                charge.trouble = str(error)
-                log.warning("partition %d: the local copy is of another log and is read again", charge.partition)
+            except ForeignCopy as error:
+                charge.trouble = f"the local copy is thrown away: {error}"
                 _remove(path)
             except sqlite3.OperationalError as error:
                 charge.trouble = f"{path}: {error}"

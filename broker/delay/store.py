@@ -19,8 +19,8 @@ from pathlib import Path
 from broker.delay.entry import Entry, Position, decode
 
 SCHEMA_VERSION = 1
-MAX_AGE_MS = 3 * 86_400_000
-DELETE_RETENTION_MS = 7 * 86_400_000
+MAX_AGE_MS = 8 * 3_600_000
+DELETE_RETENTION_MS = 86_400_000
 """What `__sluice_delays` is made with: removals outlive every copy that is still believed."""
 
 _SCHEMA = """

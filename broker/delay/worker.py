@@ -17,20 +17,11 @@ from pathlib import Path
 from typing import Protocol
 
 from broker.client import Consumer, Failure, Producer, TopicPartition
-from broker.client.delaying import DELAY_DEAD_LETTERS, DELAY_TOPIC, DELAYS, Refused
+from broker.client.delaying import DELAY_TOPIC, DELAYS, Refused
 from broker.client.errors import ClientError, ClusterError, QueueFull, TimedOut
-from broker.client.records import (
-    DELIVER_AT,
-    DELIVER_TOPIC,
-    ERROR_DETAIL,
-    ERROR_REASON,
-    ORIGIN_OFFSET,
-    ORIGIN_PARTITION,
-    ORIGIN_TIMESTAMP,
-    ORIGIN_TOPIC,
-    Headers,
-    Record,
-)
+from broker.client.producing import Place
+from broker.client.records import Record
+from broker.delay import outgoing
 from broker.delay.connections import TRANSACTION_SECONDS, Connections
 from broker.delay.entry import (
     POSITION_KEY,
@@ -40,9 +31,8 @@ from broker.delay.entry import (
     decode_position,
     encode,
     encode_position,
-    offset_of,
 )
-from broker.delay.intake import take_in
+from broker.delay.intake import Intake, take_in
 from broker.delay.store import Due, Store
 
 log = logging.getLogger("broker.delay.worker")
@@ -53,14 +43,16 @@ TAKE_ROWS = 1000
 TAKE_BYTES = 2 << 20
 IDLE_SECONDS = 0.25
 GATHER_SECONDS = 0.002
+PACE_SECONDS = 0.025
+"""From the beginning of one transaction to the next: each costs the cluster the same, however much it holds."""
 TOUCH_MS = 60_000
 RECORD_REFUSALS = frozenset({10, 17, 18, 29, 32, 43, 44, 87})
 """Too large, illegal topic, list too large, not authorised, timestamp, format, policy, invalid record."""
+PURGED = -152
+"""librdkafka's code for what it dropped before sending it."""
+TRIES = 5
 REMEMBERED_CANCELLATIONS = 10_000
 REMEMBERED_ERRORS = 5_000
-
-Write = tuple[str, bytes | None, bytes | None, Headers, int]
-"""(topic, value, key, headers, partition or -1)."""
 
 
 @dataclass(slots=True)
@@ -83,6 +75,10 @@ class Rules(Protocol):
     def denied(self, target: str) -> Refused | None: ...
 
     def refusal(self, target: str) -> Refused | None: ...
+
+
+class ForeignCopy(Exception):
+    """The local copy is of another log, a restored or a purged one: throw it away and read the topic."""
 
 
 class RecordsRefused(Exception):
@@ -143,7 +139,7 @@ class Worker:
         if store.position.topic != self._topics[DELAY_TOPIC]:
             generation = store.position.generation + 1 if store.position.topic else 0
             fresh = Position(topic=self._topics[DELAY_TOPIC], generation=generation)
-            self._commit(producer, store, [], position=fresh)
+            self._commit(producer, store, [], put={}, removed=(), position=fresh)
         log.info("partition %d: ready at offset %d", self.partition, store.position.next)
         reader = self._connections.reader()
         try:
@@ -157,29 +153,38 @@ class Worker:
 
     def _start(self, source: TopicPartition, wanted: int) -> int:
         """Where to read on: after `wanted`, if retention took records away before they were taken in."""
-        first = self._connections.first(source)
+        first, end = self._connections.bounds(source)
         if first > wanted:
             lost = "partition %d: records %d to %d were removed by the topic's retention before they were taken in"
             log.error(lost, self.partition, wanted, first - 1)
-        return max(wanted, first)
+        if end < wanted:
+            cut = (
+                "partition %d: the topic ends at %d, and it was read to %d: what replaced the lost records is not read"
+            )
+            log.error(cut, self.partition, end, wanted)
+        return min(max(wanted, first), end)
 
     def _turn(self, producer: Producer, store: Store, reader: Consumer) -> None:
         touched = self._now()
         average = 1024
+        began = 0.0
         while not self._stop.is_set():
-            now = self._now()
-            due = store.due(now, rows=FIRE_ROWS, size=FIRE_BYTES)
-            if due:
-                self._fire(producer, store, due)
-            elif now - touched > TOUCH_MS:
-                store.touch(now)
-                touched = now
-            wait = 0.0 if due else self._patience(store)
-            records = reader.poll(1, wait)
+            records = reader.poll(1, self._patience(store))
+            if records or self._is_due(store):
+                # what comes during the pace goes into the same transaction
+                pace = max(GATHER_SECONDS, began + PACE_SECONDS - time.monotonic())
+                records += reader.poll(max(1, min(TAKE_ROWS, TAKE_BYTES // average)), pace)
+                began = time.monotonic()
+                due = store.due(self._now(), rows=FIRE_ROWS, size=FIRE_BYTES)
+                self._round(producer, store, records, due)
+            elif self._now() - touched > TOUCH_MS:
+                touched = self._now()
+                store.touch(touched)
             if records:
-                records += reader.poll(max(1, min(TAKE_ROWS, TAKE_BYTES // average)), GATHER_SECONDS)
                 average = max(64, sum(len(record.value or b"") for record in records) // len(records))
-                self._take(producer, store, records)
+
+    def _is_due(self, store: Store) -> bool:
+        return store.next_due is not None and store.next_due <= self._now()
 
     def _patience(self, store: Store) -> float:
         """How long to wait for records before the next delivery is due, in seconds."""
@@ -187,73 +192,92 @@ class Worker:
             return IDLE_SECONDS
         return min(IDLE_SECONDS, max(0.0, (store.next_due - self._now()) / 1000))
 
-    # --- the two transactions
+    # --- a transaction: taking in and firing
 
-    def _take(self, producer: Producer, store: Store, records: Sequence[Record]) -> None:
-        """Taking in."""
+    def _round(self, producer: Producer, store: Store, records: Sequence[Record], due: Sequence[Due]) -> None:
+        """Take these records in and fire those rows, in one transaction. A record that its topic refuses is found by
+        halving, so that it holds back no other."""
         intake = take_in(
             records, store.position, matching=store.matching, holds=store.holds, refusal=self._targets.denied
         )
+        gone = set(intake.removed)
+        shots = [each for each in due if each.row not in gone]
+        try:
+            self._attempt(producer, store, intake, shots)
+        except RecordsRefused as refusal:
+            if not shots:
+                raise
+            if records:
+                self._round(producer, store, records, ())
+                self._round(producer, store, (), [each for each in shots if store.holds(each.row)])
+            elif len(shots) > 1:
+                middle = len(shots) // 2
+                self._round(producer, store, (), shots[:middle])
+                self._round(producer, store, (), shots[middle:])
+            else:
+                log.warning("%s refused a delivery: %s", shots[0].entry.target, refusal)
+                reason = "size" if type(refusal.error).__name__ == "RecordTooLarge" else "rejected"
+                nothing = Intake(store.position)
+                self._attempt(producer, store, nothing, shots, Refused(reason=reason, detail=str(refusal)))
+
+    def _attempt(
+        self, producer: Producer, store: Store, intake: Intake, shots: Sequence[Due], refused: Refused | None = None
+    ) -> None:
+        """The transaction; `refused` says why the rows go to the dead letters instead, if it is known already."""
         put = {row: (entry, encode(entry)) for row, entry in intake.put.items()}
-        writes = [self._row(row, value) for row, (_, value) in put.items()]
-        writes += [self._row(row, None) for row in intake.removed]
-        writes += [_letter(record, refused) for record, refused in intake.letters]
-        self._commit(producer, store, writes, put=put, removed=intake.removed, position=intake.position)
-        tally = self._tally
-        tally.taken += len(put)
-        tally.refused += len(intake.letters)
+        removed = [*intake.removed, *(each.row for each in shots)]
+        writes = [outgoing.row(self.partition, row, value) for row, (_, value) in put.items()]
+        writes += [outgoing.row(self.partition, row, None) for row in removed]
+        writes += [outgoing.letter(record, why) for record, why in intake.letters]
+        fired = []
+        for each in shots:
+            why = refused or self._targets.refusal(each.entry.target)
+            if why is None:
+                fired.append(each.entry.due)
+                writes.append(outgoing.shot(self.partition, each))
+            else:
+                writes.append(outgoing.late_letter(self.partition, each, why))
+        self._commit(producer, store, writes, put=put, removed=removed, position=intake.position)
+        self._count(intake, fired, len(shots))
+        self.next = intake.position.next
+
+    def _count(self, intake: Intake, fired: list[int], shots: int) -> None:
+        tally, now = self._tally, self._now()
+        tally.taken += len(intake.put)
+        tally.fired += len(fired)
+        tally.refused += len(intake.letters) + shots - len(fired)
+        tally.errors_ms.extend(now - due for due in fired)
         tally.cancelled += sum(intake.cancelled.values())
         tally.cancellations.update(intake.cancelled)
         while len(tally.cancellations) > REMEMBERED_CANCELLATIONS:
             tally.cancellations.popitem(last=False)
-        self.next = intake.position.next
-
-    def _fire(self, producer: Producer, store: Store, due: Sequence[Due]) -> None:
-        """Firing. A record that its topic refuses is found by halving, so that it holds back no other."""
-        writes: list[Write] = []
-        fired = []
-        for each in due:
-            refused = self._targets.refusal(each.entry.target)
-            if refused is None:
-                fired.append(each.entry)
-                writes.append(self._shot(each))
-            else:
-                writes.append(self._late_letter(each, refused))
-        try:
-            self._remove(producer, store, due, writes)
-        except RecordsRefused as refusal:
-            if len(due) > 1:
-                middle = len(due) // 2
-                self._fire(producer, store, due[:middle])
-                self._fire(producer, store, due[middle:])
-                return
-            log.warning("%s refused a delivery: %s", due[0].entry.target, refusal)
-            reason = "size" if type(refusal.error).__name__ == "RecordTooLarge" else "rejected"
-            letter = self._late_letter(due[0], Refused(reason=reason, detail=str(refusal)))
-            self._remove(producer, store, due, [letter])
-            fired = []
-        now = self._now()
-        self._tally.fired += len(fired)
-        self._tally.refused += len(due) - len(fired)
-        self._tally.errors_ms.extend(now - entry.due for entry in fired)
-
-    def _remove(self, producer: Producer, store: Store, due: Sequence[Due], writes: list[Write]) -> None:
-        rows = [each.row for each in due]
-        self._commit(producer, store, writes + [self._row(row, None) for row in rows], removed=rows)
 
     def _commit(
         self,
         producer: Producer,
         store: Store,
-        writes: Sequence[Write],
+        writes: Sequence[outgoing.Write],
         *,
-        put: dict[int, tuple[Entry, bytes]] | None = None,
-        removed: Sequence[int] = (),
-        position: Position | None = None,
+        put: dict[int, tuple[Entry, bytes]],
+        removed: Sequence[int],
+        position: Position,
     ) -> None:
         """One transaction, then the same in the local copy. The position is written with every one of them: its place
         in the topic tells how far the copy is true."""
-        found = position or store.position
+        place = None
+        for _ in range(TRIES):
+            place = self._send(producer, writes, position)
+            if place is not None:
+                break
+        if place is None or place.delivered is None:
+            raise TimedOut("a transaction's records were dropped on their way, again and again")
+        producer.commit(TRANSACTION_SECONDS)
+        log_next = place.delivered.offset + 1
+        store.apply(put=put, removed=removed, log_next=log_next, now=self._now(), position=position)
+
+    def _send(self, producer: Producer, writes: Sequence[outgoing.Write], position: Position) -> Place | None:
+        """Begin a transaction and send everything; None, with the transaction aborted, when the client dropped records
+        that it had not sent yet, as it does after an error of the transaction before."""
         failures: list[Failure] = []
         producer.begin()
         batch = producer.batch(lambda done: failures.extend(done.failures))
@@ -265,23 +289,27 @@ class Worker:
                         break
                     except QueueFull:
                         producer.poll(0.05)
-            place = producer.post(DELAYS, encode_position(found), POSITION_KEY, None, self.partition)
-        except ClusterError as error:
+            place = producer.post(DELAYS, encode_position(position), POSITION_KEY, None, self.partition)
+        except ClusterError as refusal:
             producer.abort(TRANSACTION_SECONDS)
-            raise RecordsRefused(error) from error
+            if _for_good(refusal):
+                raise RecordsRefused(refusal) from refusal
+            raise
         batch.seal()
         producer.flush(TRANSACTION_SECONDS)
-        for failure in failures:
-            if _for_good(failure.error):
+        errors = [failure.error for failure in failures] + ([place.error] if place.error is not None else [])
+        for error in errors:
+            if _for_good(error):
                 producer.abort(TRANSACTION_SECONDS)
-                raise RecordsRefused(failure.error)
-        if failures:
-            raise failures[0].error
+                raise RecordsRefused(error)
+        if errors and all(isinstance(error, ClusterError) and error.code == PURGED for error in errors):
+            producer.abort(TRANSACTION_SECONDS)
+            return None
+        if errors:
+            raise errors[0]
         if place.delivered is None:
-            raise place.error or TimedOut("a transaction's records have no outcome")
-        producer.commit(TRANSACTION_SECONDS)
-        log_next = place.delivered.offset + 1
-        store.apply(put=put or {}, removed=removed, log_next=log_next, now=self._now(), position=found)
+            raise TimedOut("a transaction's records have no outcome")
+        return place
 
     # --- what is true
 
@@ -291,7 +319,10 @@ class Worker:
         reader = self._connections.reader(to_the_end=True)
         try:
             mine = TopicPartition(DELAYS, self.partition)
-            reader.assign({mine: store.log_next})
+            first, end = self._connections.bounds(mine)
+            if store.log_next > end or 0 < store.log_next < first:
+                raise ForeignCopy(f"it is true up to {store.log_next} of a topic that has {first} to {end}")
+            reader.assign({mine: max(first, store.log_next)})
             began, applied = time.monotonic(), 0
             while mine not in reader.ends:
                 if self._stop.is_set():
@@ -327,42 +358,6 @@ class Worker:
 
     def _now(self) -> int:
         return int(self._clock() * 1000)
-
-    # --- records
-
-    def _row(self, row: int, value: bytes | None) -> Write:
-        return DELAYS, value, b"%d" % row, (), self.partition
-
-    def _shot(self, due: Due) -> Write:
-        entry = due.entry
-        origin = _origin(self.partition, offset_of(due.row), entry.timestamp)
-        return entry.target, entry.value, entry.key, entry.headers + origin, -1
-
-    def _late_letter(self, due: Due, refused: Refused) -> Write:
-        """The record as it was asked for, so that it can be sent again."""
-        entry = due.entry
-        wanted: Headers = ((DELIVER_TOPIC, entry.target.encode()), (DELIVER_AT, b"%d" % entry.due))
-        origin = _origin(self.partition, offset_of(due.row), entry.timestamp)
-        headers = entry.headers + wanted + _error(refused) + origin
-        return DELAY_DEAD_LETTERS, entry.value, entry.key, headers, -1
-
-
-def _letter(record: Record, refused: Refused) -> Write:
-    origin = _origin(record.partition, record.offset, record.timestamp)
-    return DELAY_DEAD_LETTERS, record.value, record.key, record.headers + _error(refused) + origin, -1
-
-
-def _origin(partition: int, offset: int, timestamp: int) -> Headers:
-    return (
-        (ORIGIN_TOPIC, DELAY_TOPIC.encode()),
-        (ORIGIN_PARTITION, b"%d" % partition),
-        (ORIGIN_OFFSET, b"%d" % offset),
-        (ORIGIN_TIMESTAMP, b"%d" % timestamp),
-    )
-
-
-def _error(refused: Refused) -> Headers:
-    return (ERROR_REASON, refused.reason.encode()), (ERROR_DETAIL, refused.detail.encode("utf-8", "replace"))
 
 
 def _for_good(error: ClientError) -> bool:

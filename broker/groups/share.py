@@ -65,6 +65,10 @@ class ShareSettings:
     max_size: int = 200
 
 
+LATE_MS = 2_000
+"""How late a heartbeat may be of a member whose connection closed."""
+
+
 def share_record(group_id: str, epoch: int | None) -> StateRecord:
     """The group's record, or its tombstone."""
     key = own_key(SHARE_GROUP, group_id)
@@ -78,7 +82,11 @@ def read_share(value: bytes) -> int:
 
 
 def spread(subscriptions: Mapping[str, frozenset[bytes]], topics: Mapping[bytes, int]) -> dict[str, set[Partition]]:
-    """Every partition to somebody, everybody to some partition: members share where there are more of them."""
+    """Every partition to somebody, everybody to some partition: members share where there are more of them.
+
+    A partition has two members where there are two, so that the death of one leaves its records nobody's only until
+    the broker sees it, not until the group has noticed and told the others.
+    """
     shares: dict[str, set[Partition]] = {member: set() for member in subscriptions}
     turn = 0
     for topic in sorted(topics):
@@ -88,6 +96,11 @@ def spread(subscriptions: Mapping[str, frozenset[bytes]], topics: Mapping[bytes,
             continue
         for step in range(max(len(takers), count)):
             shares[takers[(turn + step) % len(takers)]].add((topic, step % count))
+        if len(takers) > 1:
+            for index in range(count):
+                if sum((topic, index) in shares[taker] for taker in takers) == 1:
+                    second = (turn + index + 1) % len(takers)
+                    shares[takers[second]].add((topic, index))
         turn += count % len(takers)
     return shares
 
@@ -208,6 +221,14 @@ class ShareGroup:
         if kind == "session" and member_id in self.members:
             self.remove(member_id, now)
             self._gone(self.id, member_id)
+
+    def cut_off(self, member_id: str, now: int) -> None:
+        """The member's connection closed: unless its next heartbeat comes it is gone. Nobody else may have its
+        partitions until then, so a killed worker must not keep them for a whole session."""
+        key = (self.id, "session", member_id)
+        at = self._deadlines.get(key)
+        if at is not None:
+            self._deadlines.set(key, min(at, now + self._settings().heartbeat_interval_ms + LATE_MS))
 
     def die(self) -> None:
         """The group is deleted or given up."""

@@ -55,6 +55,12 @@ class ShareDoor(GroupTable):
             group_id=group_id, state=group.state_name, epoch=group.epoch, members=tuple(group.members.values())
         )
 
+    def share_cut_off(self, group_id: str, member_id: str, now: int) -> None:
+        """A member's connection closed."""
+        group = self.share_group(group_id)
+        if group is not None:
+            group.cut_off(member_id, now)
+
     def ensure_share(self, group_id: str, now: int) -> ErrorCode:
         """Make the share group if there is no group of that id."""
         group = self._groups.get(group_id)

@@ -1,8 +1,9 @@
-"""Records that are too old to be handed out: header `sluice.expires.at`, milliseconds since the epoch.
+"""Records that are too old to be handed out: headers `sluice.expires.at` (ms since the epoch) and `mqtt.message.expiry`
+(seconds after the record's timestamp), whichever ends first.
 
-Judged at the moment a record would be handed over. A value that is not a decimal number, or does not fit 64 bits, sets
-no expiry: the record is delivered as if the header were not there. A number in the past, zero and negative ones
-included, has expired.
+Judged at the moment a record would be handed over. A value that is not a decimal number, or does not fit 64 bits
+(MQTT's: 0 to 2**32 - 1), sets no expiry: the record is delivered as if the header were not there. A number in the past,
+zero and negative ones included, has expired. `broker.client.headers` reads them alike for `run_consumer`.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from broker.wire import batch
 from broker.wire.batch import Batch, Compression, Record
 
 EXPIRES = "sluice.expires.at"
-_BYTES = EXPIRES.encode()
+MQTT_EXPIRY = "mqtt.message.expiry"
+_NAMES = (EXPIRES.encode(), MQTT_EXPIRY.encode())
 _DIGITS = 19
+_BOUND = 2**63 - 1
+_MQTT_BOUND = 2**32 - 1
 
 
 def may_expire(raw: bytes, batches: Iterable[Batch]) -> bool:
     """Whether it is worth looking at the records at all; cheap for batches that are not compressed."""
-    return _BYTES in raw or any(one.compression is not Compression.NONE for one in batches)
+    return any(name in raw for name in _NAMES) or any(one.compression is not Compression.NONE for one in batches)
 
 
 def expired(batches: Iterable[Batch], acquired: list[Acquired], now: int) -> list[int]:
@@ -35,13 +39,21 @@ def expired(batches: Iterable[Batch], acquired: list[Acquired], now: int) -> lis
 
 
 def _is_expired(record: Record, now: int) -> bool:
-    for name, value in record.headers:
-        if name == EXPIRES and value is not None:
-            text = bytes(value)
+    at = _number(record, EXPIRES, -_BOUND, _BOUND)
+    seconds = _number(record, MQTT_EXPIRY, 0, _MQTT_BOUND) if record.timestamp >= 0 else None
+    return (at is not None and at <= now) or (seconds is not None and record.timestamp + seconds * 1000 <= now)
+
+
+def _number(record: Record, wanted: str, low: int, high: int) -> int | None:
+    """The last header of that name, where it is a number of that range."""
+    for name, value in reversed(record.headers):
+        if name == wanted:
+            text = bytes(value or b"")
             digits = text[1:] if text[:1] == b"-" else text
-            if digits.isdigit() and len(digits) <= _DIGITS:
-                return int(text) <= now
-    return False
+            if digits.isdigit() and len(digits) <= _DIGITS and low <= int(text) <= high:
+                return int(text)
+            return None
+    return None
 
 
 def without(acquired: list[Acquired], offsets: list[int]) -> list[Acquired]:

@@ -111,6 +111,7 @@ class ShareService(Shell[ShareCoordinator]):
         """The session's connection closed."""
         if self.sessions.end(session.group, session.member, session.owner):
             self.member_gone(session.group, session.member)
+            self._broker.groups.step(lambda groups, now: groups.share_cut_off(session.group, session.member, now))
 
     def topic_deleted(self, name: str, topic_id: bytes) -> None:
         """A topic is gone, and every group's place in it."""

@@ -243,6 +243,12 @@ class Journal:
             else:
                 self._files.remove(f"{self.folder}/{name}")
 
+    def drop_spares(self) -> None:
+        """Give back the space of the files kept for reuse: the disk is nearly full."""
+        while self._spares:
+            with contextlib.suppress(IndexError, OSError):  # the syncing thread took the last one; or it stays
+                self._files.remove(f"{self.folder}/{self._spares.popleft()}")
+
 
 def _allocate(file: File, wanted: int, needed: int) -> int:
     """Space for a journal file: a nearly full disk still gives a small one. Raises OSError."""

@@ -458,6 +458,7 @@ class Store:
             free = self.config.min_free_bytes
         if free < self.config.min_free_bytes:
             self._problems["space"] = f"the disk is nearly full: {free >> 20} MiB free"
+            self._journal.drop_spares()
         else:
             self._problems.pop("space", None)
         if "segment" in self._problems:

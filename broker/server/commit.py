@@ -20,7 +20,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Final
 
 from broker.log.checkpoint import Checkpoint
@@ -33,6 +33,7 @@ _log = logging.getLogger(__name__)
 _TICK: Final = 1.0  # seconds between looks at space, waiting writes, checkpoints
 _UPKEEP: Final = 15.0  # seconds between runs of retention and compaction
 _CAPTURES: Final = 32  # partitions captured per turn of the loop
+_QUIET: Final = 0.02  # seconds without a group before the journal notes that all of it is durable
 _STEP: Final = 0.002  # seconds between steps of the upkeep
 
 
@@ -58,6 +59,8 @@ class Commit:
         self._writer: threading.Thread | None = None
         self._flushed = asyncio.Event()
         self._flushed.set()
+        self._checkpointing = False
+        self._needed = asyncio.Event()  # the upkeep is not to wait for its turn
         self._timers: list[asyncio.TimerHandle] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._scheduled = False
@@ -133,14 +136,23 @@ class Commit:
 
     def _sync(self) -> None:
         """The thread: write, sync, tell."""
-        while (group := self._work.get()) is not None:
+        group = self._work.get()
+        while group is not None:
             group.write()
             try:
                 self._loop.call_soon_threadsafe(self._written, group)
             except RuntimeError:  # the loop was closed under us: nobody is left to be told
                 return
-            if self._work.empty() and group.error is None:
-                group.vouch()
+            group = self._next(group)
+
+    def _next(self, done: Group | None) -> Group | None:
+        """The next group. After a little quiet the journal notes that everything before it is durable."""
+        try:
+            return self._work.get(timeout=_QUIET)
+        except Empty:
+            if done is not None and done.error is None:
+                done.vouch()
+        return self._work.get()
 
     def _written(self, group: Group) -> None:
         store = self._store
@@ -174,6 +186,7 @@ class Commit:
                 self._loop.call_soon_threadsafe(self._segments_written, flush)
             except RuntimeError:  # the loop was closed under us
                 return
+            del flush  # and with it the files it holds open
 
     def _segments_written(self, flush: Flush) -> None:
         self._store.finish_flush(flush)
@@ -205,18 +218,24 @@ class Commit:
             return
         now = self._clock()
         self._store.tick(now)
-        if self._store.checkpoint_due(now):
+        health = self._store.health()
+        short = not health.writable and not health.fatal
+        if short:  # what retention, a deletion or a checkpoint can set free is needed now
+            self._needed.set()
+        if not self._checkpointing and (short or self._store.checkpoint_due(now)):
+            self._checkpointing = True
             self._spawn(self._checkpoint_soon(), "checkpoint")
         self._timers = [self._loop.call_later(_TICK, self._tick)]
 
     async def _checkpoint_soon(self) -> None:
         """Have tails written first, so that the captures have little left to write on the loop."""
-        await self._flushed.wait()
-        self._begin_flush(everything=True)
-        await self._flushed.wait()
-        now = self._clock()
-        if self._store.checkpoint_due(now):  # not begun by another meanwhile
-            await self._checkpoint(self._store.begin_checkpoint(now))
+        try:
+            await self._flushed.wait()
+            self._begin_flush(everything=True)
+            await self._flushed.wait()
+            await self._checkpoint(self._store.begin_checkpoint(self._clock()))
+        finally:
+            self._checkpointing = False
 
     async def _checkpoint(self, checkpoint: Checkpoint) -> None:
         store = self._store
@@ -234,7 +253,9 @@ class Commit:
 
     async def _upkeep(self) -> None:
         while True:
-            await asyncio.sleep(_UPKEEP)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._needed.wait(), _UPKEEP)
+            self._needed.clear()
             try:
                 for _ in self._store.maintain(self._clock()):
                     await asyncio.sleep(_STEP)

@@ -2,8 +2,9 @@
 
 Requests of a connection run one at a time, as in Kafka, except that handlers marked `pipelined` may start while earlier
 pipelined ones still wait; responses always leave in request order. What a peer may make us hold is bounded: the frame
-being received, a number of queued requests and bytes (then we stop reading), and unsent responses (then we stop
-starting). Whatever the peer does wrong closes this connection, with a logged reason, and nothing else.
+being received, a number of queued requests, bytes of requests not yet answered (then we stop reading), and unsent
+responses (then we stop starting). Whatever the peer does wrong closes this connection, with a logged reason, and
+nothing else.
 """
 
 from __future__ import annotations
@@ -34,11 +35,12 @@ UNKNOWN_SERVER_ERROR = -1
 class _Slot:
     """A request under way and, in time, its response."""
 
-    __slots__ = ("api", "buffers", "header", "ready", "task", "watch")
+    __slots__ = ("api", "buffers", "header", "ready", "size", "task", "watch")
 
-    def __init__(self, api: Api, header: framing.RequestHeader) -> None:
+    def __init__(self, api: Api, header: framing.RequestHeader, size: int) -> None:
         self.api = api
         self.header = header
+        self.size = size
         self.ready = False
         self.buffers: list[Buffer] = []
         self.task: asyncio.Future[Any] | None = None
@@ -57,7 +59,7 @@ class Connection(asyncio.Protocol):
             server.limits.frame_before_authentication if listener.sasl else server.limits.frame
         )
         self._queue: deque[memoryview] = deque()
-        self._queued_bytes = 0
+        self._held_bytes = 0  # of requests queued or under way
         self._slots: deque[_Slot] = deque()
         self._plain_under_way = False
         self._pumping = False
@@ -91,7 +93,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._closing = True
         self._queue.clear()
-        self._queued_bytes = 0
+        self._held_bytes = 0
         for slot in self._slots:
             if slot.task is not None:
                 slot.task.cancel()
@@ -115,7 +117,7 @@ class Connection(asyncio.Protocol):
         if not frames:
             return
         for frame in frames:
-            self._queued_bytes += len(frame)
+            self._held_bytes += len(frame)
         self._queue.extend(frames)
         self._pump()
 
@@ -143,7 +145,7 @@ class Connection(asyncio.Protocol):
         finally:
             self._pumping = False
         limits = self._server.limits
-        full = len(self._queue) > limits.queued_requests or self._queued_bytes > limits.queued_bytes
+        full = len(self._queue) > limits.queued_requests or self._held_bytes > limits.held_bytes
         if full == self._reading and self._transport is not None and not self._closing:
             self._reading = not full
             if full:
@@ -164,7 +166,7 @@ class Connection(asyncio.Protocol):
         except framing.UnsupportedRequest as error:
             if self._slots:
                 return False
-            self._take(frame)
+            self._drop(frame)
             self._unsupported(error.header)
             return True
         except Malformed as error:
@@ -173,10 +175,11 @@ class Connection(asyncio.Protocol):
         api = self._server.apis.get(header.api_key)
         if self._slots and (self._plain_under_way or api is None or not api.pipelined):
             return False
-        self._take(frame)
         if api is None or not api.min <= header.api_version <= api.max:
+            self._drop(frame)
             self._unsupported(header)
             return True
+        self._queue.popleft()
         if not self.ctx.authenticated and not api.before_authentication:
             self.abort(f"request {header.api_key} before authentication")
             return False
@@ -190,12 +193,12 @@ class Connection(asyncio.Protocol):
         except Malformed as error:
             self.abort(f"malformed request {header.api_key} version {header.api_version}: {error}")
             return False
-        self._run(api, header, request, watch)
+        self._run(api, header, request, len(frame), watch)
         return True
 
-    def _take(self, frame: memoryview) -> None:
+    def _drop(self, frame: memoryview) -> None:
         self._queue.popleft()
-        self._queued_bytes -= len(frame)
+        self._held_bytes -= len(frame)
 
     def _unsupported(self, header: framing.RequestHeader) -> None:
         if header.api_key != API_VERSIONS:
@@ -203,8 +206,8 @@ class Connection(asyncio.Protocol):
             return
         self._write(framing.api_versions_fallback(header, self._server.api_versions))
 
-    def _run(self, api: Api, header: framing.RequestHeader, request: Any, watch: Stopwatch | None) -> None:
-        slot = _Slot(api, header)
+    def _run(self, api: Api, header: framing.RequestHeader, request: Any, size: int, watch: Stopwatch | None) -> None:
+        slot = _Slot(api, header, size)
         slot.watch = watch
         self._slots.append(slot)
         self._plain_under_way = not api.pipelined
@@ -292,7 +295,9 @@ class Connection(asyncio.Protocol):
         out: list[Buffer] = []
         slots = self._slots
         while slots and slots[0].ready:
-            out += slots.popleft().buffers
+            slot = slots.popleft()
+            out += slot.buffers
+            self._held_bytes -= slot.size
         if out:
             self._write(out)
         if not slots:

@@ -89,8 +89,14 @@ def again(record: Record, *, job: str, target: str | None = None) -> Outgoing:
         topic=topic,
         key=record.key,
         value=record.value,
-        headers=marked(own_headers(record.headers), job=job, redrives=letter.redrives + 1),
+        headers=marked(_still_valid(record, letter), job=job, redrives=letter.redrives + 1),
     )
+
+
+def _still_valid(record: Record, letter: deadletter.DeadLetter) -> Headers:
+    """The sender's headers; what expired and is sent again all the same must not expire at once."""
+    headers = own_headers(record.headers)
+    return records.without(headers, [records.EXPIRES_AT]) if letter.reason == "expired" else headers
 
 
 def marked(headers: Headers, *, job: str, redrives: int) -> Headers:

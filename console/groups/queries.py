@@ -6,6 +6,8 @@ from typing import Any
 
 from console import deadline, kafka
 
+FAILURE = "sluice.deadletterqueue.failure"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
@@ -33,6 +35,8 @@ class Detail:
     group: Any  # broker.client's Group, or None
     positions: Sequence[Position]
     missing: Mapping[str, str]
+    dead_letter_failure: str = ""
+    """Why a share group's newest dead letter could not be written."""
 
     @property
     def topics(self) -> list[tuple[str, list[Position]]]:
@@ -51,7 +55,12 @@ class Detail:
 def detail(name: str) -> Detail:
     cluster = kafka.admin()
     first = deadline.gather(
-        {"group": lambda: cluster.describe_groups([name]), "committed": lambda: cluster.group_offsets([name])}, 0.9
+        {
+            "group": lambda: cluster.describe_groups([name]),
+            "committed": lambda: cluster.group_offsets([name]),
+            "dead letters": lambda: _dead_letter_failure(name),
+        },
+        0.9,
     )
     group = (first["group"] or {}).get(name)
     committed = (first["committed"] or {}).get(name, {})
@@ -76,7 +85,22 @@ def detail(name: str) -> Detail:
         )
         for place in places
     ]
-    return Detail(group=group, positions=positions, missing={**first.missing, **second.missing})
+    return Detail(
+        group=group,
+        positions=positions,
+        missing={**first.missing, **second.missing},
+        dead_letter_failure=first["dead letters"] or "",
+    )
+
+
+def _dead_letter_failure(name: str) -> str:
+    """The embedded broker's word; "" where there is none, or a cluster that has no such config."""
+    resource = kafka.types.ConfigResource(kafka.types.ConfigKind.GROUP, name)
+    try:
+        told = kafka.admin().configs([resource], [FAILURE]).get(resource, ())
+    except kafka.ClientError:
+        return ""
+    return next((entry.value or "" for entry in told if entry.name == FAILURE), "")
 
 
 def _offset(found: Mapping[Any, Any], place: Any) -> int | None:

@@ -218,4 +218,6 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
     cause = error.args[0] if error.args and isinstance(error.args[0], BaseException) else error
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
     return str(cause) or type(cause).__name__

@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,7 @@ class Bridged:
         self.upstream = Mosquitto(folder / "upstream")
         self.stack = Stack(folder)
         self.bridge = Process("gateway.bridge", folder, self.stack.environ)
+        self.name = ""  # of this test's bridge; its topics begin with it too
 
     def start(self) -> None:
         self.upstream.start()
@@ -167,23 +169,23 @@ class Bridged:
 
     def definition(self, password: str = PASSWORD, **changes: Any) -> Bridge:
         fields: dict[str, Any] = {
-            "name": "up",
+            "name": self.name,
             "address": f"mqtts://127.0.0.1:{self.upstream.port}",
-            "client_id": "sluice-bridge",
+            "client_id": f"sluice-{self.name}",
             "username": USER,
             "ca": self.upstream.ca,
-            "inbound": ("commands/#",),
+            "inbound": (f"{self.name}/commands/#",),
             "local_prefix": "upstream/",
-            "outbound": ("plant/#", "upstream/#"),
+            "outbound": (f"{self.name}/plant/#", "upstream/#"),
             "remote_prefix": "site1/",
-            "since": time.time() - 1,
+            "since": time.time(),
         } | changes
         plain = Bridge(**fields)
         key = load_key(self.stack.folder / "data", {})
         return Bridge(**fields | {"password": seal(password, key, plain.context)})
 
-    def set(self, operator: Operator, bridge: Bridge | None, name: str = "up") -> None:
-        operator.put(BRIDGES, name, bridge)
+    def set(self, operator: Operator, bridge: Bridge | None) -> None:
+        operator.put(BRIDGES, self.name, bridge)
 
     def stop(self) -> None:
         self.bridge.kill()
@@ -191,9 +193,9 @@ class Bridged:
         self.upstream.kill()
 
 
-@pytest.fixture
-def bridged(tmp_path: Path) -> Iterator[Bridged]:
-    made = Bridged(tmp_path)
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bridged]:
+    made = Bridged(tmp_path_factory.mktemp("bridge"))
     try:
         made.start()
         yield made
@@ -201,7 +203,15 @@ def bridged(tmp_path: Path) -> Iterator[Bridged]:
         made.stop()
 
 
-@pytest.fixture
-def operator(bridged: Bridged) -> Iterator[Operator]:
-    with operating(bridged.stack) as made:
+@pytest.fixture(scope="module")
+def operator(together: Bridged) -> Iterator[Operator]:
+    with operating(together.stack) as made:
         yield made
+
+
+@pytest.fixture
+def bridged(together: Bridged, operator: Operator) -> Iterator[Bridged]:
+    """Everything running, and a name for a bridge of this test's own."""
+    together.name = f"b{uuid.uuid4().hex[:6]}"
+    yield together
+    together.set(operator, None)

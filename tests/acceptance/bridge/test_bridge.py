@@ -13,16 +13,16 @@ from tests.acceptance.gateway.people import Device311, Operator, until
 TOPIC = "mqtt.messages"
 
 
-def states(operator: Operator) -> list[BridgeStatus]:
+def states(bridged: Bridged, operator: Operator) -> list[BridgeStatus]:
     return [
         contract.decode(BridgeStatus, record.value or b"")
         for record in operator.records(TRAFFIC)
-        if (record.key or b"").startswith(BRIDGE_KEY.encode())
+        if record.key == (BRIDGE_KEY + bridged.name).encode()
     ]
 
 
-def state(operator: Operator) -> str:
-    found = states(operator)
+def state(bridged: Bridged, operator: Operator) -> str:
+    found = states(bridged, operator)
     return found[-1].state if found else ""
 
 
@@ -36,25 +36,25 @@ def stored(operator: Operator, topic: str) -> list[bytes]:
 
 def test_messages_go_both_ways_with_their_prefixes_and_never_in_circles(bridged: Bridged, operator: Operator) -> None:
     bridged.set(operator, bridged.definition())
-    far = Client(bridged.upstream, "far", "#")
-    here = Device311(bridged.stack, "here")
+    far = Client(bridged.upstream, f"far-{bridged.name}", "#")
+    here = Device311(bridged.stack, f"here-{bridged.name}")
     here.subscribe("#")
-    assert until(lambda: state(operator) == "connected"), states(operator)
-    far.publish("commands/valve", b"open")
-    here.publish("plant/7/x", b"21.5")
+    assert until(lambda: state(bridged, operator) == "connected"), states(bridged, operator)
+    far.publish(f"{bridged.name}/commands/valve", b"open")
+    here.publish(f"{bridged.name}/plant/7/x", b"21.5")
     here.publish("elsewhere", b"stays")
-    assert until(lambda: ("upstream/commands/valve", b"open") in here.received)
-    assert until(lambda: ("site1/plant/7/x", b"21.5") in far.received)
-    far.publish("commands/valve", b"last")
-    assert until(lambda: ("upstream/commands/valve", b"last") in here.received)
-    here.publish("plant/7/x", b"last")
-    assert until(lambda: ("site1/plant/7/x", b"last") in far.received)
+    assert until(lambda: (f"upstream/{bridged.name}/commands/valve", b"open") in here.received)
+    assert until(lambda: (f"site1/{bridged.name}/plant/7/x", b"21.5") in far.received)
+    far.publish(f"{bridged.name}/commands/valve", b"last")
+    assert until(lambda: (f"upstream/{bridged.name}/commands/valve", b"last") in here.received)
+    here.publish(f"{bridged.name}/plant/7/x", b"last")
+    assert until(lambda: (f"site1/{bridged.name}/plant/7/x", b"last") in far.received)
     # `upstream/#` is sent out, but not what came in by this bridge
     assert [topic for topic, _ in far.received if "upstream" in topic or "elsewhere" in topic] == []
     assert len(far.received) == 4
     record = next(each for each in operator.records(TOPIC) if each.value == b"open")
-    assert record.text("mqtt.client.id") == "$bridge/up"
-    assert until(lambda: (last := states(operator)[-1]).received == 2 and last.sent == 2 and last.lag == 0)
+    assert record.text("mqtt.client.id") == f"$bridge/{bridged.name}"
+    assert until(lambda: (last := states(bridged, operator)[-1]).received == 2 and last.sent == 2 and last.lag == 0)
     far.close()
 
 
@@ -62,23 +62,23 @@ def test_a_wrong_password_or_authority_is_said_and_a_changed_definition_is_taken
     bridged: Bridged, operator: Operator
 ) -> None:
     bridged.set(operator, bridged.definition(password="wrong"))
-    assert until(lambda: any("upstream refuses" in each.error for each in states(operator)), 30)
-    assert state(operator) == "failing"
+    assert until(lambda: any("upstream refuses" in each.error for each in states(bridged, operator)), 30)
+    assert state(bridged, operator) == "failing"
     bridged.set(operator, bridged.definition(ca=""))
-    assert until(lambda: "certificate" in states(operator)[-1].error.lower()), states(operator)[-1]
+    assert until(lambda: "certificate" in states(bridged, operator)[-1].error.lower()), states(bridged, operator)[-1]
     good = bridged.definition()
     moved = bridged.definition(address=f"mqtts://localhost:{bridged.upstream.port}")
     stolen = contract.decode(
         type(moved), contract.encode(moved).replace(moved.password.encode(), good.password.encode())
     )
     bridged.set(operator, stolen)  # the password of one address is no password for another
-    assert until(lambda: state(operator) == "refused"), states(operator)[-1]
+    assert until(lambda: state(bridged, operator) == "refused"), states(bridged, operator)[-1]
     bridged.set(operator, good)
-    assert until(lambda: state(operator) == "connected"), states(operator)[-1]
+    assert until(lambda: state(bridged, operator) == "connected"), states(bridged, operator)[-1]
     bridged.set(operator, bridged.definition(enabled=False))
-    assert until(lambda: state(operator) == "disabled")
+    assert until(lambda: state(bridged, operator) == "disabled")
     bridged.set(operator, None)
-    assert until(lambda: state(operator) == "gone")
+    assert until(lambda: state(bridged, operator) == "gone")
     everything = b"".join(record.value or b"" for record in operator.records("__sluice_bridges"))
     assert b"a secret of the upstream" not in everything
     assert b"a secret of the upstream" not in bridged.bridge.since_start()
@@ -88,16 +88,23 @@ def test_nothing_is_lost_in_or_out_while_the_bridge_is_killed_again_and_again(
     bridged: Bridged, operator: Operator
 ) -> None:
     bridged.set(operator, bridged.definition())
-    far, here = Client(bridged.upstream, "far", "site1/#"), Device311(bridged.stack, "here")
-    assert until(lambda: state(operator) == "connected"), states(operator)
+    far, here = (
+        Client(bridged.upstream, f"far-{bridged.name}", f"site1/{bridged.name}/#"),
+        Device311(bridged.stack, f"here-{bridged.name}"),
+    )
+    assert until(lambda: state(bridged, operator) == "connected"), states(bridged, operator)
     went_in, went_out, stop = [], [], threading.Event()
 
     def flow() -> None:
         start = 0
         while not stop.is_set():
             numbers, start = range(start, start + 40), start + 40
-            into = [(b"in-%d" % n, far.client.publish("commands/x", b"in-%d" % n, qos=1)) for n in numbers]
-            out = [(b"out-%d" % n, here.client.publish("plant/x", b"out-%d" % n, qos=1)) for n in numbers]
+            into = [
+                (b"in-%d" % n, far.client.publish(f"{bridged.name}/commands/x", b"in-%d" % n, qos=1)) for n in numbers
+            ]
+            out = [
+                (b"out-%d" % n, here.client.publish(f"{bridged.name}/plant/x", b"out-%d" % n, qos=1)) for n in numbers
+            ]
             for went, sent in ((went_in, into), (went_out, out)):
                 for payload, info in sent:
                     info.wait_for_publish(60)
@@ -113,10 +120,10 @@ def test_nothing_is_lost_in_or_out_while_the_bridge_is_killed_again_and_again(
         bridged.bridge.start()
     stop.set()
     flowing.join(60)
-    missing_in = lambda: set(went_in) - set(stored(operator, "upstream/commands/x"))  # noqa: E731 - asked often
+    missing_in = lambda: set(went_in) - set(stored(operator, f"upstream/{bridged.name}/commands/x"))  # noqa: E731 - asked often
     missing_out = lambda: set(went_out) - {payload for _, payload in far.received}  # noqa: E731 - asked often
     assert until(lambda: not missing_in() and not missing_out(), 90), (len(missing_in()), len(missing_out()))
-    assert first_ones(stored(operator, "upstream/commands/x")) == went_in, "in order, duplicates aside"
+    assert first_ones(stored(operator, f"upstream/{bridged.name}/commands/x")) == went_in, "in order, duplicates aside"
     assert first_ones([payload for _, payload in far.received]) == went_out
     far.close()
 
@@ -125,38 +132,41 @@ def test_nothing_is_lost_when_the_upstream_is_killed_and_what_waited_arrives(
     bridged: Bridged, operator: Operator
 ) -> None:
     bridged.set(operator, bridged.definition())
-    far, here = Client(bridged.upstream, "far", "site1/#"), Device311(bridged.stack, "here")
-    assert until(lambda: state(operator) == "connected"), states(operator)
-    far.publish("commands/x", b"in-0")
-    assert until(lambda: stored(operator, "upstream/commands/x") == [b"in-0"])
+    far, here = (
+        Client(bridged.upstream, f"far-{bridged.name}", f"site1/{bridged.name}/#"),
+        Device311(bridged.stack, f"here-{bridged.name}"),
+    )
+    assert until(lambda: state(bridged, operator) == "connected"), states(bridged, operator)
+    far.publish(f"{bridged.name}/commands/x", b"in-0")
+    assert until(lambda: stored(operator, f"upstream/{bridged.name}/commands/x") == [b"in-0"])
     bridged.bridge.kill()
     for number in range(1, 200):
-        far.publish("commands/x", b"in-%d" % number)
+        far.publish(f"{bridged.name}/commands/x", b"in-%d" % number)
     bridged.upstream.save()  # from here on it would not forget them in a crash either
     bridged.upstream.kill()
     for number in range(300):
-        here.publish("plant/x", b"out-%d" % number)
+        here.publish(f"{bridged.name}/plant/x", b"out-%d" % number)
     bridged.bridge.start()
-    assert until(lambda: state(operator) == "failing")
+    assert until(lambda: state(bridged, operator) == "failing")
     bridged.upstream.start()
     assert until(lambda: len({payload for _, payload in far.received}) == 300, 90), len(far.received)
     assert first_ones([payload for _, payload in far.received]) == [b"out-%d" % number for number in range(300)]
     expected = [b"in-%d" % number for number in range(200)]
-    assert until(lambda: first_ones(stored(operator, "upstream/commands/x")) == expected, 90)
+    assert until(lambda: first_ones(stored(operator, f"upstream/{bridged.name}/commands/x")) == expected, 90)
     far.close()
 
 
 def test_what_could_not_be_stored_is_not_acknowledged_to_the_upstream(bridged: Bridged, operator: Operator) -> None:
     bridged.set(operator, bridged.definition(outbound=()))
-    far = Client(bridged.upstream, "far")
-    assert until(lambda: state(operator) == "connected"), states(operator)
+    far = Client(bridged.upstream, f"far-{bridged.name}")
+    assert until(lambda: state(bridged, operator) == "connected"), states(bridged, operator)
     bridged.stack.broker.kill()
     expected = [b"in-%d" % number for number in range(30)]
     for payload in expected:
-        far.publish("commands/x", payload)
+        far.publish(f"{bridged.name}/commands/x", payload)
     time.sleep(1.0)  # the bridge has them by now, and nowhere to put them
     bridged.bridge.kill()
     bridged.stack.broker.start()
     bridged.bridge.start()
-    assert until(lambda: first_ones(stored(operator, "upstream/commands/x")) == expected, 90)
+    assert until(lambda: first_ones(stored(operator, f"upstream/{bridged.name}/commands/x")) == expected, 90)
     far.close()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from broker.client import ClientError, Settings
 from broker.client.delays import Delays
+from tests.acceptance.kafka.apache import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -21,17 +22,19 @@ class DelayService:
 
     def __init__(self, bootstrap: str) -> None:
         self.bootstrap = bootstrap
+        self.http = f"127.0.0.1:{free_port()}"
         self.folder = Path(tempfile.mkdtemp(prefix="delay-"))
         self.log = self.folder / "service.log"
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
-    def pid(self) -> int:
-        return self._process.pid if self._process else 0
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     def start(self) -> DelayService:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
         environ |= {"SLUICE_KAFKA": self.bootstrap, "SLUICE_DATA": str(self.folder), "SLUICE_DELAY_PARTITIONS": "2"}
+        environ["SLUICE_DELAY_HTTP"] = self.http
         with open(self.log, "ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-u", "-m", "broker.delay"], cwd=ROOT, env=environ, stdout=log, stderr=log
@@ -56,6 +59,11 @@ class DelayService:
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)
+
+    def wait(self) -> int:
+        """Until it ends by itself; its exit status."""
+        assert self._process is not None
+        return self._process.wait(30)
 
     def kill(self) -> None:
         if self._process is not None:

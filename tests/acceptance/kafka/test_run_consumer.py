@@ -76,8 +76,7 @@ class Running:
                     settings=settings,
                     stop=self._halt,
                     progress=self.progress,
-                    retry=QUICK,
-                    **more,  # type: ignore[arg-type]
+                    **({"retry": QUICK} | more),  # type: ignore[arg-type]
                 )
             except BaseException as error:
                 self.error = error

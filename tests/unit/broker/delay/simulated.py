@@ -193,9 +193,9 @@ class Connections:
     def reader(self, *, to_the_end: bool = False) -> Any:
         return Reader(self._cluster, to_the_end=to_the_end, idle=self._pass)
 
-    def first(self, partition: TopicPartition) -> int:
+    def bounds(self, partition: TopicPartition) -> tuple[int, int]:
         self._cluster.step()
-        return 0
+        return 0, len(self._cluster.logs.get(partition.topic, []))
 
     def _pass(self, seconds: float) -> None:
         cluster = self._cluster

@@ -10,12 +10,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from broker.client.delaying import DELAY_DEAD_LETTERS, DELAY_TOPIC, DELAYS
 from broker.client.records import Record
-from broker.delay.worker import Tally, Worker
+from broker.delay.worker import ForeignCopy, Tally, Worker
 from tests.unit.broker.delay.simulated import Cluster, Connections, Crash, Rules
 
 START = 1_800_000_000_000
@@ -115,7 +116,7 @@ def refuses(record: Record) -> bool:
     return record.topic == "small"
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(
     asked=wishes(),
     crashes=st.lists(st.tuples(st.integers(1, 60), st.sampled_from(["kept", "lost", "older"])), max_size=6),
@@ -178,3 +179,12 @@ def test_a_copy_so_old_that_compaction_may_have_taken_removals_away_is_read_agai
     cluster.now += 8 * 86_400_000
     live(cluster, tmp_path, [], until=cluster.now + 5_000)
     assert cluster.committed("orders") == []
+
+
+def test_a_copy_of_a_log_that_was_longer_is_not_believed(tmp_path: Path) -> None:
+    cluster = Cluster(now=START)
+    wish = (header("deliver.topic", "orders"), header("deliver.after", "1h"))
+    live(cluster, tmp_path, [(START, (b"k", b"one", wish))], until=START + 500)
+    cluster.logs[DELAYS].clear()  # restored from a backup of before
+    with pytest.raises(ForeignCopy):
+        live(cluster, tmp_path, [], until=cluster.now + 500)

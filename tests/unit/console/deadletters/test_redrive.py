@@ -94,3 +94,14 @@ def test_any_record_can_be_indexed(headers: list[tuple[str, bytes | None]], key:
 def test_nonsense_in_the_attempts_header_is_unknown_not_a_number(attempts: bytes) -> None:
     letter = letter_of(dead(("sluice.error.reason", b"handler"), ("sluice.attempts", attempts)), "id")
     assert letter.attempts is None
+
+
+def test_what_had_expired_does_not_expire_at_once_when_it_is_sent_again() -> None:
+    expiry, reason = ("sluice.expires.at", b"1"), ("sluice.error.reason", b"expired")
+    origin = ("sluice.origin.topic", b"orders")
+    sent = again(Record("dlq.orders", 0, 1, 0, None, b"v", (expiry, reason, origin)), job="j")
+    assert dict(sent.headers).get("sluice.expires.at") is None
+    kept = again(
+        Record("dlq.orders", 0, 1, 0, None, b"v", (expiry, ("sluice.error.reason", b"handler"), origin)), job="j"
+    )
+    assert dict(kept.headers)["sluice.expires.at"] == b"1"

@@ -1,0 +1,122 @@
+"""What gateways tell, in a real browser: counters that move, a bridge that fails, a device's packets as they pass."""
+
+import threading
+from collections.abc import Callable, Iterator
+
+import paho.mqtt.client as paho
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.test_pages import number, objections, settled
+from tests.running_product import Product
+
+pytestmark = pytest.mark.browser
+LOOKS = [("desktop", "dark"), ("phone", "light"), ("phone", "dark")]
+
+
+@pytest.fixture(scope="module")
+def pump(product: Product) -> Iterator[str]:
+    """A device that publishes and subscribes all the time."""
+    client_id, stop = "pump-7", threading.Event()
+    client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=client_id)
+    client.on_connect = lambda *_: client.subscribe("plant/7/#", 1)
+    client.connect("127.0.0.1", product.mqtt_port)
+    client.loop_start()
+
+    def publish() -> None:
+        count = 0
+        while not stop.wait(0.2):
+            count += 1
+            client.publish("plant/7/temperature", f'{{"celsius": {20 + count % 5}, "number": {count}}}', qos=1)
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    yield client_id
+    stop.set()
+    thread.join()
+    client.disconnect()
+    client.loop_stop()
+
+
+def narrow(page: Page) -> None:
+    wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert wide <= 0, f"{page.url} scrolls sideways by {wide} px"
+
+
+def test_topic_prefixes_move_on_the_overview(pump: str, opened: Callable[..., Page]) -> None:
+    page = opened()
+    page.goto("/")
+    messages = page.locator('[data-live="prefix/plant/7/messages"]')
+    for _ in range(30):  # the row is drawn once the monitor has heard of it
+        if messages.count():
+            break
+        page.wait_for_timeout(1000)
+        page.reload()
+    first = number(messages.inner_text())
+    expect(messages).not_to_have_text(messages.inner_text(), timeout=60_000)
+    assert number(messages.inner_text()) > first
+
+
+@pytest.mark.parametrize(("size", "theme"), LOOKS)
+def test_a_device_s_packets_are_watched_paused_and_stopped(
+    size: str, theme: str, pump: str, opened: Callable[..., Page]
+) -> None:
+    page = opened(size, theme)
+    page.goto(f"/clients/{pump}/tap/")
+    settled(page)
+    assert objections(page) == []
+    page.get_by_role("button", name="Watch", exact=True).click()
+    state = page.locator("#tap-state")
+    expect(state).to_have_text("Watching")
+    rows = page.locator("#tap-rows li")
+    expect(rows.filter(has_text="PUBLISH").filter(has_text="plant/7/temperature").first).to_be_visible()
+    expect(rows.filter(has_text="PUBACK").first).to_be_visible()
+    expect(rows.filter(has_text="celsius").first).to_be_visible()
+    assert objections(page) == []
+    narrow(page)
+    page.get_by_role("button", name="Pause", exact=True).click()
+    expect(state).to_contain_text("Paused")
+    count = rows.count()
+    shown = page.locator("#tap-shown")
+    expect(shown).not_to_have_text(shown.inner_text())
+    assert rows.count() == count
+    page.get_by_role("button", name="Go on", exact=True).click()
+    expect(state).to_have_text("Watching")
+    page.get_by_role("button", name="Stop", exact=True).click()
+    expect(state).to_have_text("Ended: stopped")
+    expect(page.get_by_role("button", name="Watch", exact=True)).to_be_visible()
+
+
+@pytest.mark.parametrize(("size", "theme"), LOOKS[:2])
+def test_a_bridge_is_made_and_says_why_it_fails(size: str, theme: str, opened: Callable[..., Page]) -> None:
+    page = opened(size, theme)
+    name = f"up-{size}"
+    page.goto("/bridges/")
+    settled(page)
+    assert objections(page) == []
+    page.get_by_role("button", name="Create bridge").click()
+    form = page.locator("#dialog")
+    form.get_by_label("Name", exact=True).fill(name)
+    assert objections(page) == []
+    form.get_by_label("Address").fill("mqtt://127.0.0.1:1")
+    form.get_by_label("Client id").fill(name)
+    form.get_by_label("User name").fill("someone")
+    form.get_by_label("Password").fill("a secret")
+    form.get_by_label("Filters in").fill("commands/#")
+    form.get_by_label("Filters out").fill("commands/x")
+    form.get_by_role("button", name="Create").click()
+    expect(form.get_by_role("alert")).to_contain_text("would come in again")
+    form.get_by_label("Filters out").fill("plant/#")
+    form.get_by_label("Password").fill("a secret")
+    form.get_by_role("button", name="Create").click()
+    page.wait_for_url(f"**/bridges/{name}/")
+    for _ in range(30):
+        if page.locator(".page-head .tag.bad").count():
+            break
+        page.wait_for_timeout(1000)
+        page.reload()
+    expect(page.locator(".page-head .tag.bad")).to_have_text("trying again")
+    expect(page.locator("main")).to_contain_text("Last error")
+    expect(page.locator("main")).not_to_contain_text("a secret")
+    assert objections(page) == []
+    narrow(page)

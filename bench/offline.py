@@ -21,6 +21,7 @@ from bench.tables import count, table
 SESSIONS = 10_000
 RATE = 10_000
 MATCHES = 0.1
+TOGETHER = 500  # sessions made in one go
 WRITERS = 20
 WINDOW = 50  # messages a writer may have without an acknowledgement
 PAYLOAD = b"x" * 100
@@ -74,10 +75,15 @@ def take(wire: socket.socket, wanted: int) -> int:
 
 def leave_behind(server: Server, sessions: int) -> None:
     """Persistent sessions, each with a subscription of its own, and away."""
-    for number in range(sessions):
-        with connected(server, f"away-{number}", clean=False) as wire:
-            wire.sendall(packet(0x82, b"\x00\x01" + text(f"to/{number}") + b"\x01"))
-            read(wire, 5)
+    for first in range(0, sessions, TOGETHER):
+        with contextlib.ExitStack() as stack:
+            wires = []
+            for number in range(first, min(first + TOGETHER, sessions)):
+                wire = stack.enter_context(connected(server, f"away-{number}", clean=False))
+                wire.sendall(packet(0x82, b"\x00\x01" + text(f"to/{number}") + b"\x01"))
+                wires.append(wire)
+            for wire in wires:
+                read(wire, 5)
 
 
 def flow(server: Server, seconds: float, matches: float, waiting: dict[int, int]) -> float:

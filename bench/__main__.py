@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
-from bench import attacks, delay, gateway, idle, kafka, machine, pages, queues
+from bench import attacks, delay, gateway, idle, kafka, machine, offline, pages, queues
 from bench.clusters import Cluster, apache, embedded
 from bench.tables import count, table
 
@@ -71,6 +71,7 @@ SECTIONS: dict[str, Callable[[float], None]] = {
     "queues": queues.section,
     "gateway": gateway.section,
     "attacks": attacks.section,
+    "offline": offline.section,
     "delay": delay.section,
     "pages": pages.section,
 }

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
+import threading
 
 import uvloop
 
@@ -66,7 +68,14 @@ def main() -> int:
     if settings.workers > 1 and not settings.worker:
         return keep(settings)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(run(settings))
+        status = runner.run(run(settings))
+    if threading.active_count() > 1:
+        # a thread that still waits for a broker that is away would come back into an interpreter that is gone, and
+        # abort the process
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(status)
+    return status
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ log = logging.getLogger("gateway.inbox")
 SLICE = 200  # mailboxes written in one turn of the loop
 LOADS = 64  # at the same time
 AGAIN = 1.0  # seconds until a load that failed is tried again
+REPORT = 10.0  # seconds between two reports of how much waits
 COMPLAIN = 10.0  # seconds between two complaints about records that are gone
 
 Row = Callable[[bytes], Awaitable[bytes | None]]
@@ -83,15 +84,45 @@ class Inbox:
         self.unsettled: dict[str, Mailbox] = {}
         self._loads = asyncio.Semaphore(LOADS)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._changed: dict[str, Mailbox] = {}
+        self._told: set[str] = set()  # whom something was said to wait for
+        self._reporting: asyncio.TimerHandle | None = None
         self._gone_quietly = 0
         self._complained = float("-inf")
         self.chunks_written = 0
         self.chunks_loaded = 0
 
+    # --- what can be seen of them
+
+    def start(self, tell: Callable[..., None]) -> None:
+        """Say every so often what changed: `tell(client id, ...)` with fields of `contract.Presence`."""
+
+        def report() -> None:
+            changed, self._changed = self._changed, {}
+            for mailbox in changed.values():
+                if mailbox.waiting:
+                    self._told.add(mailbox.client_id)
+                elif mailbox.client_id in self._told:
+                    self._told.discard(mailbox.client_id)
+                else:
+                    continue
+                tell(
+                    mailbox.client_id,
+                    queued=mailbox.waiting,
+                    queued_bytes=mailbox.bytes,
+                    dropped=mailbox.dropped,
+                    expired=mailbox.expired,
+                    missing=mailbox.missing,
+                )
+            self._reporting = self._loop.call_later(REPORT, report)
+
+        self._reporting = self._loop.call_later(REPORT, report)
+
     # --- the mailboxes' side
 
     def touched(self, mailbox: Mailbox) -> None:
         self.unsettled[mailbox.client_id] = mailbox
+        self._changed[mailbox.client_id] = mailbox
 
     def now(self) -> float:
         return self._clock()
@@ -217,6 +248,8 @@ class Inbox:
     def forget(self, mailbox: Mailbox) -> None:
         """Write nothing more for this mailbox: somebody else has it now."""
         self.unsettled.pop(mailbox.client_id, None)
+        self._changed.pop(mailbox.client_id, None)
+        self._told.discard(mailbox.client_id)
 
     def discard(self, mailbox: Mailbox) -> None:
         """Remove all records of a session that ended."""
@@ -361,5 +394,7 @@ class Inbox:
             mailbox.shelf.put(number, header.count, header.size, header.expires)
 
     async def stop(self) -> None:
+        if self._reporting is not None:
+            self._reporting.cancel()
         for task in self._tasks:
             task.cancel()

@@ -227,6 +227,7 @@ class Gateway:
         )
         self._membership.start()
         engine.presence.start()
+        engine.inbox.start(engine.presence.amend)
         engine.lease.start()
         engine.moves.start()
         engine.shares.start()
@@ -461,6 +462,7 @@ class Gateway:
             engine.shares.stop()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(engine.checkpoints.stop(), max(0.2, until - time.monotonic()))
+            await engine.inbox.stop()
             engine.stopping = True
             engine.presence.stop()
             await self._delivery.stop()

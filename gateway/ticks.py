@@ -30,8 +30,8 @@ Headers = list[tuple[str, bytes | str | None]]
 Write = tuple[str, bytes | None, bytes | None, Headers | None]
 """(topic, value, key, headers)."""
 
-BUSY = 50_000  # messages without an outcome at which sessions stop reading
-CALM = 20_000  # and go on again
+BUSY = 20_000  # messages without an outcome at which sessions stop reading
+CALM = 8_000  # and go on again
 BUSY_BYTES = 32 << 20  # likewise in bytes of payload, so that large messages don't fill the memory
 CALM_BYTES = 16 << 20
 STALLED = 1.0  # seconds without an outcome after which the broker counts as away
@@ -130,7 +130,14 @@ class Ticks:
             tick = self._tick = Tick(self._producer.batch(self._done), self._loop.time())
             self._open.add(tick)
             self._loop.call_soon(self._seal)
+        elif not self.congested:
+            # one turn may read a good deal from every connection: don't wait for its end
+            self._look(tick)
         return tick
+
+    def _look(self, tick: Tick) -> None:
+        if len(self._producer) > BUSY or self._size + tick.size > BUSY_BYTES:
+            self._congest()
 
     def send(
         self,
@@ -188,9 +195,8 @@ class Ticks:
         tick, self._tick = self._tick, None
         if tick is None:
             return
+        self._look(tick)
         self._size += tick.size
-        if not self.congested and (len(self._producer) > BUSY or self._size > BUSY_BYTES):
-            self._congest()
         tick.sealed = True
         if not tick.held:
             tick.batch.seal()

@@ -84,6 +84,10 @@ class Receiver(Acknowledging):
         elif self._held:
             self._keep(chunk, 0, 0)
             return
+        if self._engine.congested and self.connected:
+            self.hold(CONGESTED)
+            self._keep(chunk, 0, 0)
+            return
         self._take(chunk)
 
     def _take(self, data: bytes) -> None:

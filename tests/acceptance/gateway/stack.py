@@ -55,6 +55,12 @@ class Process:
     def since_start(self) -> bytes:
         return self.log.read_bytes()[self._began :]
 
+    def memory(self) -> int:
+        """Resident, in bytes."""
+        assert self._process is not None
+        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
     def kill(self) -> None:
         """SIGKILL."""
         if self._process is not None:

@@ -60,6 +60,7 @@ class Members(RuleBasedStateMachine):
             # compaction and transaction markers leave gaps
             offset = (log[-1].offset + 1 if log else 0) + gap
             log.append(Record(place.topic, place.partition, offset, 0, key, b""))
+        self.top_up(place)
 
     @rule(place=st.sampled_from(PLACES), later=st.sampled_from([0.0, 0.0, 5.0]))
     def read(self, place: TopicPartition, later: float) -> None:
@@ -79,11 +80,14 @@ class Members(RuleBasedStateMachine):
 
     # --- work
 
-    @rule()
-    def take(self) -> None:
-        task = self.scheduler.take(self.now)
-        if task is None:
-            return
+    @rule(most=st.integers(1, 4))
+    def take(self, most: int) -> None:
+        for _ in range(most):
+            task = self.scheduler.take(self.now)
+            if task is not None:
+                self.hand_out(task)
+
+    def hand_out(self, task: Task) -> None:
         record = task.record
         assert task.not_before <= self.now
         assert record.offset not in self.durable[record.origin], "handled after it was committed"
@@ -154,12 +158,15 @@ class Members(RuleBasedStateMachine):
 
     # --- the group
 
-    @rule()
-    def crash(self) -> None:
-        self.start()
+    @rule(sure=st.sampled_from([False, False, False, True]))
+    def crash(self, sure: bool) -> None:
+        if sure:
+            self.start()
 
-    @rule(place=st.sampled_from(PLACES))
-    def lose_and_get_back(self, place: TopicPartition) -> None:
+    @rule(place=st.sampled_from(PLACES), sure=st.sampled_from([False, False, True]))
+    def lose_and_get_back(self, place: TopicPartition, sure: bool) -> None:
+        if not sure:
+            return
         self.scheduler.halt([place])
         self.settle(self.scheduler.positions([place]))
         self.scheduler.drop([place])
@@ -206,7 +213,7 @@ class Members(RuleBasedStateMachine):
 
 
 TestMembers = Members.TestCase
-TestMembers.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestMembers.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 
 @pytest.mark.torture

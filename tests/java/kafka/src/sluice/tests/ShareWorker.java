@@ -15,6 +15,7 @@ public final class ShareWorker {
         properties.put("group.id", args[2]);
         properties.put("share.acknowledgement.mode", "explicit");
         properties.put("max.poll.records", "20");
+        properties.put("share.acquire.mode", "record_limit");
         long pid = ProcessHandle.current().pid();
         try (var journal = new FileOutputStream(args[3], true);
              var consumer = new KafkaShareConsumer<>(properties, new StringDeserializer(), new StringDeserializer())) {

@@ -71,6 +71,9 @@ class Members(RuleBasedStateMachine):
             fresh = self.scheduler.read(record, self.now + later if later else 0.0)
             assert fresh is not (record.offset in self.durable[place] and place in self.committed)
         self.reading[place] = min(at + BATCH, len(self.log[place]))
+        self.pace()
+
+    def pace(self) -> None:
         stop, go = self.scheduler.flow()
         self.paused = (self.paused | set(stop)) - set(go)
 
@@ -203,13 +206,13 @@ class Members(RuleBasedStateMachine):
             assert self.durable[place] == {record.offset for record in self.log[place]}, "lost"
 
     def top_up(self, place: TopicPartition) -> None:
-        stop, go = self.scheduler.flow()
-        self.paused = (self.paused | set(stop)) - set(go)
+        self.pace()
         if place not in self.paused:
             at = self.reading[place]
             for record in self.log[place][at : at + BATCH]:
                 self.scheduler.read(record)
             self.reading[place] = min(at + BATCH, len(self.log[place]))
+            self.pace()
 
 
 TestMembers = Members.TestCase

@@ -319,6 +319,7 @@ async def test_what_is_no_upgrade_gets_an_http_answer(serve: Serve, request_: by
         b"\x82\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x00\x00\x00",
         frame(b"a", final=False) + frame(b"b", final=False),
     ],
+    ids=["text", "unmasked", "opcode", "continuation", "long-ping", "cut-ping", "reserved-bits", "huge", "interleaved"],
 )
 async def test_a_broken_websocket_frame_closes_with_a_close_frame(serve: Serve, sent: bytes) -> None:
     gateway = await serve("ws://127.0.0.1:0/mqtt")

@@ -43,6 +43,7 @@ def share_group(admin: Admin, group: str, dead_letters: str = "") -> None:
     if dead_letters:
         admin.create_topic(dead_letters, 1, 1, {ENABLED: "true"})
         configs["errors.deadletterqueue.topic.name"] = dead_letters
+        configs["errors.deadletterqueue.copy.record.enable"] = "true"
     admin.alter_configs(ConfigResource(ConfigKind.GROUP, group), set=configs)
 
 
@@ -62,7 +63,7 @@ def run(
     seed: int = 7,
 ) -> share_workers.Told:
     """Kill workers until everything is settled."""
-    settings, dead = Settings(bootstrap=node.bootstrap), f"dead-{group}"
+    settings, dead = Settings(bootstrap=node.bootstrap), f"dlq.{group}"
     with Admin(settings) as admin:
         letters = bool(admin.probe().share_dead_letters)
         admin.create_topic(topic, partitions, 1)

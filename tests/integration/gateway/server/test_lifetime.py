@@ -107,11 +107,10 @@ async def test_resume_lets_everybody_read_on(serve: Serve) -> None:
     await client.packet()
     gateway.engine.congested = True
     await client.send(publish("a", b"1"))
-    assert (await client.packet())[0] == 0x30
     await client.send(publish("a", b"2"))
     with pytest.raises(TimeoutError):
         await client.packet(timeout=0.2)
     gateway.engine.congested = False
     gateway.server.resume()
-    assert (await client.packet())[0] == 0x30
+    assert [(await client.packet())[0] for _ in range(2)] == [0x30, 0x30]
     client.abort()

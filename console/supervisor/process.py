@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from console.supervisor.children import Child
 
@@ -39,6 +40,7 @@ class Process:
         self._write = write
         self._running: subprocess.Popen[bytes] | None = None
         self._stopping = asyncio.Event()
+        self._waiter = ThreadPoolExecutor(1, thread_name_prefix=f"{child.name} end")
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -88,8 +90,9 @@ class Process:
         self._note(f"+{running.pid}")
         pump = threading.Thread(target=self._pump, args=(running,), name=f"{self.child.name} output", daemon=True)
         pump.start()
-        # In threads, since asyncio's own subprocess.wait() also waits for the pipe, which a grandchild may hold open.
-        self.last_exit = await asyncio.to_thread(running.wait)
+        # In threads, since asyncio's own subprocess.wait() also waits for the pipe, which a grandchild may hold open;
+        # in one of its own, since the loop's pool has few places, and who found none would never be seen to end.
+        self.last_exit = await asyncio.get_running_loop().run_in_executor(self._waiter, running.wait)
         end_group(running.pid)  # what a crashed child left behind would hold its ports and files
         self._note(f"-{running.pid}")
         await asyncio.to_thread(pump.join, LAST_WORDS_SECONDS)

@@ -118,6 +118,12 @@ def test_a_child_that_ends_by_itself_is_started_again(start: Callable[..., Runni
     running.wait_for(lambda line: "starting again in 0.5 s" in line)
 
 
+def test_however_many_children_there_are_each_is_seen_to_end(start: Callable[..., Running]) -> None:
+    steady = {f"steady-{number}": "import signal; signal.pause()" for number in range((os.cpu_count() or 1) + 4)}
+    running = start({**steady, "last": "raise SystemExit(3)"})
+    running.wait_for(lambda line: line.startswith("last") and "ended with exit status 3" in line)
+
+
 def test_a_crashed_childs_own_children_do_not_stay_behind(start: Callable[..., Running]) -> None:
     code = SPAWNS_A_SLEEPER.replace("p.wait()", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     running = start({"web": code})

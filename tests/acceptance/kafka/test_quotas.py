@@ -76,7 +76,8 @@ async def test_a_consumer_beyond_its_quota_is_muted_and_loses_nothing(
                     assert await muted_for(connection) > throttle * 0.8
                 if len(found) == len(values):
                     found.clear()  # the quota had not arrived everywhere yet
-        deadline = time.monotonic() + SECONDS
+        # what was read before the quota had arrived is waited for as well, in turns of up to half a minute
+        deadline = time.monotonic() + 10 * SECONDS
         while len(found) < len(values):
             assert time.monotonic() < deadline
             await read(connection)

@@ -150,6 +150,8 @@ class Consumer:
                 if message.error().code() == KafkaError._PARTITION_EOF:
                     self.ends[TopicPartition(message.topic() or "", message.partition() or 0)] = message.offset() or 0
                 else:
+                    if message.error().fatal() or message.error().code() == KafkaError._FATAL:
+                        self.fatal = translate(message.error())  # not every fatal error comes by the callback
                     if records:
                         # what was read before the error is delivered; the error comes again or has passed
                         self.last_error = translate(message.error())

@@ -245,7 +245,7 @@ def fill(settings: Settings, target: str, count: int, seconds: float) -> dict[by
 
 
 def each_once(watcher: Watcher, wanted: dict[bytes, int]) -> None:
-    watcher.until(len(wanted), timeout=60)
+    watcher.until(len(wanted), timeout=180)
     for _ in range(5):
         watcher.read(0.1)  # a second copy would follow
     found = Counter(record.value for record, _ in watcher.seen)

@@ -30,7 +30,7 @@ from gateway.uplink import properties_object, properties_of
 
 CHUNK = 256  # entries
 CHUNK_BYTES = 64 << 10  # of payload; one message may be larger
-INLINE = 1024  # bytes of payload that are cheaper to copy than to look up again, see docs/benchmarks.md
+INLINE = 1024  # bytes of payload that are cheaper to copy than to look up again; reasoned, not measured
 CHUNKS = 2  # the version of chunk records
 _SUFFIX = b"\x00+"
 _FRAGMENT = -1  # where a message keeps its encoded form

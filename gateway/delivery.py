@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 
 from broker.client import Consumer, PlacedAt, Record, TopicPartition
@@ -27,9 +26,9 @@ from gateway import contract
 from gateway.catalogue import Catalogue
 from gateway.counters import Counters
 from gateway.expiry import expires_at, interval
+from gateway.joining import Joinings
 from gateway.mqtt.fanout import Fanout
-from gateway.mqtt.topics import matches
-from gateway.ports import Message, NotAcknowledged, PublishProperties, Receipt, Subscription
+from gateway.ports import Message, NotAcknowledged, PublishProperties, Receipt
 from gateway.receipts import wait
 from gateway.registry import Registry
 from gateway.routes import DEFAULT, Outgoing, could_write, outgoing
@@ -38,28 +37,6 @@ from gateway.ticks import Ticks
 from gateway.uplink import Fresh, Target
 
 log = logging.getLogger("gateway.delivery")
-
-
-@dataclass(frozen=True, slots=True)
-class Joining:
-    """A subscription whose barrier is under way. What was written since the SUBSCRIBE is given to it already, so that a
-    device that publishes without waiting for another's SUBACK is heard."""
-
-    subscriber: Any  # a session or what stands for it
-    subscription: Subscription
-    since: int  # epoch milliseconds
-
-    def deliver(self, message: Message, timestamp: int) -> None:
-        wanted = self.subscription
-        if (
-            timestamp >= self.since
-            and matches(wanted.filter, message.topic)
-            and not (wanted.no_local and message.sender == self.subscriber.client_id)
-            and self.subscriber.state.rights.may_receive(message.topic)
-        ):
-            identifiers = () if wanted.identifier is None else (wanted.identifier,)
-            retain = message.retain and wanted.retain_as_published
-            self.subscriber.deliver(message, min(message.qos, wanted.qos), retain, identifiers)
 
 
 BARRIER_DEADLINE = 60.0
@@ -105,7 +82,7 @@ class Delivery:
         self._nudge = asyncio.Event()
         self._asked: list[Receipt[Any]] = []
         self._worker: asyncio.Task[None] | None = None
-        self.joining: list[Joining] = []
+        self.joining = Joinings()
         self._known: set[str] = set()
         self._since = 0.0
         self._resumed: dict[TopicPartition, int] = {}
@@ -266,8 +243,8 @@ class Delivery:
             message = message_of(record)
             if message is not None:
                 deliver(message)
-                for each in joining:
-                    each.deliver(message, record.timestamp)
+                if joining:
+                    joining.deliver(message, record.timestamp)
 
     def listening(self) -> Fresh | None:
         """`fresh`, if anybody subscribed at all."""
@@ -295,8 +272,8 @@ class Delivery:
         deliver, joining = self._fanout.deliver, self.joining
         for message, timestamp in messages:
             deliver(message)
-            for each in joining:
-                each.deliver(message, timestamp)
+            if joining:
+                joining.deliver(message, timestamp)
 
     def _down(self, record: Record) -> None:
         for route in self._registry.downlinks[record.topic]:

@@ -21,10 +21,11 @@ from gateway.commands import Commands
 from gateway.connected import Connection
 from gateway.contract import Ban, Control, GatewayStatus, Presence
 from gateway.counters import Counters
-from gateway.delivery import Delivery, Joining
+from gateway.delivery import Delivery
 from gateway.exactly import Lanes
 from gateway.expiry import letter
 from gateway.inbox import Inbox, Read, Row
+from gateway.joining import Joining
 from gateway.lease import Lease
 from gateway.mailbox import EXPIRED, FULL, Mailbox
 from gateway.moving import Moves
@@ -388,7 +389,7 @@ class GatewayEngine:
             for each in granted
             if each.filter not in held and not each.filter.startswith("$share/")
         ]
-        self.delivery.joining += joining
+        self.delivery.joining.add(joining)
         barrier = self.delivery.barrier()
         barrier.waiters.append(_Subscribing(self, session, granted, codes, receipt, joining))
         return receipt
@@ -634,8 +635,7 @@ class _Subscribing:
     def receipt_settled(self, receipt: Receipt[Any]) -> None:
         session, engine = self._session, self._engine
         assert engine.delivery is not None
-        for joining in self._joining:
-            engine.delivery.joining.remove(joining)
+        engine.delivery.joining.remove(self._joining)
         if receipt.failure is not None:
             self._receipt.fail(receipt.failure)
             return

@@ -56,6 +56,10 @@ PlacedAt = Callable[[str, int, int, int], None]
 """Called with topic, partition, offset and timestamp (epoch milliseconds) of a message that is durable."""
 
 
+Sending = tuple[str, bytes | None, bytes | None, OutgoingHeaders | None, PlacedAt | None]
+"""Topic, value, key, headers, and who wants to know the place."""
+
+
 class _Placed:
     """An outcome that somebody wants to know the place of."""
 
@@ -108,6 +112,26 @@ class Batch:
             raise translate(error) from error
         self.pending += 1
         self.sent += 1
+
+    def send_all(self, messages: Iterable[Sending]) -> int:
+        """Queue many, in order: how many were taken before the queue was full. A message that the producer refuses
+        counts as taken, and is among the failures."""
+        produce, report = self._produce, self._report
+        taken = refused = 0
+        try:
+            for topic, value, key, headers, placed in messages:
+                call = report if placed is None else _Placed(report, placed)
+                try:
+                    produce(topic, value, key, -1, call, None, 0, headers or [])
+                except KafkaException as error:
+                    self.failures.append(Failure(topic, -1, key, value, translate(error)))
+                    refused += 1
+                taken += 1
+        except BufferError:
+            pass  # the queue is full
+        self.pending += taken - refused
+        self.sent += taken - refused
+        return taken
 
     def seal(self) -> None:
         """No more messages follow. `done` is called from here if everything already has its outcome."""

@@ -12,9 +12,9 @@ import threading
 import uvloop
 
 from gateway.config import BadSettings, Settings, describe
-from gateway.jwt import BadTokenSettings
+from gateway.identity.jwt import BadTokenSettings
+from gateway.identity.plugins import BadPlugins
 from gateway.logs import set_up
-from gateway.plugins import BadPlugins
 from gateway.process import Gateway
 from gateway.server.certificates import NoCertificate
 from gateway.server.descriptors import raise_limit

@@ -12,25 +12,27 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from broker.client import TopicPartition
-from gateway.asking import Gate, TopicAnswers
-from gateway.authentication import Authenticator
-from gateway.checkpoints import Checkpoints
-from gateway.claims import Claims
-from gateway.cluster import GatewayCluster
-from gateway.commands import Commands
-from gateway.connected import Connection
 from gateway.contract import Ban, Control, GatewayStatus, Presence
 from gateway.counters import Counters
-from gateway.delivery import Delivery, Joining
-from gateway.exactly import Lanes
-from gateway.expiry import letter
-from gateway.inbox import Inbox, Read, Row
-from gateway.lease import Lease
-from gateway.mailbox import EXPIRED, FULL, Mailbox
-from gateway.moving import Moves
+from gateway.delivering.commands import Commands
+from gateway.delivering.delivery import Delivery, Joining
+from gateway.delivering.expiry import letter
+from gateway.delivering.retained import RetainedMessages
+from gateway.identity.asking import Gate, TopicAnswers
+from gateway.identity.authentication import Authenticator
+from gateway.identity.plugins import PluginHost
+from gateway.moving.checkpoints import Checkpoints
+from gateway.moving.cluster import GatewayCluster
+from gateway.moving.moves import Moves
+from gateway.moving.restoring import Restoring
+from gateway.moving.shares import Shares
 from gateway.mqtt.fanout import Fanout, wants_retained
 from gateway.mqtt.topics import split_share
-from gateway.plugins import PluginHost
+from gateway.operations.systree import SysTree
+from gateway.operations.tap import Taps
+from gateway.peers.claims import Claims
+from gateway.peers.lease import Lease
+from gateway.peers.presence import PresenceBook
 from gateway.policy import Grant
 from gateway.ports import (
     Challenge,
@@ -47,20 +49,18 @@ from gateway.ports import (
     Subscription,
     settled,
 )
-from gateway.presence import PresenceBook
+from gateway.publishing.traffic import Traffic
+from gateway.publishing.uplinks import Target, Uplinks
+from gateway.publishing.wills import Wills
 from gateway.receipts import answer, follow, gather, refused
-from gateway.records import SessionRecords
 from gateway.registry import BanSet, Change, DeviceChanged, Registry, RightsChanged, RoutesChanged
-from gateway.restoring import Restoring
-from gateway.retained import RetainedMessages
-from gateway.sessions import Sessions
-from gateway.shares import Shares
-from gateway.systree import SysTree
-from gateway.tap import Taps
-from gateway.ticks import Ticks
-from gateway.traffic import Traffic
-from gateway.uplink import Target, Uplinks
-from gateway.wills import Wills
+from gateway.sessions.connected import Connection
+from gateway.sessions.inbox import Inbox, Read, Row
+from gateway.sessions.mailbox import EXPIRED, FULL, Mailbox
+from gateway.sessions.records import SessionRecords
+from gateway.sessions.sessions import Sessions
+from gateway.storage.exactly import Lanes
+from gateway.storage.ticks import Ticks
 
 log = logging.getLogger("gateway.engine")
 

@@ -16,36 +16,36 @@ from broker.client import Settings as ClusterSettings
 from broker.client.errors import ClientError, TimedOut, Unreachable
 from broker.client.settings import SettingsError
 from gateway import contract
-from gateway.authentication import Authenticator, Verifier
-from gateway.catalogue import Catalogue
-from gateway.claims import Claims
-from gateway.cluster import GatewayCluster
 from gateway.config import Settings
 from gateway.contract import GATEWAY_KEY, INBOX, PRESENCE, RETAINED, SESSIONS, SHARE_KEY, Control
 from gateway.counters import Counters
-from gateway.deduplication import Recall
-from gateway.delivery import Delivery
+from gateway.delivering.delivery import Delivery
+from gateway.delivering.expiry import DEAD_LETTER
+from gateway.delivering.retained import RetainedMessages
 from gateway.engine import GatewayEngine
-from gateway.exactly import TRANSACTION_TIMEOUT, Lanes
-from gateway.expiry import DEAD_LETTER
-from gateway.jwt import TokenSettings, TokenVerifier
-from gateway.lease import Lease
-from gateway.local import LocalCopy, file_name
-from gateway.membership import GROUP, SESSION_TIMEOUT, Gateways, Membership
-from gateway.missed import Missed
-from gateway.operations import Operations
-from gateway.plugins import PluginHost
-from gateway.presence import PresenceBook, decode_status
+from gateway.identity.authentication import Authenticator, Verifier
+from gateway.identity.jwt import TokenSettings, TokenVerifier
+from gateway.identity.plugins import PluginHost
+from gateway.moving.cluster import GatewayCluster
+from gateway.moving.missed import Missed
+from gateway.operations.operations import Operations
+from gateway.peers.claims import Claims
+from gateway.peers.lease import Lease
+from gateway.peers.membership import GROUP, SESSION_TIMEOUT, Gateways, Membership
+from gateway.peers.presence import PresenceBook, decode_status
+from gateway.publishing.deduplication import Recall
 from gateway.receipts import wait
-from gateway.records import WRITER
-from gateway.references import References
 from gateway.registry import Registry
-from gateway.retained import RetainedMessages
 from gateway.server.certificates import TlsFiles
 from gateway.server.server import Server, ServerSettings
-from gateway.sessions import Sessions
-from gateway.state import RecordHeaders, StateTopics
-from gateway.ticks import Tick, Ticks, Write
+from gateway.sessions.records import WRITER
+from gateway.sessions.references import References
+from gateway.sessions.sessions import Sessions
+from gateway.storage.catalogue import Catalogue
+from gateway.storage.exactly import TRANSACTION_TIMEOUT, Lanes
+from gateway.storage.local import LocalCopy, file_name
+from gateway.storage.state import RecordHeaders, StateTopics
+from gateway.storage.ticks import Tick, Ticks, Write
 
 log = logging.getLogger("gateway")
 

@@ -23,17 +23,17 @@ from gateway import contract
 from gateway.bridge.outbound import Outbound
 from gateway.bridge.running import Running
 from gateway.bridges import Bridge
-from gateway.catalogue import Catalogue
 from gateway.config import Settings
 from gateway.contract import BRIDGE_KEY, BRIDGES, ROUTES, TRAFFIC, BridgeStatus, MalformedRecord
 from gateway.counters import Counters
-from gateway.exactly import Lanes
 from gateway.ports import Receipt, Will
+from gateway.publishing.uplinks import Uplinks
 from gateway.registry import Registry
 from gateway.sealing import load_key
-from gateway.tail import Tail
-from gateway.ticks import Tick, Ticks, Write
-from gateway.uplink import Uplinks
+from gateway.storage.catalogue import Catalogue
+from gateway.storage.exactly import Lanes
+from gateway.storage.tail import Tail
+from gateway.storage.ticks import Tick, Ticks, Write
 
 log = logging.getLogger("gateway.bridge")
 

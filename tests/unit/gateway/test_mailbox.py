@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from gateway.entries import Chunk, Entry, split
-from gateway.mailbox import AHEAD, FULL, GONE, Mailbox
 from gateway.policy import Rights
 from gateway.ports import InFlight, Message, SessionState
+from gateway.sessions.entries import Chunk, Entry, split
+from gateway.sessions.mailbox import AHEAD, FULL, GONE, Mailbox
 from tests.unit.gateway.parts import FakeSession
 
 FREE = Rights((), "c1", "", unrestricted=True)

@@ -49,14 +49,16 @@ from gateway.ports import (
     Subscription,
     settled,
 )
+from gateway.publishing.target import Target
 from gateway.publishing.traffic import Traffic
-from gateway.publishing.uplinks import Target, Uplinks
+from gateway.publishing.uplinks import Uplinks
 from gateway.publishing.wills import Wills
 from gateway.receipts import answer, follow, gather, refused
 from gateway.registry import BanSet, Change, DeviceChanged, Registry, RightsChanged, RoutesChanged
 from gateway.sessions.connected import Connection
 from gateway.sessions.inbox import Inbox, Read, Row
-from gateway.sessions.mailbox import EXPIRED, FULL, Mailbox
+from gateway.sessions.keeper import EXPIRED, FULL
+from gateway.sessions.mailbox import Mailbox
 from gateway.sessions.records import SessionRecords
 from gateway.sessions.sessions import Sessions
 from gateway.storage.exactly import Lanes

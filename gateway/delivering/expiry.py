@@ -25,9 +25,9 @@ from broker.client.records import (
 )
 from gateway import contract
 from gateway.contract import GATEWAY_DEAD_LETTERS
+from gateway.headers import headers_from
 from gateway.mqtt.sender import LONGEST
 from gateway.ports import Message
-from gateway.publishing.uplinks import headers_from
 from gateway.storage.ticks import Headers, Write
 
 DISCARD: Final = "discard"

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 from gateway import contract
 from gateway.contract import MalformedRecord, RetainedMessage
+from gateway.headers import properties_of
 from gateway.mqtt.topics import Retained
 from gateway.ports import Message
-from gateway.publishing.uplinks import properties_of
 
 log = logging.getLogger("gateway.retained")
 

@@ -6,7 +6,7 @@ a context whose broker is a stand-in: plugins that decide (`authenticate`, `topi
 
 Decisions combine as in amqtt: a connection needs at least one plugin that says yes and none that says no; a topic
 needs every topic plugin's yes. A plugin that fails or takes longer than `DEADLINE` says no. None of amqtt's default
-plugins is ever loaded. Answers about topics are remembered per connection (`gateway.identity.asking`). With topic plugins no
+plugins is ever loaded. Answers about topics are remembered per connection (`asking`). With topic plugins no
 session outlives its connection: nobody could ask them about messages for a device that is away.
 """
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from broker.client import Consumer, Record, TopicPartition
 from broker.client.errors import ClientError
-from gateway.delivering.delivery import message_of
+from gateway.delivering.messages import message_of
 from gateway.moving.shares import Bucket
 from gateway.mqtt.fanout import Fanout
 from gateway.mqtt.topics import split_share

@@ -5,9 +5,6 @@ depends on nothing but device and topic, a message then costs one call into the 
 Routes that look into the payload render per message. Refused content goes to the gateway's dead-letter topic, in the
 same tick, so that it too is durable before it is acknowledged. A retained message is a second record, in
 `__sluice_retained`, keyed by its MQTT topic.
-
-`$delayed/<seconds>/<topic>` is the topic of a message for later: rights, route, key and headers are those of
-`<topic>`, and the record goes to `sluice.delay` with its target and time in headers. Its retain flag is not kept.
 """
 
 from __future__ import annotations
@@ -15,18 +12,19 @@ from __future__ import annotations
 import base64
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from broker.client import Failure, PlacedAt
-from broker.client.delaying import DELAY_TOPIC, MAX_DELAY_MS
-from broker.client.records import DELIVER_AFTER, DELIVER_TOPIC, ERROR_DETAIL, ERROR_REASON, MESSAGE_ID, ORIGIN_TOPIC
+from broker.client.delaying import DELAY_TOPIC
+from broker.client.records import ERROR_DETAIL, ERROR_REASON, MESSAGE_ID, ORIGIN_TOPIC
 from gateway import contract, routes
 from gateway.contract import GATEWAY_DEAD_LETTERS, MARK, RETAINED, SESSIONS, RetainedMessage, mark_key
 from gateway.counters import Counters
+from gateway.headers import headers_from, properties_object
 from gateway.ports import PublishItem, PublishProperties, Receipt, Session, Will
 from gateway.publishing.deduplication import Seen
-from gateway.publishing.traffic import DEFAULT_ROUTE, Traffic, prefix_of
+from gateway.publishing.target import DELAYED, Target, headers_of, later
+from gateway.publishing.traffic import Traffic, prefix_of
 from gateway.registry import Registry
 from gateway.routes import Incoming, Placed, Refusal, Uplink
 from gateway.storage.exactly import Both, Gathering, Lanes
@@ -34,45 +32,6 @@ from gateway.storage.ticks import Tick, Ticks, Write
 
 NOT_AUTHORIZED = 0x87
 TOPIC_NAME_INVALID = 0x90
-DELAYED = "$delayed/"
-LONGEST_DELAY = MAX_DELAY_MS // 1000
-
-
-class Target:
-    """Where one device's messages with one MQTT topic go. `place` None: to be rendered per message."""
-
-    __slots__ = (
-        "client_id",
-        "delay",
-        "headers",
-        "heard",
-        "heard_at",
-        "key",
-        "mqtt_topic",
-        "plain",
-        "prefix",
-        "refused",
-        "route",
-        "route_name",
-        "topic",
-        "username",
-    )
-
-    def __init__(self, mqtt_topic: str, client_id: str, username: str, prefix: str = "") -> None:
-        self.refused = 0
-        self.mqtt_topic = mqtt_topic
-        self.client_id = client_id
-        self.username = username
-        self.prefix = prefix  # what its messages are counted under
-        self.route_name = DEFAULT_ROUTE
-        self.route: Uplink | None = None
-        self.delay = b""  # of a message for later: what `sluice.deliver.after` says
-        self.topic = ""
-        self.key: bytes | None = None
-        self.headers: list[list[tuple[str, bytes | str | None]] | None] = [None] * 8
-        self.plain = False  # its records say of the message what the message itself says, and nothing else
-        self.heard = False  # whether somebody here had subscribed, when the subscriptions were at version `heard_at`
-        self.heard_at = -1
 
 
 Fresh = Callable[[Target, bytes, int, PublishProperties | None], PlacedAt | None]
@@ -135,7 +94,7 @@ class Uplinks:
                 target.topic, target.key = place.topic, place.key
                 target.plain = not delay and not any(name.startswith(("mqtt.", "sluice.")) for name, _ in place.headers)
                 for flags in (0, 2):
-                    target.headers[flags] = _headers(target, flags, place)
+                    target.headers[flags] = headers_of(target, flags, place)
                 self._wrote(place.topic)
                 if target.delay:
                     target.topic = DELAY_TOPIC
@@ -180,7 +139,7 @@ class Uplinks:
             else:
                 headers = target.headers[flags & 7]
                 if headers is None:
-                    headers = _headers(target, flags & 7, None)
+                    headers = headers_of(target, flags & 7, None)
                     target.headers[flags & 7] = headers
                 if properties is not None:
                     headers = headers + headers_from(properties)
@@ -252,7 +211,7 @@ class Uplinks:
         send: Callable[..., None] = sink.send
         route = target.route
         if route is None:
-            headers = _headers(target, flags & 7, None)
+            headers = headers_of(target, flags & 7, None)
             if properties is not None:
                 headers += headers_from(properties)
             send(tick, target.topic, payload, target.key, headers)
@@ -271,7 +230,7 @@ class Uplinks:
         if isinstance(place, Refusal):
             self._counters.dead_lettered += 1
             self.traffic.dead_lettered(target)
-            headers = _headers(target, flags & 7, None)
+            headers = headers_of(target, flags & 7, None)
             if properties is not None:
                 headers += headers_from(properties)
             headers += [(ERROR_REASON, _slug(place.reason)), (ERROR_DETAIL, f"{place.route}: {place.detail}")]
@@ -281,7 +240,7 @@ class Uplinks:
             self._counters.duplicates += 1
             return
         self._wrote(place.topic)
-        headers = _headers(target, flags & 7, place)
+        headers = headers_of(target, flags & 7, place)
         if properties is not None:
             headers += headers_from(properties)
         if target.delay:
@@ -358,7 +317,7 @@ class Uplinks:
         for waiter, run in tick.runs:
             for item in run:
                 if waiter is not None and item[0].topic == failure.topic and item[1] == failure.value:
-                    headers = _headers(item[0], item[2] & 7, None)
+                    headers = headers_of(item[0], item[2] & 7, None)
                     target = item[0]
         if target is not None:
             self.traffic.dead_lettered(target)
@@ -370,57 +329,8 @@ class Uplinks:
         return GATEWAY_DEAD_LETTERS, failure.value, failure.key, headers
 
 
-def later(topic: str) -> tuple[bytes, str] | None:
-    """What `$delayed/<seconds>/<topic>` means: the delay as a header has it, and the topic; None: nothing."""
-    _, seconds, inner = [*topic.split("/", 2), "", ""][:3]
-    if not inner or not (seconds.isascii() and seconds.isdigit()) or len(seconds) > 9 or int(seconds) > LONGEST_DELAY:
-        return None
-    return f"{int(seconds)}s".encode(), inner
-
-
 def _slug(reason: str) -> str:
     return "schema" if reason == "json" else reason
-
-
-def _headers(target: Target, flags: int, place: Placed | None) -> list[tuple[str, bytes | str | None]]:
-    """contracts.md's headers of one kind of message, then the route's own."""
-    found: list[tuple[str, bytes | str | None]] = [
-        (contract.H_TOPIC, target.mqtt_topic.encode()),
-        (contract.H_CLIENT, target.client_id.encode()),
-    ]
-    if target.username:
-        found.append((contract.H_USERNAME, target.username.encode()))
-    found.append((contract.H_QOS, b"%d" % (flags >> 1 & 3)))
-    if flags & 1:
-        found.append((contract.H_RETAIN, b"1"))
-    if place is not None:
-        found += [(name, text.encode()) for name, text in place.headers]
-        if place.message_id:
-            found.append((MESSAGE_ID, place.message_id.encode()))
-        if target.delay:
-            found += [(DELIVER_TOPIC, place.topic.encode()), (DELIVER_AFTER, target.delay)]
-    elif target.route is None and target.headers[0] is not None:
-        plain = 3 + bool(target.username)
-        found += target.headers[0][plain:]  # what the route added
-    return found
-
-
-def headers_from(properties: PublishProperties) -> list[tuple[str, bytes | str | None]]:
-    """The headers that say what MQTT 5 properties say."""
-    found: list[tuple[str, bytes | str | None]] = []
-    if properties.content_type is not None:
-        found.append((contract.H_CONTENT_TYPE, properties.content_type))
-    if properties.response_topic is not None:
-        found.append((contract.H_RESPONSE_TOPIC, properties.response_topic))
-    if properties.correlation_data is not None:
-        found.append((contract.H_CORRELATION, properties.correlation_data))
-    if properties.message_expiry is not None:
-        found.append((contract.H_EXPIRY, str(properties.message_expiry)))
-    if properties.payload_format is not None:
-        found.append((contract.H_FORMAT, str(properties.payload_format)))
-    for name, value in properties.user:
-        found.append((MESSAGE_ID if name == MESSAGE_ID else contract.H_USER + name, value))
-    return found
 
 
 def _own_id(properties: PublishProperties | None) -> str:
@@ -428,28 +338,3 @@ def _own_id(properties: PublishProperties | None) -> str:
     if properties is None:
         return ""
     return next((value for name, value in properties.user if name == MESSAGE_ID), "")
-
-
-def properties_object(properties: PublishProperties | None) -> dict[str, Any]:
-    """MQTT 5 properties as JSON has them."""
-    if properties is None:
-        return {}
-    found = {name: value for name, value in asdict(properties).items() if value is not None and value != ()}
-    if properties.correlation_data is not None:
-        found["correlation_data"] = base64.b64encode(properties.correlation_data).decode()
-    return found
-
-
-def properties_of(found: dict[str, Any]) -> PublishProperties | None:
-    """The reverse of `properties_object`."""
-    if not found:
-        return None
-    correlation = found.get("correlation_data")
-    return PublishProperties(
-        payload_format=found.get("payload_format"),
-        message_expiry=found.get("message_expiry"),
-        content_type=found.get("content_type"),
-        response_topic=found.get("response_topic"),
-        correlation_data=base64.b64decode(correlation) if correlation is not None else None,
-        user=tuple((str(name), str(value)) for name, value in found.get("user", ())),
-    )

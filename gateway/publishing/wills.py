@@ -12,8 +12,9 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from gateway.counters import Counters
+from gateway.headers import properties_object, properties_of
 from gateway.ports import Will
-from gateway.publishing.uplinks import Uplinks, properties_object, properties_of
+from gateway.publishing.uplinks import Uplinks
 from gateway.registry import Registry
 
 log = logging.getLogger("gateway.wills")

@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.contract import VERSION, MalformedRecord
+from gateway.headers import properties_object, properties_of
 from gateway.ports import Message
-from gateway.publishing.uplinks import properties_object, properties_of
 
 CHUNK = 256  # entries
 CHUNK_BYTES = 64 << 10  # of payload; one message may be larger

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 from broker.client import TopicPartition
@@ -23,22 +23,21 @@ from gateway.contract import INBOX, MalformedRecord
 from gateway.counters import Counters
 from gateway.ports import Message, Receipt
 from gateway.receipts import over
+from gateway.sessions.adopting import take_up
 from gateway.sessions.entries import (
     Chunk,
     Entry,
     Origin,
     chunk_key,
     decode_chunk,
-    decode_header,
-    decode_single,
     encode_chunk,
     encode_single,
     parse_key,
     single_key,
     split,
-    without,
 )
-from gateway.sessions.mailbox import EXPIRED, FULL, GONE, Mailbox
+from gateway.sessions.keeper import EXPIRED, FULL, GONE
+from gateway.sessions.mailbox import Mailbox
 from gateway.storage.ticks import Ticks
 
 log = logging.getLogger("gateway.inbox")
@@ -346,52 +345,9 @@ class Inbox:
     ) -> None:
         """Take up what the store has of one session, in the order of its keys. `positions` are where delivery will go
         on: what is stored of later records is not to be taken twice."""
-        chunks: list[tuple[int, bytes]] = []
-        for key, value in rows:
-            try:
-                _, number, is_chunk = parse_key(key)
-                if is_chunk:
-                    chunks.append((number, value))
-                    continue
-                entry, origin = decode_single(number, value)
-                if entry is None:
-                    mailbox.restored_done(number, origin)
-                else:
-                    mailbox.restored(entry)
-            except MalformedRecord as error:
-                log.error("%s: left out", error)
-        for number, value in chunks:
-            try:
-                self._adopt_chunk(mailbox, number, value, positions)
-            except MalformedRecord as error:
-                log.error("%s: left out", error)
-        mailbox.settle_in()
+        take_up(mailbox, rows, positions)
         if mailbox.gone or mailbox.stale or mailbox.rewritten or mailbox.gone_chunks:
             self.touched(mailbox)
-
-    def _adopt_chunk(
-        self, mailbox: Mailbox, number: int, value: bytes, positions: Mapping[TopicPartition, int]
-    ) -> None:
-        header = decode_header(value)
-        mailbox.next_number = max(mailbox.next_number, header.top + 1)
-        if not header.under_way and any(number <= each <= header.top for each in mailbox.hidden):
-            # what singles speak for goes before they do
-            kept = without(number, value, mailbox.hidden)
-            if kept is None:
-                mailbox.gone_chunks.append(number)
-                return
-            if kept is not value:
-                value, header = kept, decode_header(kept)
-                mailbox.rewritten[number] = kept
-        again = any(offset >= positions.get(TopicPartition(topic, at), 0) for topic, at, offset in header.last)
-        entries: Sequence[Entry] = ()
-        if again or header.under_way:
-            entries, _ = decode_chunk(number, value)
-            mailbox.met(entry.message.origin for entry in entries)
-        if header.under_way:
-            mailbox.restored_chunk(number, entries)
-        else:
-            mailbox.shelf.put(number, header.count, header.size, header.expires)
 
     async def stop(self) -> None:
         if self._reporting is not None:

@@ -25,36 +25,16 @@ Pure: knows neither log nor clock; its `Keeper` does.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence, Set
-from typing import Any, Protocol
+from typing import Any
 
 from gateway.policy import Policy, Rights
 from gateway.ports import InFlight, Message, Receipt, Session, SessionState, Subscription
 from gateway.sessions.entries import Chunk, Entry, Origin
+from gateway.sessions.keeper import EXPIRED, FULL, GONE, Keeper
 from gateway.sessions.shelf import Shelf
 
 AHEAD = 512  # entries given and not finished at which nothing more is taken from what waits
 LOW = 256  # and at which it goes on
-FULL = "the queue is full"
-EXPIRED = "expired"
-GONE = "its record is not in the log any more"
-
-
-class Keeper(Protocol):
-    """Who stores what mailboxes have."""
-
-    def touched(self, mailbox: Mailbox) -> None:
-        """There is something to be stored."""
-
-    def wanted(self, mailbox: Mailbox) -> None:
-        """The first chunk of the shelf is to be loaded; may be said twice."""
-
-    def dropped(self, mailbox: Mailbox, message: Message, why: str) -> None:
-        """A message was dropped: FULL, EXPIRED or GONE."""
-
-    def dropped_unseen(self, mailbox: Mailbox, number: int, first: int, count: int, why: str) -> None:
-        """So many entries of this chunk, from this one on, were dropped without being looked at."""
-
-    def now(self) -> float: ...
 
 
 class Mailbox:
@@ -138,7 +118,7 @@ class Mailbox:
         entry = self._taken(message, qos, retain, identifiers)
         if waits or session is None or not self._give(session, entry):
             self.tail[entry.number] = entry
-            self._bound()
+            self.bound()
         return True
 
     def offer(self, message: Message, qos: int, retain: bool, identifiers: tuple[int, ...]) -> bool:
@@ -164,7 +144,7 @@ class Mailbox:
         entry = self._taken(copy, qos, retain, identifiers)
         if self._give(session, entry):
             return True
-        self._leave(entry)
+        self.leave(entry)
         return False
 
     def feed(self) -> None:
@@ -211,7 +191,8 @@ class Mailbox:
             return False
         return not self.purge(self._keeper.now()) or self._full(more)
 
-    def _bound(self) -> None:
+    def bound(self) -> None:
+        """Let go what is too much."""
         while (waiting := self.waiting) > self.limit or (waiting > 1 and self.bytes > self.limit_bytes):
             if not self.purge(self._keeper.now()):
                 self.dropped += 1
@@ -222,7 +203,7 @@ class Mailbox:
         if source is not None:
             entry = next(iter(source.values()))
             del source[entry.number]
-            self._leave(entry)
+            self.leave(entry)
             self._keeper.dropped(self, entry.message, why)
             return
         place = self.shelf.first()
@@ -257,7 +238,7 @@ class Mailbox:
         self.gone_chunks.append(number)
         self._keeper.touched(self)
 
-    def _leave(self, entry: Entry) -> None:
+    def leave(self, entry: Entry) -> None:
         """The entry is finished with, in whatever way; it is in no place any more."""
         self.unstored.pop(entry.number, None)
         self.due.pop(entry.number, None)
@@ -281,7 +262,7 @@ class Mailbox:
             if entry is None:
                 return None
         del self.pending[entry.message]
-        self._leave(entry)
+        self.leave(entry)
         entry.done = entry.qos == 2 and entry.single
         if len(self.pending) <= LOW and self.waiting:
             self.feed()
@@ -329,7 +310,7 @@ class Mailbox:
         self.front = {**given, **self.front}
         self.pending = {entry.message: entry for entry in self.pending.values() if entry.packet_id}
         self._keeper.touched(self)
-        self._bound()
+        self.bound()
         self.tidy()
 
     # --- the store's side
@@ -393,51 +374,8 @@ class Mailbox:
         del self.chunks[chunk.number]
         return True
 
-    def restored(self, entry: Entry) -> None:
-        """Take a single read from the store, in the order of their numbers."""
-        self.next_number = max(self.next_number, entry.number + 1)
-        entry.single = True
-        self.size += entry.size
-        self.hidden.add(entry.number)
-        self.met([entry.message.origin])
-        if entry.packet_id:
-            self.pending[entry.message] = entry
-        else:
-            self.front[entry.number] = entry
-
-    def restored_done(self, number: int, origin: Origin | None) -> None:
-        """A single says that its entry is done with."""
-        self.next_number = max(self.next_number, number + 1)
-        self.hidden.add(number)
-        self.gone.append(number)
-        self.met([origin])
-
-    def restored_chunk(self, number: int, entries: Iterable[Entry]) -> None:
-        """Take a chunk of what was under way."""
-        wanted = {each.number: each for each in entries if each.number not in self.hidden}
-        chunk = self.chunks[number] = Chunk(number, wanted, under_way=True)
-        for each in wanted.values():
-            each.chunk = chunk
-            self.pending[each.message] = each
-            self.size += each.size
-        chunk.stale = True  # what singles speak for goes before they do
-        self.stale[number] = chunk
-
     def met(self, origins: Iterable[Origin | None]) -> None:
         """Messages with these origins are stored already; delivery may come by them again."""
         if self.replayed is None:
             self.replayed = set()
         self.replayed.update(origin for origin in origins if origin is not None)
-
-    def settle_in(self) -> None:
-        """Everything that the store had is here. Of two entries with one packet id the older was finished: the id would
-        not have been used again."""
-        pending = sorted(self.pending.values(), key=lambda each: each.number)
-        newest = {entry.packet_id: entry for entry in pending}
-        self.pending = {}
-        for entry in pending:
-            if newest[entry.packet_id] is entry:
-                self.pending[entry.message] = entry
-            else:
-                self._leave(entry)
-        self._bound()

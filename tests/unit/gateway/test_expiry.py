@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from broker.client import Record
 from gateway import contract
-from gateway.delivering.delivery import message_of
 from gateway.delivering.expiry import interval, letter, moment
+from gateway.delivering.messages import message_of
 from gateway.mqtt.sender import LONGEST, Sender, publish_frame
 from gateway.ports import Message, PublishProperties
 

@@ -19,7 +19,8 @@ from gateway.ports import InFlight, Message, Receipt, SessionState, settled
 from gateway.sessions import entries
 from gateway.sessions.entries import Origin
 from gateway.sessions.inbox import Inbox
-from gateway.sessions.mailbox import FULL, GONE, Mailbox
+from gateway.sessions.keeper import FULL, GONE
+from gateway.sessions.mailbox import Mailbox
 from tests.unit.gateway.parts import FakeSession
 
 LIMIT = 12

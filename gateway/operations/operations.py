@@ -64,7 +64,7 @@ class Operations:
         if self._settings.metrics is not None:
             await self.metrics.start(*self._settings.metrics)
         if self._settings.sys_interval:
-            self._engine.system = SysTree(version=VERSION, started=self._started)
+            self._engine.subscribing.system = SysTree(version=VERSION, started=self._started)
             self._advance()
             self._tasks.append(asyncio.get_running_loop().create_task(self._keep_advancing()))
         self.reporter.start()
@@ -90,7 +90,7 @@ class Operations:
 
     def _advance(self) -> None:
         engine, server = self._engine, self._server
-        assert engine.system is not None
+        assert engine.subscribing.system is not None
         sessions, counters = engine.sessions, engine.counters
         away = [mailbox for mailbox in sessions.mailboxes.values() if mailbox.session is None]
         gauges = Gauges(
@@ -105,7 +105,7 @@ class Operations:
             dropped=counters.dropped_full,
         )
         server.account()
-        engine.tell(engine.system.advance(self._clock(), server.totals, gauges))
+        engine.tell(engine.subscribing.system.advance(self._clock(), server.totals, gauges))
 
     def _totals(self) -> Figures:
         self._server.account()

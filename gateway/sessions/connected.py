@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from gateway.contract import Presence
 from gateway.identity.asking import Gate, TopicAnswers
 from gateway.policy import Policy, Rights
-from gateway.ports import Receipt, Will
+from gateway.ports import Receipt, Session, Will
 from gateway.sessions.mailbox import Mailbox
 
 
@@ -33,3 +34,23 @@ class Connection:
         self.expired = 0  # messages on their way to it, since it connected
         self.overflowed = 0  # for want of room
         self.known: dict[str, bool] = {}  # filters of a SUBSCRIBE under way: had before
+
+
+def presence_of(session: Session, *, gateway: str, online: bool, reason: str, now: float) -> Presence:
+    """What the others are told of a session's device."""
+    request, connection = session.request, session.state
+    return Presence(
+        client_id=session.client_id,
+        online=online,
+        since=connection.since if online else now,
+        gateway=gateway,
+        address=request.peer.address,
+        protocol=request.protocol,
+        principal=connection.principal,
+        username=session.identity.username or "",
+        keep_alive=request.keep_alive,
+        clean=not session.durable,
+        listener=request.peer.listener,
+        tls=request.peer.tls,
+        reason=reason,
+    )

@@ -92,7 +92,7 @@ class GatewayEngine:
         plugins: PluginHost | None = None,
         levels: int = 2,
     ) -> None:
-        """`row` and `read`: see `Inbox`. `keep_expired`: messages that expire become dead letters.
+        """`row` and `read`: see `Inbox`. `keep_expired`: see `Outcomes`.
         `levels`: how many topic levels the counters by prefix keep apart."""
         self.epoch = 0
         self.congested = False
@@ -113,7 +113,7 @@ class GatewayEngine:
             row=row,
             read=read,
             ended=lambda client_id, message, why: self.outcomes.ended(client_id, message, why),
-            followed=lambda: keep_expired or bool(registry.downlinks),
+            followed=lambda: keep_expired or registry.keeps_expired or bool(registry.downlinks),
             loop=asyncio.get_running_loop(),
         )
         self.lease = lease
@@ -219,6 +219,7 @@ class GatewayEngine:
             clock=clock,
         )
         outcomes = self.outcomes = Outcomes(
+            registry=registry,
             sessions=self.sessions,
             commands=self.commands,
             shares=self.shares,

@@ -14,6 +14,8 @@ from gateway.peers.lease import Lease
 from gateway.ports import Message, Receipt, Session, settled
 from gateway.publishing.traffic import Traffic
 from gateway.receipts import follow
+from gateway.registry import Registry
+from gateway.routes import DEAD_LETTER, DISCARD
 from gateway.sessions.connected import Connection
 from gateway.sessions.keeper import EXPIRED, FULL
 from gateway.sessions.sessions import Sessions
@@ -26,6 +28,7 @@ class Outcomes:
     def __init__(
         self,
         *,
+        registry: Registry,
         sessions: Sessions,
         commands: Commands,
         shares: Shares,
@@ -35,6 +38,8 @@ class Outcomes:
         traffic: Traffic,
         keep_expired: bool,
     ) -> None:
+        """`keep_expired`: messages that expire become dead letters where their route does not say otherwise."""
+        self._registry = registry
         self._sessions = sessions
         self._commands = commands
         self._shares = shares
@@ -77,7 +82,13 @@ class Outcomes:
         self._commands.done(client_id, message, why=why)
 
     def expired(self, client_id: str, message: Message) -> None:
-        if self._keep_expired and message.qos:
+        """It expired on its way to this client. Whether it becomes a dead letter, the route in force now decides."""
+        if not message.qos or not (self._keep_expired or self._registry.keeps_expired):
+            return
+        route = self._commands.route_of(message) or self._registry.table.find(message.topic)
+        if route.expired != DISCARD and (self._keep_expired or route.expired == DEAD_LETTER):
+            self._counters.expired_kept += 1
+            self._traffic.kept(route.name, message.topic)
             self._ticks().write(*letter(message, client_id))
 
     def dropped(self, session: Session, message: Message, why: str) -> None:

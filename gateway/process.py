@@ -19,7 +19,6 @@ from gateway.config import Settings
 from gateway.contract import INBOX, SESSIONS
 from gateway.counters import Counters
 from gateway.delivering.delivery import Delivery
-from gateway.delivering.expiry import DEAD_LETTER
 from gateway.delivering.retained import RetainedMessages
 from gateway.engine import GatewayEngine
 from gateway.identity.authentication import Authenticator, Verifier
@@ -35,6 +34,7 @@ from gateway.peers.presence import PresenceBook
 from gateway.publishing.deduplication import Recall
 from gateway.receipts import wait
 from gateway.registry import Registry
+from gateway.routes import DEAD_LETTER
 from gateway.server.certificates import TlsFiles
 from gateway.server.server import Server, ServerSettings
 from gateway.sessions.references import References

@@ -20,7 +20,7 @@ from gateway.mqtt.fanout import Fanout
 from gateway.ports import Message, Receipt
 from gateway.publishing.traffic import Traffic
 from gateway.registry import Registry
-from gateway.routes import Outgoing, outgoing
+from gateway.routes import Downlink, Outgoing, outgoing
 from gateway.sessions.sessions import Sessions
 
 log = logging.getLogger("gateway.commands")
@@ -125,6 +125,16 @@ class Commands:
             self._end(message.origin, "failed", why or f"the device answered 0x{code:02x}")
         else:
             self._end(message.origin, "delivered")
+
+    def route_of(self, message: Message) -> Downlink | None:
+        """The downlink route that a message came by; None: it came from a device. Of several routes of one topic the
+        first, when it is not known any more which it was (sent before a restart)."""
+        origin = message.origin
+        found = () if origin is None else self._registry.downlinks.get(origin[0], ())
+        if origin is None or not found:
+            return None
+        name = self._routes.get(origin, ("", "", ""))[0]
+        return next((route for route in found if route.name == name), found[0])
 
     def _note(self, origin: tuple[str, int, int], state: str, reason: str = "") -> None:
         route, client_id, topic = self._routes[origin]

@@ -11,8 +11,6 @@ as if the header were not there. A number in the past, zero and negative ones in
 
 from __future__ import annotations
 
-from typing import Final
-
 from broker.client import TopicPartition
 from broker.client.records import (
     ERROR_DETAIL,
@@ -30,8 +28,6 @@ from gateway.mqtt.sender import LONGEST
 from gateway.ports import Message
 from gateway.storage.ticks import Headers, Write
 
-DISCARD: Final = "discard"
-DEAD_LETTER: Final = "dead-letter"
 _DIGITS = 19
 
 

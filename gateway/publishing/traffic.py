@@ -149,6 +149,11 @@ class Traffic:
         else:
             row.dropped += 1
 
+    def kept(self, route: str, topic: str) -> None:
+        """A message of this route expired on its way to a subscriber and became a dead letter."""
+        self.routes.row(route or DEFAULT_ROUTE).dead_lettered += 1
+        self.prefixes.row(prefix_of(topic, self.levels)).dead_lettered += 1
+
     def downlink(self, route: str, state: str, size: int = 0) -> None:
         """What became of a record of a downlink route; states as in `contract.Command`."""
         row = self.routes.row(route)

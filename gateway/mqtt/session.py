@@ -244,7 +244,7 @@ class Session(Receiver):
         for name, options in packet.filters:
             if name not in self.subscriptions and name not in new:
                 deep = name.count("/") + 1
-                if limit and (len(self.subscriptions) + len(new) >= limit or deep > levels):
+                if limit and (len(self.subscriptions) + len(new) >= limit or levels < deep <= MAX_LEVELS):
                     codes.append(Reason.QUOTA_EXCEEDED)
                     continue
                 levels -= deep

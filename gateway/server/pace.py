@@ -23,6 +23,10 @@ class Pace:
         self._rate = rate
         self._free_at: OrderedDict[str, float] = OrderedDict()  # when the next one wouldn't wait even without a burst
 
+    def __len__(self) -> int:
+        """Addresses that are remembered."""
+        return len(self._free_at)
+
     def wait(self, address: str, now: float) -> float:
         """Seconds that a connection from this address, "host:port", has to wait. Counts it."""
         if not self._rate:

@@ -25,6 +25,8 @@ from gateway.server.refusals import Refusals
 
 log = logging.getLogger("sluice.gateway")
 
+SLICE = 100  # connections whose deadlines are looked at before others have their turn: all may be due for closing
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
@@ -270,9 +272,9 @@ class Server:
             if self._certificates is not None:
                 self._certificates.reload_if_changed()
             crowd = list(self.connections)
-            for start in range(0, len(crowd), 2000):
+            for start in range(0, len(crowd), SLICE):
                 self.read_clock()
-                for connection in crowd[start : start + 2000]:
+                for connection in crowd[start : start + SLICE]:
                     try:
                         connection.tick()
                     except Exception:  # one connection's bug is not everybody's end

@@ -43,7 +43,7 @@ CALM = 8_000  # and go on again
 BUSY_BYTES = 32 << 20  # likewise in bytes of payload, so that large messages don't fill the memory
 CALM_BYTES = 16 << 20
 STALLED = 1.0  # seconds without an outcome after which the broker counts as away
-GATHER = 0.005  # seconds between two batches that nobody hurries
+GATHER = 0.01  # seconds between two batches that nobody hurries
 ENOUGH = 200  # messages that make a batch worth its requests
 
 

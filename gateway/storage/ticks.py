@@ -50,12 +50,13 @@ ENOUGH = 200  # messages that make a batch worth its requests
 class Tick:
     """One batch, gathered or under way."""
 
-    __slots__ = ("batch", "began", "gathered", "held", "receipt", "runs", "sealed", "size")
+    __slots__ = ("batch", "began", "count", "gathered", "held", "receipt", "runs", "sealed", "size")
 
     def __init__(self, began: float) -> None:
         self.batch: Batch | None = None  # once it has left
         self.began = began
         self.size = 0  # bytes of payload
+        self.count = 0  # messages, once it has left
         self.gathered: list[Sending] = []  # until it leaves
         self.receipt: Receipt[Any] = Receipt()
         # (waiter, writes): for finding whose a failed message was
@@ -114,13 +115,14 @@ class Ticks:
         self._looking = False  # whether to leave, at the end of this turn
         self._departure: asyncio.TimerHandle | None = None
         self._flushes: list[tuple[set[Tick], Receipt[Any]]] = []
-        self._size = 0  # bytes of payload without an outcome
+        self._under_way = 0  # messages that left and have no outcome
+        self._size = 0  # their bytes of payload
         self.congested = False
 
     @property
     def waiting(self) -> int:
         """Messages without an outcome."""
-        return len(self._producer) + len(self._overflow) + (len(self._tick.gathered) if self._tick is not None else 0)
+        return self._under_way + (len(self._tick.gathered) if self._tick is not None else 0)
 
     @property
     def waiting_bytes(self) -> int:
@@ -165,7 +167,7 @@ class Ticks:
         return tick
 
     def _look(self, tick: Tick) -> None:
-        if len(self._producer) + len(tick.gathered) > BUSY or self._size + tick.size > BUSY_BYTES:
+        if self._under_way + len(tick.gathered) > BUSY or self._size + tick.size > BUSY_BYTES:
             self._congest()
 
     def send(
@@ -236,6 +238,8 @@ class Ticks:
         self._look(tick)
         self._left = self._loop.time()
         self._size += tick.size
+        tick.count = len(tick.gathered)
+        self._under_way += tick.count
         if self._producer.fatal is not None:
             self._rebuild()
         tick.batch = self._producer.batch(self._done)
@@ -291,6 +295,7 @@ class Ticks:
                 return
         self._open.discard(tick)
         self._size -= tick.size
+        self._under_way -= tick.count
         tick.runs.clear()
         tick.receipt.settle()
         if self._flushes:
@@ -354,7 +359,7 @@ class Ticks:
         if (
             self.congested
             and not self._overflow
-            and len(self._producer) < CALM
+            and self._under_way < CALM
             and (self._size < CALM_BYTES or not self._open)
         ):
             self.congested = False

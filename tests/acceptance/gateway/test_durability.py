@@ -206,7 +206,7 @@ async def endure(stack: Stack, other: Neighbour, qos: int, total: int, dice: ran
         f"received; {len(found)} records"
     )
     assert missing() == [0] * KEEPERS
-    assert [each.forgotten for each in (*publishers, *keepers)] == [0] * (DEVICES + KEEPERS)
+    assert [each.forgotten for each in publishers] + [each.forgotten for each in keepers] == [0] * (DEVICES + KEEPERS)
     if qos == 2:
         payloads = list(found.values())
         assert len(payloads) == len(set(payloads)), "stored twice"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from gateway import contract
 from tests.acceptance.bridge.conftest import Bridged, Client
 from tests.acceptance.bridge.flow import Flow, first_ones, state, states, stored, two_processes
@@ -75,6 +77,7 @@ def test_nothing_is_lost_in_or_out_while_the_bridge_is_killed_again_and_again(
     flow.all_arrived()
 
 
+@pytest.mark.torture  # the same steps as in test_bridge_on_kafka, which always runs
 def test_another_bridge_process_takes_over_from_a_killed_one_and_nothing_is_lost(
     bridged: Bridged, operator: Operator
 ) -> None:

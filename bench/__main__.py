@@ -43,8 +43,6 @@ def kafka_section(scale: float) -> None:
         for size, messages in ((100, 2_000_000), (1000, 400_000)):
             for partitions in PARTITIONS:
                 wanted = int(messages * scale)
-                if "flush" in cluster.name:
-                    wanted = max(wanted // 10, 20_000)
                 topic = kafka.create_topic(cluster, partitions)
                 made = kafka.produce(cluster, topic, size=size, partitions=partitions, count=wanted)
                 read = kafka.consume(cluster, topic, partitions=partitions, count=wanted)

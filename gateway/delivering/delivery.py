@@ -256,7 +256,7 @@ class Delivery:
         """Who is to be told where this message is when it is durable; None: it will be fetched."""
         if not target.plain or target.topic in self._registry.downlinks:
             return None
-        if not self.joining:
+        if not self.joining.by_first:
             if target.heard_at != self._fanout.version:
                 target.heard_at = self._fanout.version
                 target.heard = self._fanout.heard(target.mqtt_topic)

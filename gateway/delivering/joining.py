@@ -45,28 +45,28 @@ class Joinings:
     """All of them, by the first level of their filters."""
 
     def __init__(self) -> None:
-        self._by_first: dict[str, dict[Joining, None]] = {}
+        self.by_first: dict[str, dict[Joining, None]] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._by_first)
+        return bool(self.by_first)
 
     def __iter__(self) -> Iterator[Joining]:
-        for several in self._by_first.values():
+        for several in self.by_first.values():
             yield from several
 
     def add(self, joinings: Iterable[Joining]) -> None:
         for each in joinings:
-            self._by_first.setdefault(each.first, {})[each] = None
+            self.by_first.setdefault(each.first, {})[each] = None
 
     def remove(self, joinings: Iterable[Joining]) -> None:
         for each in joinings:
-            several = self._by_first[each.first]
+            several = self.by_first[each.first]
             del several[each]
             if not several:
-                del self._by_first[each.first]
+                del self.by_first[each.first]
 
     def deliver(self, message: Message, timestamp: int) -> None:
         """Give the message to those that it matches."""
         for first in (message.topic.partition("/")[0], "+", "#"):
-            for each in self._by_first.get(first, ()):
+            for each in self.by_first.get(first, ()):
                 each.deliver(message, timestamp)

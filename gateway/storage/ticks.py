@@ -6,10 +6,10 @@ into it waits on that same receipt. Who a *failed* message belonged to is looked
 the tick keeps for as long as it is under way: failures are rare and may cost.
 
 When a batch leaves. A request to the broker costs as much as some ten messages in it, and there is one per partition:
-ten thousand devices whose messages come one by one would pay for a request each. So a tick leaves at the end of the
-turn that began it only if none left within the last `GATHER` seconds; else it waits until then. Whoever publishes again
-right after an acknowledgement is held up by that, and *hurries* its tick: it leaves as soon as no other is under way.
-So do `ENOUGH` messages, at the end of their turn.
+ten thousand devices whose messages come one by one would pay for a request each. So the more messages a second come,
+the longer a batch gathers after the last one left (`GATHER_PER`, at most `GATHER`); where few come, it leaves at the
+end of the turn that began it. Whoever publishes again right after an acknowledgement is held up by that, and *hurries*
+its tick: it leaves as soon as no other is under way. So do `ENOUGH` messages, at the end of their turn.
 
 Outcomes. The log holds the message (durable: the broker answers a produce with acks=all after its fsync), refused it
 (certain: `Refusals` decide what becomes of it), or may hold it (unknown: the sessions concerned are put in doubt and
@@ -43,7 +43,9 @@ CALM = 8_000  # and go on again
 BUSY_BYTES = 32 << 20  # likewise in bytes of payload, so that large messages don't fill the memory
 CALM_BYTES = 16 << 20
 STALLED = 1.0  # seconds without an outcome after which the broker counts as away
-GATHER = 0.01  # seconds between two batches that nobody hurries
+GATHER = 0.01  # seconds at most between two batches that nobody hurries
+GATHER_PER = 4e-6  # seconds of that for each message a second
+MEASURED = 0.05  # seconds over which messages a second are counted
 ENOUGH = 200  # messages that make a batch worth its requests
 
 
@@ -111,6 +113,9 @@ class Ticks:
         self._overflow: deque[tuple[Tick, Sending]] = deque()
         self._retry: asyncio.TimerHandle | None = None
         self._left = -GATHER  # when the last batch did
+        self._counted = 0  # messages that left since
+        self._counted_since = 0.0
+        self._gap = 0.0  # seconds that a batch gathers after the last one left
         self._hurried = False
         self._looking = False  # whether to leave, at the end of this turn
         self._departure: asyncio.TimerHandle | None = None
@@ -221,7 +226,7 @@ class Ticks:
         tick = self._tick
         if tick is None:
             return
-        due = self._left + GATHER
+        due = self._left + self._gap
         now = self._loop.time()
         if now >= due or len(tick.gathered) >= ENOUGH or (self._hurried and len(self._open) == 1):
             self._leave()
@@ -236,14 +241,23 @@ class Ticks:
         if tick is None:
             return
         self._look(tick)
-        self._left = self._loop.time()
-        self._size += tick.size
         tick.count = len(tick.gathered)
+        self._measure(tick.count)
+        self._size += tick.size
         self._under_way += tick.count
         if self._producer.fatal is not None:
             self._rebuild()
         tick.batch = self._producer.batch(self._done)
         self._hand_over(tick)
+
+    def _measure(self, count: int) -> None:
+        """So many leave now: how long the next ones are to be gathered."""
+        now = self._left = self._loop.time()
+        self._counted += count
+        passed = now - self._counted_since
+        if passed >= MEASURED:
+            self._gap = min(GATHER, self._counted / passed * GATHER_PER)
+            self._counted, self._counted_since = 0, now
 
     def _hand_over(self, tick: Tick) -> None:
         """Everything gathered to the producer; what it has no room for waits, and all that comes after it."""

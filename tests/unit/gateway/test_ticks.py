@@ -9,7 +9,7 @@ import pytest
 from broker.client import Failure
 from broker.client.errors import ClientError, ClusterError, TimedOut
 from gateway.ports import NotAcknowledged, Receipt
-from gateway.storage.ticks import BUSY, CALM, ENOUGH, GATHER, Tick, Ticks, Write
+from gateway.storage.ticks import BUSY, CALM, ENOUGH, GATHER, GATHER_PER, MEASURED, Tick, Ticks, Write
 from tests.unit.gateway.parts import FakeLoop, FakeProducer, FakeSession
 
 
@@ -190,24 +190,45 @@ def left(bench: Bench) -> list[list[bytes | None]]:
     return [[value for _, value, _, _ in batch.records] for batch in bench.producer.batches]
 
 
-def test_a_message_after_a_quiet_while_leaves_with_its_turn_and_the_next_ones_are_gathered() -> None:
+def busy() -> Bench:
+    """At a time when so many messages come that they are gathered for `GATHER`; one batch has just left."""
     bench = Bench()
+    bench.loop.now = bench.ticks._counted_since + MEASURED
+    bench.publish(FakeSession("zero"), *[b"0"] * int(GATHER / GATHER_PER * MEASURED + 1))
+    bench.loop.turn()
+    bench.producer.batches.pop().finish()
+    return bench
+
+
+def test_where_few_messages_come_each_leaves_with_its_turn() -> None:
+    bench = Bench()
+    for number in range(20):
+        bench.loop.pass_time(0.005)
+        bench.publish(FakeSession("one"), b"%d" % number)
+        bench.loop.turn()
+    assert left(bench) == [[b"%d" % number] for number in range(20)]
+
+
+def test_where_many_come_one_by_one_they_are_gathered() -> None:
+    bench = busy()
     bench.publish(FakeSession("one"), b"a")
     bench.loop.turn()
-    assert left(bench) == [[b"a"]]
-    bench.producer.batches[0].finish()
+    bench.loop.pass_time(GATHER / 2)
     bench.publish(FakeSession("two"), b"b")
     bench.loop.turn()
-    bench.loop.pass_time(GATHER / 2)
-    bench.publish(FakeSession("three"), b"c")
-    bench.loop.turn()
-    assert left(bench) == [[b"a"]] and bench.ticks.waiting == 2
-    bench.loop.pass_time(GATHER / 2)
-    assert left(bench) == [[b"a"], [b"b", b"c"]]
+    assert left(bench) == [] and bench.ticks.waiting == 2
+    bench.loop.pass_time(GATHER)
+    assert left(bench) == [[b"a", b"b"]]
+    bench.loop.pass_time(1.0)
+    for quiet in (b"c", b"d", b"e"):
+        bench.loop.pass_time(0.004)
+        bench.publish(FakeSession("one"), quiet)
+        bench.loop.turn()
+    assert left(bench)[1:] == [[b"c"], [b"d"], [b"e"]]
 
 
 def test_who_hurries_is_held_up_by_nothing_but_what_is_under_way() -> None:
-    bench = Bench()
+    bench = busy()
     bench.publish(FakeSession("one"), b"a", hurried=True)
     bench.loop.turn()
     bench.publish(FakeSession("two"), b"b", hurried=True)
@@ -227,24 +248,21 @@ def test_who_hurries_is_held_up_by_nothing_but_what_is_under_way() -> None:
 
 
 def test_a_batch_that_is_large_enough_waits_for_nothing() -> None:
-    bench = Bench()
-    bench.publish(FakeSession("one"), b"a")
-    bench.loop.turn()
+    bench = busy()
     bench.publish(FakeSession("two"), *[b"b"] * (ENOUGH - 1))
     bench.loop.turn()
-    assert len(left(bench)) == 1
+    assert left(bench) == []
     bench.publish(FakeSession("three"), b"c")
     bench.publish(FakeSession("four"), b"d")
     bench.loop.turn()
-    assert len(left(bench)[1]) == ENOUGH + 1
+    assert len(left(bench)[0]) == ENOUGH + 1
 
 
 def test_what_still_gathers_leaves_when_the_gateway_stops() -> None:
-    bench = Bench()
-    bench.publish(FakeSession("one"), b"a")
-    bench.loop.turn()
+    bench = busy()
     receipt = bench.publish(FakeSession("two"), b"b")
+    bench.loop.turn()
     bench.ticks.close(1.0)
-    assert left(bench) == [[b"a"], [b"b"]]
-    bench.producer.batches[1].finish()
+    assert left(bench) == [[b"b"]]
+    bench.producer.batches[0].finish()
     assert receipt.settled and receipt.failure is None

@@ -23,7 +23,7 @@ from bench.gateway import Server, load_generator, packet, run, sluice, text
 from bench.machine import usage
 from bench.tables import table
 
-HONEST = {"connections": 20, "window": 1, "qos": 1, "rate": 200, "prefix": "honest", "topic": "honest"}
+HONEST = {"connections": 40, "window": 1, "qos": 1, "rate": 400, "prefix": "honest", "topic": "honest"}
 SOCKETS = 1_000
 ROUNDS = 3  # of quiet and attacked
 CONNECT = packet(0x10, text("MQTT") + b"\x04\x02\x00\x00" + text(""))
@@ -204,4 +204,4 @@ def section(scale: float) -> None:
         print(f"not measured: {error}\n")
     head = ["attack", "connections /s", "CPU of gateway and broker", "p99 ms without", "p99 ms meanwhile", "ratio"]
     head += ["MiB more after", "descriptors more after"]
-    print(table("Honest devices (20, 200 QoS 1 msg/s) while the gateway is attacked", head, rows))
+    print(table("Honest devices (40, 400 QoS 1 msg/s) while the gateway is attacked", head, rows))

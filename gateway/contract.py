@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from functools import cache
 from typing import Any, TypeVar
 
 from broker.client.delaying import DELAY_CONFIG, DELAY_PARTITIONS, DELAY_TOPIC
@@ -393,9 +392,22 @@ MARK = b'{"v":1}'
 R = TypeVar("R")
 
 
-@cache
-def _names(kind: Any) -> tuple[str, ...]:
-    return tuple(each.name for each in fields(kind))
+_NAMES: dict[type, tuple[str, ...]] = {}
+
+
+def _names(kind: type) -> tuple[str, ...]:
+    found = _NAMES.get(kind)
+    if found is None:
+        found = _NAMES[kind] = tuple(each.name for each in fields(kind))
+    return found
+
+
+def revised(record: R, **changes: Any) -> R:
+    """As `dataclasses.replace`, at a third of its cost; for records whose making checks nothing."""
+    made = object.__new__(type(record))
+    for name in _names(type(record)):
+        object.__setattr__(made, name, changes[name] if name in changes else getattr(record, name))
+    return made
 
 
 # `asdict` of a whole record would copy it deeply, which costs more than all the rest: every CONNECT writes two

@@ -247,8 +247,7 @@ class Server:
         """This connection reads on once all others had their turn."""
         if not self._resting:
             assert self._loop is not None
-            # a timer: what is called soon may run before the sockets are looked at again
-            self._loop.call_later(0, self._go_on)
+            self._loop.call_soon(self._go_on)
         self._resting.append(connection)
 
     def _go_on(self) -> None:

@@ -43,10 +43,10 @@ CALM = 8_000  # and go on again
 BUSY_BYTES = 32 << 20  # likewise in bytes of payload, so that large messages don't fill the memory
 CALM_BYTES = 16 << 20
 STALLED = 1.0  # seconds without an outcome after which the broker counts as away
-GATHER = 0.01  # seconds at most between two batches that nobody hurries
+GATHER = 0.02  # seconds at most between two batches that nobody hurries
 GATHER_PER = 4e-6  # seconds of that for each message a second
 MEASURED = 0.05  # seconds over which messages a second are counted
-ENOUGH = 200  # messages that make a batch worth its requests
+ENOUGH = 300  # messages that make a batch worth its requests
 
 
 class Tick:

@@ -107,7 +107,7 @@ class Ticks:
         self._loop = loop
         self._congestion = congestion
         self._producer = make()
-        self._producer.attach(loop)
+        self._producer.attach(loop, fine=True)
         self._tick: Tick | None = None
         self._open: set[Tick] = set()
         self._overflow: deque[tuple[Tick, Sending]] = deque()
@@ -382,7 +382,7 @@ class Ticks:
     def _rebuild(self) -> None:
         log.error("the producer can't go on (%s); it is built anew", self._producer.fatal)
         old, self._producer = self._producer, self._make()
-        self._producer.attach(self._loop)
+        self._producer.attach(self._loop, fine=True)
         old.close(timeout=0.0)
 
     def close(self, timeout: float) -> int:

@@ -59,7 +59,7 @@ class FakeProducer:
     def __len__(self) -> int:
         return sum(len(batch.records) for batch in self.batches if not batch.finished)
 
-    def attach(self, loop: Any) -> None:
+    def attach(self, loop: Any, *, fine: bool = False) -> None:
         pass
 
     def batch(self, done: Callable[[Any], None]) -> FakeBatch:

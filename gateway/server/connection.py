@@ -81,7 +81,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's is none by class
         transport.set_write_buffer_limits(high=self._server.settings.write_buffer)
-        if not self._server.admit(self):
+        if not self._server.admit(self) or (self._stage != _PROXY and self._too_many_before()):
             self._stage = _CLOSED
             transport.abort()
             return
@@ -311,14 +311,26 @@ class Connection(asyncio.BufferedProtocol):
             self._stage = _FRAMES
             self._keep_pace()
 
+    def _too_many_before(self) -> bool:
+        """Whether its turn would come too late anyway: known before anything is made for it."""
+        server = self._server
+        address = self.address
+        if server.pace.ahead(address, server.moment.monotonic) <= server.settings.patience:
+            return False
+        self._turned_away(address)
+        return True
+
+    def _turned_away(self, address: str) -> None:
+        self._server.turned_away += 1
+        self._server.refusals.report("address-rate", "too many connects from there", address)
+
     def _keep_pace(self) -> bool:
         """The peer says its first word: it may have to wait, when many come from its address; False: too many do."""
         server, session = self._server, self.session
         assert session is not None
         wait = server.pace.wait(session.peer.address, server.moment.monotonic)
         if wait > server.settings.patience:
-            server.turned_away += 1
-            server.refusals.report("address-rate", "too many connects from there", session.peer.address)
+            self._turned_away(session.peer.address)
             self.abort()
             return False
         if wait:

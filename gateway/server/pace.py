@@ -27,6 +27,12 @@ class Pace:
         """Addresses that are remembered."""
         return len(self._free_at)
 
+    def ahead(self, address: str, now: float) -> float:
+        """Seconds that the next one from this address would have to wait. Counts nothing."""
+        if not self._rate:
+            return 0.0
+        return max(0.0, self._free_at.get(network_of(address), now) - now - DEPTH)
+
     def wait(self, address: str, now: float) -> float:
         """Seconds that a connection from this address, "host:port", has to wait. Counts it."""
         if not self._rate:

@@ -28,6 +28,14 @@ def test_who_waited_long_enough_may_come_again_at_once() -> None:
     assert pace.wait("10.0.0.1:2", 16.0) == 0.0
 
 
+def test_how_long_the_next_one_would_wait_is_known_before_it_counts() -> None:
+    pace = Pace(10)
+    for _ in range(50):
+        pace.wait("10.0.0.1:1", 5.0)
+    assert pace.ahead("10.0.0.1:2", 5.0) == pace.ahead("10.0.0.1:3", 5.0) == pace.wait("10.0.0.1:4", 5.0)
+    assert pace.ahead("10.0.0.2:1", 5.0) == Pace(0).ahead("10.0.0.1:1", 5.0) == 0.0
+
+
 def test_without_a_rate_nobody_waits() -> None:
     pace = Pace(0)
     assert not any(pace.wait("10.0.0.1:1", 5.0) for _ in range(10_000))

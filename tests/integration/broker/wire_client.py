@@ -74,7 +74,7 @@ class Connection:
         return await self.call("SaslAuthenticate", 2, auth_bytes=client.final(bytes(first.auth_bytes)))
 
     async def bear(self, token: str) -> Any:
-        """Sign in with a token; the last response (RFC 7628: after a challenge the client's answer, then the failure)."""
+        """Sign in with a token; the last response (after RFC 7628's challenge the client's answer to it)."""
         await self.call("SaslHandshake", 1, mechanism="OAUTHBEARER")
         message = f"n,,\x01auth=Bearer {token}\x01\x01".encode()
         answer = await self.call("SaslAuthenticate", 2, auth_bytes=message)

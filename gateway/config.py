@@ -32,7 +32,11 @@ VARIABLES: tuple[tuple[str, str, str], ...] = (
     ("SLUICE_MQTT_QUEUE", "1000", "messages kept for a device that is away or slow"),
     ("SLUICE_MQTT_QUEUE_BYTES", "8388608", "bytes of payload kept for a device that is away or slow"),
     ("SLUICE_MQTT_OVERFLOW", "oldest", "what goes when that is exceeded: the oldest message, or the newest"),
-    ("SLUICE_MQTT_EXPIRED", "discard", "discard or dead-letter: messages that expire before their device had them"),
+    (
+        "SLUICE_MQTT_EXPIRED",
+        "discard",
+        "discard or dead-letter: messages that expire before their device had them; routes may say otherwise",
+    ),
     ("SLUICE_MQTT_KEEP_ALIVE", "0", "longest keep alive granted, seconds; 0: as the device asks"),
     ("SLUICE_MQTT_CONCEAL_DENIED", "", "1: SUBACK says 0x80 where it would say 0x87 (not authorised)"),
     ("SLUICE_MQTT_PLUGINS", "", "JSON file that names amqtt plugins to load: {class path: configuration}"),
@@ -51,7 +55,7 @@ VARIABLES: tuple[tuple[str, str, str], ...] = (
     (
         "SLUICE_GATEWAY_METRICS",
         "",
-        "host:port to answer GET /metrics on; empty: nowhere; each further worker has the next port",
+        "host:port to answer GET /metrics on, for all workers together; empty: nowhere",
     ),
     ("SLUICE_SEALING_KEY", "", "64 hex digits: opens bridges' passwords; empty: the key in the data folder"),
     ("SLUICE_LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR"),
@@ -185,7 +189,7 @@ def _metrics(env: Mapping[str, str], insecure: bool, worker: int) -> tuple[str, 
         raise BadSettings(f"SLUICE_GATEWAY_METRICS is {text!r}; it must be host:port")
     if not Listener(scheme="mqtt", host=host, port=int(port)).loopback and not insecure:
         raise BadSettings(f"SLUICE_GATEWAY_METRICS: {host} is no loopback address; say SLUICE_INSECURE=1 if it must be")
-    return host, int(port) + max(0, worker - 1)
+    return ("127.0.0.1", 0) if worker else (host, int(port))  # a worker tells the process that keeps it
 
 
 def _same(listener: Listener, text: str) -> bool:

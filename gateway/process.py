@@ -279,7 +279,13 @@ class Gateway:
                 client_ca=Path(settings.tls_client_ca) if settings.tls_client_ca else None,
             )
         self.server = Server(
-            engine, ServerSettings(tls=tls, trusted_proxies=settings.trusted_proxies, reuse_port=bool(settings.worker))
+            engine,
+            ServerSettings(
+                tls=tls,
+                pace=settings.connects_per_address,
+                trusted_proxies=settings.trusted_proxies,
+                reuse_port=bool(settings.worker),
+            ),
         )
         self._operations = Operations(settings, engine, self.server, ticks=self._current_ticks, clock=self.clock)
         await self._operations.start()

@@ -70,7 +70,7 @@ class Reporter:
             routes=routes,
             prefixes=prefixes,
         )
-        self._write(TRAFFIC, contract.encode_report(record), self._gateway.encode())
+        self._write(TRAFFIC, contract.encode(record), self._gateway.encode())
         return True
 
     def start(self) -> None:

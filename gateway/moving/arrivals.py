@@ -82,6 +82,7 @@ class Arrival:
     nudged: bool = True
     adopting: bool = False  # its holder counts as dead, whatever it does meanwhile
     relay: bool = False  # replaced meanwhile: what comes is passed on
+    since: Positions | None = None  # where an earlier run of this gateway had delivered; its checkpoint moves on
 
 
 class Cluster(Protocol):
@@ -134,6 +135,7 @@ class Arrivals:
         self._cluster = cluster
         self._monotonic = monotonic
         self._waiting: dict[str, Arrival] = {}
+        self._passed: dict[str, Positions] = {}  # passed on, by a record that was not read yet
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -162,14 +164,16 @@ class Arrivals:
         """The session of a dead gateway (not `adopting`: of a living one) was claimed."""
         self._waiting[client_id] = Arrival(client_id=client_id, token=token, began=self._monotonic(), adopting=adopting)
 
-    def resume(self, holder: Holder, client_id: str, gateway: str) -> None:
-        """An earlier run of this gateway had claimed the session, and died before it took it over from `gateway`."""
+    def resume(self, holder: Holder, record: StoredSession) -> None:
+        """An earlier run of this gateway had claimed the session, and died before it took it over from the gateway in
+        its record, which lets go under the epoch that is there."""
+        client_id = record.client_id
         self._waiting[client_id] = Arrival(
             client_id=client_id,
             token="",
             began=self._monotonic(),
             epoch=holder.epoch,
-            previous=replace(holder, gateway=gateway),
+            previous=replace(holder, gateway=record.gateway, epoch=record.claim),
             heard=True,
         )
 
@@ -206,11 +210,13 @@ class Arrivals:
         self._drop(known, Refused(NOT_AUTHORIZED, "the client id is another principal's"))
         return True
 
-    def replaced(self, client_id: str, mine: Holder) -> None:
-        """A newer claim than `mine` was read: what is on its way, or was never here, is passed on."""
+    def replaced(self, client_id: str, mine: Holder, since: Positions | None = None) -> None:
+        """A newer claim than `mine` was read: what is on its way, or was never here, is passed on. `since`: where an
+        earlier run of this gateway had delivered."""
         known = self._waiting.get(client_id)
         if known is None:
             known = Arrival(client_id=client_id, token="", began=self._monotonic(), previous=mine, heard=True)
+            known.since = since
             self._waiting[client_id] = known
         if known.receipt is not None:
             known.receipt.fail(Refused(TAKEN_OVER, "session taken over"))
@@ -220,12 +226,21 @@ class Arrivals:
         known.began = self._monotonic()
         self._wake.set()
 
+    def behind(self) -> dict[str, Positions]:
+        """Sessions whose delivery must go on before this gateway's positions, should it die before they are passed
+        on."""
+        return {name: known.since for name, known in self._waiting.items() if known.since} | self._passed
+
     def stored(self, client_id: str) -> None:
         """A record of this session was read."""
         known = self._waiting.get(client_id)
         if known is not None:
             known.nudged = True
             self._wake.set()
+
+    def landed(self, client_id: str) -> None:
+        """A record of this session was read: if it was passed on, that is in the log."""
+        self._passed.pop(client_id, None)
 
     def changed(self) -> None:
         """A gateway came or went."""
@@ -312,7 +327,9 @@ class Arrivals:
                 arriving.append((each, None, None, {}))
                 continue
             if found is Step.RELEASED:
-                since = _positions(record.positions)
+                since = read_positions(record.positions)
+            elif each.since is not None and record.gateway == self._gateway:
+                since = each.since
             else:
                 if record.gateway not in places:
                     places[record.gateway] = await self._checkpoint(record.gateway)
@@ -336,6 +353,8 @@ class Arrivals:
     def _settle(self, known: Arrival, record: StoredSession | None, mailbox: Mailbox | None) -> None:
         if known.relay:
             self._waiting.pop(known.client_id, None)
+            if known.since:
+                self._passed[known.client_id] = known.since
             if mailbox is not None:
                 self._home.release(mailbox, known.epoch)
             else:
@@ -364,11 +383,12 @@ class Arrivals:
         if value is None:
             return {}, {}
         found = json.loads(value)
-        behind = {name: _positions(places) for name, places in found.get("behind", {}).items()}
-        return _positions(found["positions"]), behind
+        behind = {name: read_positions(places) for name, places in found.get("behind", {}).items()}
+        return read_positions(found["positions"]), behind
 
 
-def _positions(places: Iterable[Any]) -> Positions:
+def read_positions(places: Iterable[Any]) -> Positions:
+    """The reverse of `positions_list`."""
     return {TopicPartition(topic, index): at for topic, index, at in places}
 
 

@@ -83,6 +83,7 @@ class Restoring:
             if not name.startswith(SHARE_KEY):
                 self._restore(record, now, positions | behind.get(name, {}))
         self._shares.restore(shared, lambda name: positions | behind.get(name, {}))
+        self._pass_on(found)
         for client_id, packet_ids in marks.items():
             mailbox = self._sessions.mailboxes.get(client_id)
             for packet_id in packet_ids:
@@ -93,6 +94,19 @@ class Restoring:
         self._inbox.restore(inbox, self._sessions.mailboxes, found.__contains__, positions)
         self._say_offline(now)
         return positions, at
+
+    def _pass_on(self, found: Mapping[str, StoredSession]) -> None:
+        """An earlier run had claimed sessions that it never got, and who claimed them after it waits for it."""
+        for client_id, mine in self._claims.superseded.items():
+            arrivals = self._shares.arrivals if client_id.startswith(SHARE_KEY) else self._arrivals
+            record = found.get(client_id)
+            if (
+                mine.durable
+                and self._claims.elsewhere(client_id) is not None
+                and client_id not in arrivals
+                and (record is None or record.claim <= mine.epoch)
+            ):
+                arrivals.replaced(client_id, mine)
 
     def _restore(self, record: StoredSession, now: float, since: dict[TopicPartition, int]) -> None:
         sessions, client_id = self._sessions, record.client_id

@@ -185,6 +185,12 @@ class Node:
                 assert holder is not None
                 waiting = sorted(self.world.stored.get(client_id, ()))
                 self.boxes[client_id] = Box(client_id, epoch=holder.epoch, waiting=waiting)
+        for client_id, holder in self.claims.superseded.items():
+            value = self.world.newest.get(client_id)
+            taken = value is not None and decode(StoredSession, value).claim > holder.epoch
+            if self.claims.elsewhere(client_id) is not None and client_id not in self.arrivals and not taken:
+                self.arrivals.replaced(client_id, holder)
+        self.claims.started()
         if self.boxes:
             self.tail = at.get(PLACE, self.tail)
             for box in self.boxes.values():
@@ -195,7 +201,6 @@ class Node:
         """All claims, before anything is done about any."""
         for offset, record in enumerate(self.world.claims):
             self.claims.hear(record.client_id, record, offset)
-        self.claims.started()
         self.read, self.records_read = len(self.world.claims), len(self.world.records)
 
     # --- the arrivals' home

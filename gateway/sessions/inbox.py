@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
@@ -83,7 +82,7 @@ class Inbox:
         self._followed = followed
         self._loop = loop
         self.unsettled: dict[str, Mailbox] = {}
-        self._settling: Counter[str] = Counter()  # writes of `settle` that have no outcome yet, by client id
+        self._settling: dict[str, int] = {}  # calls of `settle` whose writes have no outcome yet, by client id
         self._loads = asyncio.Semaphore(LOADS)
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed: dict[str, Mailbox] = {}
@@ -188,8 +187,9 @@ class Inbox:
                 await asyncio.sleep(0)
             writes += self._write(mailbox)
         good = True
-        concerned = Counter(mailbox.client_id for _, mailbox, _ in writes)
-        self._settling += concerned
+        concerned = {mailbox.client_id for _, mailbox, _ in writes}
+        for client_id in concerned:
+            self._settling[client_id] = self._settling.get(client_id, 0) + 1
         try:
             for receipt, pairs in itertools.groupby(writes, lambda write: write[0]):
                 await over(receipt)
@@ -198,7 +198,10 @@ class Inbox:
                     for _, mailbox, what in pairs:
                         self._again(mailbox, what)
         finally:
-            self._settling -= concerned
+            for client_id in concerned:
+                self._settling[client_id] -= 1
+                if not self._settling[client_id]:
+                    del self._settling[client_id]
         return good
 
     def _write(self, mailbox: Mailbox) -> list[tuple[Receipt[None], Mailbox, What]]:

@@ -16,13 +16,13 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from enum import Enum, auto
 from typing import Any, Protocol
 
 from broker.client import TopicPartition
 from broker.client.errors import ClientError
 from gateway import contract
 from gateway.contract import MalformedRecord, StoredSession
+from gateway.moving.steps import Step, step
 from gateway.peers.claims import Holder, Won
 from gateway.ports import NotAcknowledged, Opened, Receipt, Refused, Session
 from gateway.receipts import follow
@@ -39,32 +39,6 @@ NOT_AUTHORIZED = 0x87
 TAKEN_OVER = 0x8E
 
 Positions = dict[TopicPartition, int]
-
-
-class Step(Enum):
-    """What is to be done about an arrival."""
-
-    WAIT = auto()  # its holder hasn't let go
-    NOTHING = auto()  # there is nothing to take over
-    RELEASED = auto()  # take it, from the positions in its record
-    LEFT = auto()  # take it, from the last checkpoint of the gateway in its record
-
-
-def step(record: StoredSession | None, previous: Holder | None, me: str, alive: Callable[[str], bool]) -> Step:
-    """What the newest record of a session and its holder before the claim call for."""
-    if previous is None:
-        return Step.NOTHING
-    if record is not None and record.released and record.claim >= previous.epoch:
-        return Step.RELEASED
-    if previous.gateway != me and alive(previous.gateway):
-        return Step.WAIT
-    if record is None:
-        return Step.NOTHING
-    if record.released:
-        return Step.RELEASED
-    if record.gateway not in (me, previous.gateway) and alive(record.gateway):
-        return Step.WAIT
-    return Step.LEFT
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -85,6 +59,9 @@ class Arrival:
     since: Positions | None = None  # where an earlier run of this gateway had delivered; its checkpoint moves on
 
 
+Arriving = tuple[Arrival, StoredSession | None, Mailbox | None, Positions]
+
+
 class Cluster(Protocol):
     """What arrivals need of the process."""
 
@@ -95,6 +72,9 @@ class Cluster(Protocol):
 
     async def stored(self, client_ids: list[str]) -> dict[str, bytes]:
         """The newest records of these sessions (or checkpoints), everything committed by now considered."""
+
+    async def current(self) -> None:
+        """What `rebuild` reads has everything that is committed by now."""
 
     async def delivered(self) -> None:
         """This gateway's tail has come to the ends of all topics as of now."""
@@ -110,6 +90,9 @@ class Home(Protocol):
 
     def rebuild(self, record: StoredSession, since: Positions) -> Awaitable[Mailbox | None]:
         """A mailbox from its records, not in the fan-out, whose delivery goes on at `since`; None: it has expired."""
+
+    def abandoned(self, mailbox: Mailbox) -> None:
+        """It was rebuilt and could not be brought up to date: forget it, it is rebuilt anew."""
 
     def arrived(self, session: Session, mailbox: Mailbox | None, epoch: int) -> Receipt[Opened]: ...
 
@@ -308,7 +291,7 @@ class Arrivals:
                 await self._cluster.fence(gateway)
         rows = await self._cluster.stored([each.client_id for each in ready])
         places: dict[str, tuple[Positions, dict[str, Positions]]] = {}
-        arriving: list[tuple[Arrival, StoredSession | None, Mailbox | None, Positions]] = []
+        arriving: list[Arriving] = []
         for each in ready:
             record = _decoded(each.client_id, rows.get(each.client_id))
             if each.relay and record is not None and record.claim > each.epoch:
@@ -334,21 +317,35 @@ class Arrivals:
                 if record.gateway not in places:
                     places[record.gateway] = await self._checkpoint(record.gateway)
                 since = places[record.gateway][0] | places[record.gateway][1].get(each.client_id, {})
-            mailbox = None
             if each.relay:
-                arriving.append((each, replace(record, positions=positions_list(since)), None, since))
-                continue
-            if record.expiry:
-                mailbox = await self._home.rebuild(record, since)
-            arriving.append((each, record, mailbox, since))
-        joining = [(mailbox, since) for _, _, mailbox, since in arriving if mailbox is not None]
-        if joining:
-            await self._cluster.delivered()
-            await self._cluster.join(joining)
-            # before their records say that they are here: what they missed is nowhere else
-            await self._cluster.secure([mailbox for mailbox, _ in joining])
+                record = replace(record, positions=positions_list(since))
+            arriving.append((each, record, None, since))
+        if any(record is not None and record.expiry and not each.relay for each, record, _, _ in arriving):
+            await self._bring(arriving)
         for each, record, mailbox, _ in arriving:
             self._settle(each, record, mailbox)
+
+    async def _bring(self, arriving: list[Arriving]) -> None:
+        """Rebuild the mailboxes of those that have one, and deliver what they missed."""
+        # all that was in the log when their records were read, whatever partition it is in
+        await self._cluster.delivered()
+        await self._cluster.current()
+        joining: list[tuple[Mailbox, Positions]] = []
+        try:
+            for number, (each, record, _, since) in enumerate(arriving):
+                if record is not None and record.expiry and not each.relay:
+                    mailbox = await self._home.rebuild(record, since)
+                    arriving[number] = (each, record, mailbox, since)
+                    if mailbox is not None:
+                        joining.append((mailbox, since))
+            if joining:
+                await self._cluster.join(joining)
+                # before their records say that they are here: what they missed is nowhere else
+                await self._cluster.secure([mailbox for mailbox, _ in joining])
+        except BaseException:
+            for mailbox, _ in joining:  # they are rebuilt when it is tried again
+                self._home.abandoned(mailbox)
+            raise
 
     def _settle(self, known: Arrival, record: StoredSession | None, mailbox: Mailbox | None) -> None:
         if known.relay:

@@ -199,6 +199,10 @@ class Moves:
         self._sessions.mailboxes[record.client_id] = mailbox
         return mailbox
 
+    def abandoned(self, mailbox: Mailbox) -> None:
+        self._sessions.leave(mailbox)
+        self._inbox.forget(mailbox)
+
     def settled(self, mailbox: Mailbox, epoch: int) -> None:
         """A session is here whose device isn't."""
         self._caught_up(mailbox, epoch)

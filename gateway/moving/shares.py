@@ -371,6 +371,9 @@ class Shares:
     async def rebuild(self, record: StoredSession, since: Positions) -> Any:
         return Bucket(record.client_id, self._fanout)
 
+    def abandoned(self, mailbox: Any) -> None:
+        self._here.pop(mailbox.client_id, None)
+
     def arrived(self, session: Session, mailbox: Any, epoch: int) -> Receipt[Opened]:
         return refused(Refused(0x87, "no client may have this id"))
 

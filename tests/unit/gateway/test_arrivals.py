@@ -208,6 +208,9 @@ class Node:
     async def rebuild(self, record: StoredSession, since: dict[TopicPartition, int]) -> Any:
         return Box(record.client_id, waiting=sorted(self.world.stored.get(record.client_id, ())))
 
+    def abandoned(self, mailbox: Any) -> None:
+        self.boxes.pop(mailbox.client_id, None)
+
     def arrived(self, session: Any, mailbox: Any, epoch: int) -> Receipt[Opened]:
         box = mailbox
         if box is None:
@@ -260,6 +263,9 @@ class Node:
 
     async def stored(self, client_ids: list[str]) -> dict[str, bytes]:
         return {each: self.world.newest[each] for each in client_ids if each in self.world.newest}
+
+    async def current(self) -> None:
+        pass
 
     async def delivered(self) -> None:
         self.deliver()

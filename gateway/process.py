@@ -46,6 +46,7 @@ from gateway.server.server import Server, ServerSettings
 from gateway.sessions import Sessions
 from gateway.state import RecordHeaders, StateTopics
 from gateway.ticks import Tick, Ticks, Write
+from gateway.visitors import Visitors
 
 log = logging.getLogger("gateway")
 
@@ -281,7 +282,9 @@ class Gateway:
                 client_ca=Path(settings.tls_client_ca) if settings.tls_client_ca else None,
             )
         self.server = Server(
-            engine, ServerSettings(tls=tls, trusted_proxies=settings.trusted_proxies, reuse_port=bool(settings.worker))
+            engine,
+            ServerSettings(tls=tls, trusted_proxies=settings.trusted_proxies, reuse_port=bool(settings.worker)),
+            door=Visitors(engine, ticks=self._current_ticks, held=engine.lease.held, clock=self.clock),
         )
         self._operations = Operations(settings, engine, self.server, ticks=self._current_ticks, clock=self.clock)
         await self._operations.start()

@@ -16,7 +16,7 @@ import base64
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Protocol
 
 from broker.client import Failure, PlacedAt
 from broker.client.delaying import DELAY_TOPIC, MAX_DELAY_MS
@@ -26,7 +26,7 @@ from gateway.contract import GATEWAY_DEAD_LETTERS, MARK, RETAINED, SESSIONS, Ret
 from gateway.counters import Counters
 from gateway.deduplication import Seen
 from gateway.exactly import Both, Gathering, Lanes
-from gateway.ports import PublishItem, PublishProperties, Receipt, Session, Will
+from gateway.ports import Fate, Identity, PublishItem, PublishProperties, Receipt, Will
 from gateway.registry import Registry
 from gateway.routes import Incoming, Placed, Refusal, Uplink
 from gateway.ticks import Tick, Ticks, Write
@@ -36,6 +36,23 @@ NOT_AUTHORIZED = 0x87
 TOPIC_NAME_INVALID = 0x90
 DELAYED = "$delayed/"
 LONGEST_DELAY = MAX_DELAY_MS // 1000
+DROPPED = Fate(outcome="dropped")
+SAMPLED_OUT = Fate(outcome="sampled-out")
+DUPLICATE = Fate(duplicate=True)
+
+
+class Publisher(Protocol):
+    """Whoever publishes: a session, or somebody without one."""
+
+    @property
+    def client_id(self) -> str: ...
+
+    @property
+    def identity(self) -> Identity: ...
+
+    @property
+    def state(self) -> Any:
+        """A `gateway.connected.Connection`."""
 
 
 class Target:
@@ -44,6 +61,7 @@ class Target:
     __slots__ = (
         "client_id",
         "delay",
+        "fate",
         "headers",
         "heard",
         "heard_at",
@@ -73,6 +91,7 @@ class Target:
         self.plain = False  # its records say of the message what the message itself says, and nothing else
         self.heard = False  # whether somebody here had subscribed, when the subscriptions were at version `heard_at`
         self.heard_at = -1
+        self.fate: Fate | None = None  # of the newest message that was not simply stored
 
 
 Fresh = Callable[[Target, bytes, int, PublishProperties | None], PlacedAt | None]
@@ -110,7 +129,7 @@ class Uplinks:
         self.fresh: Callable[[], Fresh | None] = lambda: None  # see `Delivery.listening`
         self.seen = Seen(counters, clock=clock) if seen is None else seen
 
-    def target(self, session: Session, topic: str) -> Target:
+    def target(self, session: Publisher, topic: str) -> Target:
         """Never fails: a refusal is a target that says so."""
         username = session.identity.username or ""
         delay = b""
@@ -156,7 +175,7 @@ class Uplinks:
         self._counters.denied += 1
         self.traffic.refused(target)
 
-    def publish(self, session: Session, items: Sequence[PublishItem]) -> Receipt[Any]:
+    def publish(self, session: Publisher, items: Sequence[PublishItem]) -> Receipt[Any]:
         """Take a run in order."""
         self._counters.received += len(items)
         self.traffic.published(items)
@@ -164,7 +183,7 @@ class Uplinks:
             return self._publish_exactly(session, items)
         return self._publish(session, items)
 
-    def _publish(self, session: Session, items: Sequence[PublishItem]) -> Receipt[Any]:
+    def _publish(self, session: Publisher, items: Sequence[PublishItem]) -> Receipt[Any]:
         ticks = self._ticks()
         tick = ticks.current()
         tick.runs.append((session, items))
@@ -174,6 +193,7 @@ class Uplinks:
             if away and not flags & 6:
                 self._counters.dropped_away += 1
                 self.traffic.dropped(target)
+                target.fate = DROPPED
                 continue
             if target.route is not None:
                 self._render(ticks, target, payload, flags, properties, tick)
@@ -190,7 +210,7 @@ class Uplinks:
                 self._retain(ticks, target, payload, flags, properties, tick)
         return tick.receipt
 
-    def _publish_exactly(self, session: Session, items: Sequence[PublishItem]) -> Receipt[Any]:
+    def _publish_exactly(self, session: Publisher, items: Sequence[PublishItem]) -> Receipt[Any]:
         """A run with QoS 2 messages of a persistent session: each goes into a transaction with its packet id's mark."""
         gathered = Gathering()
         others = []
@@ -259,6 +279,7 @@ class Uplinks:
             return
         if route.sample < 1.0 and self._dice() >= route.sample:
             self._counters.sampled_out += 1
+            target.fate = SAMPLED_OUT
             return
         message = Incoming(
             topic=target.mqtt_topic,
@@ -274,11 +295,14 @@ class Uplinks:
             headers = _headers(target, flags & 7, None)
             if properties is not None:
                 headers += headers_from(properties)
-            headers += [(ERROR_REASON, _slug(place.reason)), (ERROR_DETAIL, f"{place.route}: {place.detail}")]
+            reason, detail = _slug(place.reason), f"{place.route}: {place.detail}"
+            headers += [(ERROR_REASON, reason), (ERROR_DETAIL, detail)]
+            target.fate = Fate(outcome="dead-letter", reason=reason, detail=detail)
             send(tick, GATEWAY_DEAD_LETTERS, payload, target.client_id.encode(), headers)
             return
         if route.deduplicate and self._repeated(sink, tick, route, place, properties):
             self._counters.duplicates += 1
+            target.fate = DUPLICATE
             return
         self._wrote(place.topic)
         headers = _headers(target, flags & 7, place)
@@ -360,13 +384,11 @@ class Uplinks:
                 if waiter is not None and item[0].topic == failure.topic and item[1] == failure.value:
                     headers = _headers(item[0], item[2] & 7, None)
                     target = item[0]
+        reason = "size" if type(failure.error).__name__ == "RecordTooLarge" else "rejected"
         if target is not None:
             self.traffic.dead_lettered(target)
-        headers += [
-            (ERROR_REASON, "size" if type(failure.error).__name__ == "RecordTooLarge" else "rejected"),
-            (ERROR_DETAIL, str(failure.error)),
-            (ORIGIN_TOPIC, failure.topic),
-        ]
+            target.fate = Fate(outcome="dead-letter", reason=reason, detail=str(failure.error))
+        headers += [(ERROR_REASON, reason), (ERROR_DETAIL, str(failure.error)), (ORIGIN_TOPIC, failure.topic)]
         return GATEWAY_DEAD_LETTERS, failure.value, failure.key, headers
 
 

@@ -1,11 +1,11 @@
-"""One connection: the asyncio protocol between a socket and a `Session`.
+"""One connection: the asyncio protocol between a socket and a `Session`, or a `Conversation` on an HTTP listener.
 
 All connections of a worker share one read buffer (reading and handling are one step, so nobody finds another's bytes
 in it); what a connection keeps while idle is this object, its session, and the transport. Writes are gathered and
 leave once per turn of the loop, in one piece.
 
-Stages: [PROXY header] → [TLS] → [WebSocket upgrade → WebSocket frames] → MQTT. A PROXY header is read exactly, so that
-whatever follows is still in the socket when TLS takes over.
+Stages: [PROXY header] → [TLS] → [WebSocket upgrade → WebSocket frames] → MQTT, or HTTP. A PROXY header is read exactly,
+so that whatever follows is still in the socket when TLS takes over.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import asyncio
 import ssl
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from gateway.http.conversation import Conversation
 from gateway.mqtt.session import Session
 from gateway.ports import Peer
 from gateway.server import proxy, websocket
@@ -23,7 +24,9 @@ from gateway.server.listeners import Listener
 if TYPE_CHECKING:
     from gateway.server.server import Server
 
-_PROXY, _UPGRADE, _FRAMES, _MQTT, _CLOSED = range(5)
+Talk = Session | Conversation
+
+_PROXY, _UPGRADE, _FRAMES, _MQTT, _CLOSED = range(5)  # HTTP is a session's bytes as MQTT is
 _FLUSH_AT: Final = 256 * 1024  # gathered bytes that don't wait for the end of the turn
 
 
@@ -67,7 +70,7 @@ class Connection(asyncio.BufferedProtocol):
         self._early = b""
         self._reading = True
         self.writable = True
-        self.session: Session | None = None
+        self.session: Talk | None = None
         self.opened_at = server.moment.monotonic
         self.closing_since = 0.0
         self.received_bytes = self.sent_bytes = self.writes = 0
@@ -274,14 +277,23 @@ class Connection(asyncio.BufferedProtocol):
         peer = Peer(
             address=self.address,
             listener=str(self._listener),
-            transport="ws" if self._listener.websocket else "tcp",
+            transport="ws" if self._listener.websocket else "http" if self._listener.http else "tcp",
             tls=secure is not None or (proxied is not None and proxied.tls),
             certificate=certificate,
             certificate_subject=subject,
         )
         if not self._listener.websocket:
             self._stage = _MQTT
-        self.session = Session(server.engine, self, server.settings.mqtt, server.moment, peer)
+        if self._listener.http:
+            self.session = Conversation(
+                server.door_for(self._listener), self, server.settings.http, server.moment, peer, self._refused
+            )
+        else:
+            self.session = Session(server.engine, self, server.settings.mqtt, server.moment, peer)
+
+    def _refused(self, kind: str, detail: str) -> None:
+        """A request was refused; the connection may go on."""
+        self._server.refusals.report(kind, detail, self.address)
 
     def _wanted(self) -> int:
         assert self._exact is not None

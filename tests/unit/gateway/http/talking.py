@@ -142,7 +142,10 @@ class Talk:
                 event = client.next_event()
                 if isinstance(event, h11.Response):
                     status = event.status_code
-                    headers = {name.decode(): value.decode() for name, value in event.headers}
+                    headers = {}
+                    for name, value in event.headers:
+                        before = headers.get(name.decode())
+                        headers[name.decode()] = (before + ", " if before else "") + value.decode()
                 elif isinstance(event, h11.Data):
                     body += event.data
                 elif isinstance(event, h11.InformationalResponse):

@@ -31,8 +31,8 @@ def free_ports(count: int) -> list[int]:
 
 
 class Product:
-    """A running product. `kafka`, `mqtt_port`, `ws_port`, `door_port` (HTTP publishing) and `http` (the console) are its
-    addresses; `admin` signs in with `password`."""
+    """A running product. `kafka`, `mqtt_port`, `ws_port`, `door_port` (publishing by HTTP) and `http` (the console) are
+    its addresses; `admin` signs in with `password`."""
 
     def __init__(self, data: Path, *, password: str | None = PASSWORD, **environment: str) -> None:
         broker, mqtt, ws, http, door = free_ports(5)

@@ -22,7 +22,7 @@ VARIABLES: tuple[tuple[str, str, str], ...] = (
         "comma-separated mqtt://h:p, mqtts://h:p, ws://h:p/path, wss://h:p/path, http://h:p, https://h:p; "
         "with a certificate also " + TLS_LISTENER,
     ),
-    ("SLUICE_TLS_CERTIFICATE", "", "certificate chain (PEM) of mqtts, wss and https listeners; read anew when it changes"),
+    ("SLUICE_TLS_CERTIFICATE", "", "certificate chain (PEM) of TLS listeners; read anew when it changes"),
     ("SLUICE_TLS_KEY", "", "its private key (PEM)"),
     ("SLUICE_TLS_CLIENT_CA", "", "CA (PEM) whose client certificates identify devices"),
     ("SLUICE_TRUSTED_PROXIES", "", "comma-separated networks that may send a PROXY protocol v2 header"),

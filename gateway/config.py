@@ -11,7 +11,7 @@ from pathlib import Path
 from gateway.logs import FORMATS
 from gateway.server.listeners import BadListener, Listener, parse_listeners
 
-DEFAULT_LISTENERS = "mqtt://127.0.0.1:1883,ws://127.0.0.1:8083/mqtt"
+DEFAULT_LISTENERS = "mqtt://127.0.0.1:1883,ws://127.0.0.1:8083/mqtt,http://127.0.0.1:8085"
 TLS_LISTENER = "mqtts://127.0.0.1:8883"
 
 VARIABLES: tuple[tuple[str, str, str], ...] = (
@@ -19,10 +19,10 @@ VARIABLES: tuple[tuple[str, str, str], ...] = (
     (
         "SLUICE_MQTT_LISTENERS",
         DEFAULT_LISTENERS,
-        "comma-separated mqtt://h:p, mqtts://h:p, ws://h:p/path, wss://h:p/path; with a certificate also "
-        + TLS_LISTENER,
+        "comma-separated mqtt://h:p, mqtts://h:p, ws://h:p/path, wss://h:p/path, http://h:p, https://h:p; "
+        "with a certificate also " + TLS_LISTENER,
     ),
-    ("SLUICE_TLS_CERTIFICATE", "", "certificate chain (PEM) of mqtts and wss listeners; read anew when it changes"),
+    ("SLUICE_TLS_CERTIFICATE", "", "certificate chain (PEM) of TLS listeners; read anew when it changes"),
     ("SLUICE_TLS_KEY", "", "its private key (PEM)"),
     ("SLUICE_TLS_CLIENT_CA", "", "CA (PEM) whose client certificates identify devices"),
     ("SLUICE_TRUSTED_PROXIES", "", "comma-separated networks that may send a PROXY protocol v2 header"),

@@ -1,12 +1,12 @@
-"""One connection: the asyncio protocol between a socket and a `Session`.
+"""One connection: the asyncio protocol between a socket and a `Session`, or a `Conversation` on an HTTP listener.
 
 All connections of a worker share one read buffer (reading and handling are one step, so nobody finds another's bytes
 in it); what a connection keeps while idle is this object, its session, and the transport. Writes are gathered and
 leave once per turn of the loop, in one piece. Whoever fills the buffer rests until the next turn: a peer that sends as
 fast as it can takes one buffer's worth of work a turn from the others, and no more.
 
-Stages: [PROXY header] → [TLS] → [WebSocket upgrade → WebSocket frames] → greeting → MQTT. A PROXY header is read
-exactly, so that whatever follows is still in the socket when TLS takes over.
+Stages: [PROXY header] → [TLS] → [WebSocket upgrade → WebSocket frames] → greeting → MQTT, or HTTP. A PROXY header is
+read exactly, so that whatever follows is still in the socket when TLS takes over.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import asyncio
 import ssl
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from gateway.http.conversation import Conversation
 from gateway.mqtt.session import Session
 from gateway.ports import Peer
 from gateway.server import proxy, websocket
@@ -24,6 +25,9 @@ from gateway.server.listeners import Listener
 if TYPE_CHECKING:
     from gateway.server.server import Server
 
+Talk = Session | Conversation
+
+# HTTP is a session's bytes as MQTT is, without a greeting
 _PROXY, _UPGRADE, _FRAMES, _GREETING, _MQTT, _CLOSED = range(6)
 _FLUSH_AT: Final = 256 * 1024  # gathered bytes that don't wait for the end of the turn
 
@@ -70,7 +74,7 @@ class Connection(asyncio.BufferedProtocol):
         self._reading = True
         self._resting = False
         self.writable = True
-        self.session: Session | None = None
+        self.session: Talk | None = None
         self.opened_at = server.moment.monotonic
         self.closing_since = 0.0
         self.received_bytes = self.sent_bytes = self.writes = 0
@@ -299,13 +303,20 @@ class Connection(asyncio.BufferedProtocol):
         peer = Peer(
             address=self.address,
             listener=str(self._listener),
-            transport="ws" if self._listener.websocket else "tcp",
+            transport="ws" if self._listener.websocket else "http" if self._listener.http else "tcp",
             tls=secure is not None or (proxied is not None and proxied.tls),
             certificate=certificate,
             certificate_subject=subject,
         )
         if not self._listener.websocket:
             self._stage = _GREETING
+        if self._listener.http:
+            # costs no records in the log: what is published is paced by its publisher's allowance
+            self._stage = _MQTT
+            self.session = Conversation(
+                server.door_for(self._listener), self, server.settings.http, server.moment, peer, self._refused
+            )
+            return
         self.session = Session(server.engine, self, server.settings.mqtt, server.moment, peer)
         if self._listener.websocket:
             self._stage = _FRAMES
@@ -327,7 +338,7 @@ class Connection(asyncio.BufferedProtocol):
     def _keep_pace(self) -> bool:
         """The peer says its first word: it may have to wait, when many come from its address; False: too many do."""
         server, session = self._server, self.session
-        assert session is not None
+        assert isinstance(session, Session)
         wait = server.pace.wait(session.peer.address, server.moment.monotonic)
         if wait > server.settings.patience:
             self._turned_away(session.peer.address)
@@ -336,6 +347,10 @@ class Connection(asyncio.BufferedProtocol):
         if wait:
             session.hold_back(wait)
         return True
+
+    def _refused(self, kind: str, detail: str) -> None:
+        """A request was refused; the connection may go on."""
+        self._server.refusals.report(kind, detail, self.address)
 
     def _wanted(self) -> int:
         assert self._exact is not None

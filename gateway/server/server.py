@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from typing import Any
 
+from gateway.http.conversation import Settings as HttpSettings
+from gateway.http.port import Door
 from gateway.mqtt.errors import Reason
-from gateway.mqtt.session import Session
 from gateway.mqtt.surroundings import Moment, Settings
 from gateway.ports import Engine
 from gateway.server.certificates import Certificates, NoCertificate, TlsFiles
-from gateway.server.connection import Connection
+from gateway.server.connection import Connection, Talk
 from gateway.server.figures import NOTHING
 from gateway.server.listeners import Listener
 from gateway.server.pace import Pace
@@ -28,9 +29,14 @@ log = logging.getLogger("sluice.gateway")
 SLICE = 100  # connections whose deadlines are looked at before others have their turn: all may be due for closing
 
 
+class NoDoor(Exception):
+    """An HTTP listener needs the engine's door."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
     mqtt: Settings = field(default_factory=Settings)
+    http: HttpSettings = field(default_factory=HttpSettings)
     tls: TlsFiles | None = None
     read_buffer: int = 16 * 1024  # bytes that one connection may bring a turn
     write_buffer: int = 1 << 20  # bytes a peer may leave unread before it counts as slow
@@ -45,18 +51,20 @@ class ServerSettings:
 
 
 class Server:
-    """See the module. `engine` is the gateway's port to everything durable."""
+    """See the module. `engine` is the gateway's port to everything durable, `door` that of HTTP listeners."""
 
     def __init__(
         self,
         engine: Engine,
         settings: ServerSettings,
         *,
+        door: Door | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.engine = engine
         self.settings = settings
+        self._door = door
         self.moment = Moment(monotonic(), wall())
         self.view = memoryview(bytearray(settings.read_buffer))
         self.refusals = Refusals(log)
@@ -100,6 +108,8 @@ class Server:
 
     async def _listen(self, listener: Listener) -> asyncio.Server:
         assert self._loop is not None
+        if listener.http:
+            self.door_for(listener)
         context = None
         if listener.tls:
             secured = self._secured()
@@ -175,6 +185,12 @@ class Server:
             connection.abort()
         else:
             connection.secured(secured)
+
+    def door_for(self, listener: Listener) -> Door:
+        """What HTTP is given; raises NoDoor."""
+        if self._door is None:
+            raise NoDoor(f"{listener}: this server was made without an HTTP door")
+        return self._door
 
     # -- for connections -------------------------------------------------------------------------------------------
 
@@ -255,11 +271,11 @@ class Server:
         for connection in resting:
             connection.rested()
 
-    def wake_after(self, seconds: float, session: Session) -> None:
+    def wake_after(self, seconds: float, session: Talk) -> None:
         assert self._loop is not None
         self._loop.call_later(seconds, self._recovered, session)
 
-    def _recovered(self, session: Session) -> None:
+    def _recovered(self, session: Talk) -> None:
         self.read_clock()
         session.rate_recovered()
 

@@ -208,7 +208,9 @@ async def endure(stack: Stack, other: Neighbour, qos: int, total: int, dice: ran
         f"{sum(each.takeovers for each in keepers)} take-overs, {sum(len(each.received) for each in keepers)} "
         f"received; {len(found)} records"
     )
-    assert missing() == [0] * KEEPERS
+    for each, keeper in zip(wanted, keepers, strict=True):
+        lost = sorted(each - set(keeper.received))
+        assert not lost, f"{keeper.client_id} was not given {len(lost)}: {lost[:50]}; {keeper.log}"
     assert [each.forgotten for each in publishers] + [each.forgotten for each in keepers] == [0] * (DEVICES + KEEPERS)
     if qos == 2:
         payloads = list(found.values())

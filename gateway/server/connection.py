@@ -85,7 +85,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's is none by class
         transport.set_write_buffer_limits(high=self._server.settings.write_buffer)
-        if not self._server.admit(self) or (self._stage != _PROXY and self._too_many_before()):
+        if not self._server.admit(self) or self._too_many_before():
             self._stage = _CLOSED
             transport.abort()
             return
@@ -323,8 +323,10 @@ class Connection(asyncio.BufferedProtocol):
             self._keep_pace()
 
     def _too_many_before(self) -> bool:
-        """Whether its turn would come too late anyway: known before anything is made for it."""
+        """Whether the turn of its CONNECT would come too late anyway: known before anything is made for it."""
         server = self._server
+        if self._stage == _PROXY or self._listener.http:
+            return False
         address = self.address
         if server.pace.ahead(address, server.moment.monotonic) <= server.settings.patience:
             return False

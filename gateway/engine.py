@@ -295,6 +295,7 @@ class GatewayEngine:
             listener=request.peer.listener,
             tls=request.peer.tls,
             reason=reason,
+            subscriptions=len(getattr(session, "subscriptions", None) or ()),
         )
 
     # --- publishing

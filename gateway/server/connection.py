@@ -375,7 +375,14 @@ class Connection(asyncio.BufferedProtocol):
         session = self.session
         if session is not None and session.blamed:
             blamed, session.blamed = session.blamed, ""
-            self._server.refusals.report(blamed, session.ended, self.address)
+            request = getattr(session, "request", None)  # none before a whole CONNECT
+            self._server.refusals.report(
+                blamed,
+                session.ended,
+                self.address,
+                client_id=session.client_id,
+                username=(request.username if request is not None else None) or "",
+            )
 
 
 def _common_name(certificate: Any) -> str | None:

@@ -54,7 +54,7 @@ class Server:
         self.settings = settings
         self.moment = Moment(monotonic(), wall())
         self.view = memoryview(bytearray(settings.read_buffer))
-        self.refusals = Refusals(log)
+        self.refusals = Refusals(log, clock=wall)
         self.connections: set[Connection] = set()
         self.accepted = 0
         self.turned_away = 0

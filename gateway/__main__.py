@@ -5,53 +5,34 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import sys
 import threading
 
 import uvloop
 
 from gateway.config import BadSettings, Settings, describe
-from gateway.jwt import BadTokenSettings
+from gateway.identity.jwt import BadTokenSettings
+from gateway.identity.plugins import BadPlugins
 from gateway.logs import set_up
-from gateway.plugins import BadPlugins
 from gateway.process import Gateway
 from gateway.server.certificates import NoCertificate
 from gateway.server.descriptors import raise_limit
+from gateway.starting import run_until_stopped
 from gateway.workers import follow_keeper, keep, say_ready
-
-log = logging.getLogger("gateway")
 
 
 async def run(settings: Settings) -> int:
-    gateway = Gateway(settings)
     stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
     if settings.worker:
         follow_keeper(stopping)
-    starting = asyncio.ensure_future(gateway.start())
-    waiting = asyncio.ensure_future(stopping.wait())
-    await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    status = 0
-    if starting.done():
-        try:
-            starting.result()
-        except (OSError, NoCertificate, BadSettings, BadPlugins, BadTokenSettings) as error:
-            sys.stderr.write(f"the gateway can't start: {error}\n")
-            status = 1
-        else:
-            log.info("ready")
-            if settings.worker:
-                say_ready()
-            await waiting
-    else:
-        starting.cancel()
-    waiting.cancel()
-    await gateway.stop()
-    log.info("stopped")
-    return status
+    try:
+        await run_until_stopped(
+            Gateway(settings), stopping=stopping, ready=say_ready if settings.worker else lambda: None
+        )
+    except (OSError, NoCertificate, BadSettings, BadPlugins, BadTokenSettings) as error:
+        sys.stderr.write(f"the gateway can't start: {error}\n")
+        return 1
+    return 0
 
 
 def main() -> int:

@@ -32,7 +32,11 @@ VARIABLES: tuple[tuple[str, str, str], ...] = (
     ("SLUICE_MQTT_QUEUE", "1000", "messages kept for a device that is away or slow"),
     ("SLUICE_MQTT_QUEUE_BYTES", "8388608", "bytes of payload kept for a device that is away or slow"),
     ("SLUICE_MQTT_OVERFLOW", "oldest", "what goes when that is exceeded: the oldest message, or the newest"),
-    ("SLUICE_MQTT_EXPIRED", "discard", "discard or dead-letter: messages that expire before their device had them"),
+    (
+        "SLUICE_MQTT_EXPIRED",
+        "discard",
+        "discard or dead-letter: messages that expire before their device had them; routes may say otherwise",
+    ),
     ("SLUICE_MQTT_KEEP_ALIVE", "0", "longest keep alive granted, seconds; 0: as the device asks"),
     ("SLUICE_MQTT_CONCEAL_DENIED", "", "1: SUBACK says 0x80 where it would say 0x87 (not authorised)"),
     ("SLUICE_MQTT_PLUGINS", "", "JSON file that names amqtt plugins to load: {class path: configuration}"),

@@ -21,6 +21,7 @@ class Counters:
     delivered: int = 0  # handed to connected sessions
     dropped_full: int = 0  # no room in a session's queue
     expired: int = 0
+    expired_kept: int = 0  # of these, how many became dead letters
     undeliverable: int = 0  # references whose record retention removed
     connects: int = 0  # connections opened
     refused_connects: int = 0

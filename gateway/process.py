@@ -13,39 +13,39 @@ from typing import Any
 
 from broker.client import AsyncAdmin, Consumer, Failure, Producer
 from broker.client import Settings as ClusterSettings
-from broker.client.errors import ClientError, TimedOut, Unreachable
-from broker.client.settings import SettingsError
-from gateway import contract
-from gateway.authentication import Authenticator, Verifier
-from gateway.catalogue import Catalogue
-from gateway.claims import Claims
-from gateway.cluster import GatewayCluster
+from broker.client.errors import ClientError
+from gateway.applying import Applying
 from gateway.config import Settings
-from gateway.contract import GATEWAY_KEY, INBOX, PRESENCE, RETAINED, SESSIONS, SHARE_KEY, Control
+from gateway.contract import INBOX, SESSIONS
 from gateway.counters import Counters
-from gateway.deduplication import Recall
-from gateway.delivery import Delivery
+from gateway.delivering.delivery import Delivery
+from gateway.delivering.retained import RetainedMessages
 from gateway.engine import GatewayEngine
-from gateway.exactly import TRANSACTION_TIMEOUT, Lanes
-from gateway.expiry import DEAD_LETTER
-from gateway.jwt import TokenSettings, TokenVerifier
-from gateway.lease import Lease
-from gateway.local import LocalCopy, file_name
-from gateway.membership import GROUP, SESSION_TIMEOUT, Gateways, Membership
-from gateway.missed import Missed
-from gateway.operations import Operations
-from gateway.plugins import PluginHost
-from gateway.presence import PresenceBook, decode_status
+from gateway.identity.authentication import Authenticator, Verifier
+from gateway.identity.jwt import TokenSettings, TokenVerifier
+from gateway.identity.plugins import PluginHost
+from gateway.moving.cluster import GatewayCluster
+from gateway.moving.missed import Missed
+from gateway.operations.operations import Operations
+from gateway.peers.claims import Claims
+from gateway.peers.lease import Lease
+from gateway.peers.membership import GROUP, SESSION_TIMEOUT, Gateways, Membership
+from gateway.peers.presence import PresenceBook
+from gateway.publishing.deduplication import Recall
 from gateway.receipts import wait
-from gateway.records import WRITER
-from gateway.references import References
 from gateway.registry import Registry
-from gateway.retained import RetainedMessages
+from gateway.routes import DEAD_LETTER
 from gateway.server.certificates import TlsFiles
 from gateway.server.server import Server, ServerSettings
-from gateway.sessions import Sessions
-from gateway.state import RecordHeaders, StateTopics
-from gateway.ticks import Tick, Ticks, Write
+from gateway.sessions.references import References
+from gateway.sessions.sessions import Sessions
+from gateway.starting import find_cluster, retried
+from gateway.storage.catalogue import Catalogue
+from gateway.storage.exactly import TRANSACTION_TIMEOUT, Lanes
+from gateway.storage.local import LocalCopy, file_name
+from gateway.storage.reserving import Reserving
+from gateway.storage.state import StateTopics
+from gateway.storage.ticks import Tick, Ticks, Write
 
 log = logging.getLogger("gateway")
 
@@ -73,11 +73,10 @@ class Gateway:
         self._recovery: asyncio.Task[None] | None = None
         self._delivery: Delivery | None = None
         self._state: StateTopics | None = None
-        self._reserved: dict[str, asyncio.Task[None]] = {}
+        self._reserving = Reserving(self._current_ticks)
         self._admin: AsyncAdmin | None = None
         self._copy: LocalCopy | None = None
         self._recall: Recall | None = None
-        self._restoring: dict[bytes, bytes] | None = {}
         self._references: References | None = None
         self._gateways: Gateways | None = None
         self._membership: Membership | None = None
@@ -88,10 +87,10 @@ class Gateway:
 
     async def start(self) -> None:
         """Wait for the broker, read the state topics, listen. Raises OSError when an address is taken."""
-        cluster = await self._find_cluster()
+        cluster = await find_cluster(self.settings.environ, "sluice-gateway")
         catalogue = Catalogue(self._admin_for(cluster))
-        identity = await self._retried(self._admin_for(cluster).cluster, "the broker does not answer yet")
-        await self._retried(catalogue.ensure, "the topics can't be made yet")
+        identity = await retried(self._admin_for(cluster).cluster, "the broker does not answer yet")
+        await retried(catalogue.ensure, "the topics can't be made yet")
         file = self.settings.data / file_name(self.settings.name)
         self._copy = await self._in_thread(lambda: LocalCopy(file, identity.id))
         loop = asyncio.get_running_loop()
@@ -169,28 +168,29 @@ class Gateway:
             row=self._inbox_row,
             read=references.read,
             keep_expired=self.settings.expired == DEAD_LETTER,
-            reserve=self._reserve,
+            reserve=self._reserving.reserve,
             cluster=among,
             lease=lease,
             plugins=self._plugins,
             anonymous=any(self.settings.anonymous_on(str(each)) for each in self.settings.listeners),
             levels=self.settings.traffic_levels,
         )
+        applying = Applying(engine, gateways)
         self._state = StateTopics(
             catalogue=catalogue,
             copy=self._copy,
             consumer=Consumer(
                 cluster, fetch_wait=0.2, isolation="read_committed", overrides={"enable.partition.eof": True}
             ),
-            apply=self._apply,
-            control=self._control,
+            apply=applying.apply,
+            control=applying.control,
             moved=self._state_moved,
             executor=self._local,
             read_back=lambda keys: engine.inbox.read_back(keys, engine.sessions.mailboxes),
         )
         # an open transaction of an earlier run would hide what is committed
         await self._lanes.ready()
-        await self._retried(self._state.start, "the state topics can't be read yet")
+        await retried(self._state.start, "the state topics can't be read yet")
         self._delivery = engine.delivery = Delivery(
             catalogue=catalogue,
             fanout=engine.fanout,
@@ -215,7 +215,7 @@ class Gateway:
             entering=engine.shares.entering,
         )
         delivery = self._delivery
-        await self._restore(engine, delivery)
+        await self._restore(engine, delivery, applying.taken())
         self._membership = Membership(
             gateways,
             name=name,
@@ -258,9 +258,7 @@ class Gateway:
             except ClientError as error:
                 log.debug("sessions in doubt can't be recovered yet: %s", error)
 
-    async def _restore(self, engine: GatewayEngine, delivery: Delivery) -> None:
-        restoring, self._restoring = self._restoring, None
-        assert restoring is not None
+    async def _restore(self, engine: GatewayEngine, delivery: Delivery, restoring: dict[bytes, bytes]) -> None:
         assert self._copy is not None
         positions, since = engine.restoring.restore(restoring, self._copy.rows(INBOX))
         engine.claims.started()
@@ -290,35 +288,10 @@ class Gateway:
         for each in bound:
             log.info("listening on %s%s", each, "" if settings.anonymous_on(str(each)) else ", credentials demanded")
 
-    async def _find_cluster(self) -> ClusterSettings:
-        """Where the broker is; the embedded one writes its credential when it first starts."""
-        complained = False
-        while True:
-            try:
-                return ClusterSettings.from_env(self.settings.environ or None, client_id="sluice-gateway")
-            except SettingsError as error:
-                if self.settings.environ.get("SLUICE_KAFKA"):
-                    raise
-                if not complained:
-                    log.info("waiting for the broker: %s", error)
-                    complained = True
-                await asyncio.sleep(0.2)
-
     def _admin_for(self, cluster: ClusterSettings) -> AsyncAdmin:
         if self._admin is None:
             self._admin = AsyncAdmin(cluster)
         return self._admin
-
-    async def _retried(self, call: Callable[[], Any], complaint: str) -> Any:
-        complained = False
-        while True:
-            try:
-                return await call()
-            except ClientError as error:
-                if not complained:
-                    log.info("%s: %s", complaint, error)
-                    complained = True
-                await asyncio.sleep(0.3)
 
     async def _in_thread(self, call: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._local, call)
@@ -353,22 +326,6 @@ class Gateway:
         if self._delivery is not None:
             self._delivery.wrote(topic)
 
-    def _reserve(self, topic: str) -> None:
-        """Something will be delivered to this topic later: see that it is there."""
-        if topic not in self._reserved:
-            self._reserved[topic] = asyncio.get_running_loop().create_task(self._make(topic))
-
-    async def _make(self, topic: str) -> None:
-        while True:
-            try:
-                await asyncio.get_running_loop().run_in_executor(None, self._current_ticks().reserve, topic)
-                return
-            except (Unreachable, TimedOut):
-                await asyncio.sleep(1.0)
-            except ClientError as error:  # the cluster makes no topics by their use: it is the operator's to make
-                log.info("topic %s is not there yet: %s", topic, error)
-                return
-
     def _state_moved(self) -> None:
         if self._delivery is not None:
             self._delivery.moved()
@@ -385,61 +342,6 @@ class Gateway:
         assert self._state is not None and self._gateways is not None
         self._gateways.awake(time.monotonic())
         await self._state.caught_up()
-
-    def _apply(self, topic: str, key: bytes, value: bytes | None, headers: RecordHeaders, offset: int) -> bytes | None:
-        """One record of a state topic; what the local copy keeps of it."""
-        assert self.engine is not None
-        if topic == RETAINED:
-            self.retained.apply(key, value)
-        elif topic == PRESENCE:
-            return self._apply_presence(self.engine, key.decode("utf-8", "replace"), value, headers, offset)
-        elif topic == SESSIONS:
-            self._apply_session(self.engine, key, value, headers)
-        else:
-            change = self.registry.apply(topic, key, value)
-            if change is not None:
-                self.engine.changed(change)
-        return value
-
-    def _apply_presence(
-        self, engine: GatewayEngine, client_id: str, value: bytes | None, headers: RecordHeaders, offset: int
-    ) -> bytes | None:
-        shared = client_id.startswith(SHARE_KEY)
-        if shared:
-            engine.shares.known(client_id)
-        elif client_id.startswith(GATEWAY_KEY):
-            status = decode_status(value) if value is not None else None
-            if status is not None and self._gateways is not None:
-                self._gateways.heard(status, time.monotonic())
-            return value
-        kept, heard = engine.presence.hear(client_id, value, headers, offset)
-        if heard is not None and self._restoring is None:
-            (engine.shares if shared else engine.moves).heard(heard)
-        return kept
-
-    def _apply_session(self, engine: GatewayEngine, key: bytes, value: bytes | None, headers: RecordHeaders) -> None:
-        mark = contract.parse_mark_key(key)
-        if mark is not None:
-            engine.sessions.mark(*mark, there=value is not None)
-        elif self._restoring is None:
-            writer = next((mark.decode() for name, mark in headers if name == WRITER and mark is not None), None)
-            name = key.decode("utf-8", "replace")
-            if name.startswith(SHARE_KEY):
-                engine.shares.stored(name)
-            else:
-                engine.moves.stored(name, writer)
-        if self._restoring is not None:
-            if value is None:
-                self._restoring.pop(key, None)
-            else:
-                self._restoring[key] = value
-
-    def _control(self, value: bytes) -> None:
-        assert self.engine is not None
-        try:
-            self.engine.control(contract.decode(Control, value))
-        except contract.MalformedRecord as error:
-            log.error("a control order is unreadable: %s", error)
 
     # --- stopping
 
@@ -476,8 +378,7 @@ class Gateway:
             await self._plugins.close()
         if self._recovery is not None:
             self._recovery.cancel()
-        for task in self._reserved.values():
-            task.cancel()
+        self._reserving.stop()
         if self._lanes is not None:
             await self._lanes.stop(max(0.2, until - time.monotonic()))
         if self._ticks is not None:

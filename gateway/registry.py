@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from gateway import contract
 from gateway.contract import BANS, DEVICES, POLICIES, ROUTES, Ban, Device
 from gateway.policy import Policy, Rights
-from gateway.routes import Downlink, Table, Uplink
+from gateway.routes import DEAD_LETTER, Downlink, Table, Uplink
 
 TOPICS = (DEVICES, POLICIES, ROUTES, BANS)
 
@@ -55,6 +55,7 @@ class Registry:
         self.broken: dict[tuple[str, str], str] = {}
         self.table = Table()
         self.downlinks: dict[str, tuple[Downlink, ...]] = {}
+        self.keeps_expired = False  # some route makes dead letters of messages that expire
         self._routes: dict[str, Uplink | Downlink] = {}
         self._subjects: dict[str, str] = {}
         self._client_ids: dict[str, str] = {}
@@ -130,6 +131,7 @@ class Registry:
             if isinstance(route, Downlink) and route.enabled:
                 downlinks[route.topic] = (*downlinks.get(route.topic, ()), route)
         self.downlinks = downlinks
+        self.keeps_expired = any(route.enabled and route.expired == DEAD_LETTER for route in self._routes.values())
         return RoutesChanged()
 
     def _ban(self, key: str, value: bytes | None) -> Change | None:

@@ -36,6 +36,11 @@ _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _NAME = re.compile(r"\d+|topic|client_id|username|qos|key|partition|(?:payload|header)\..+\Z")
 
 
+DISCARD: Final = "discard"
+DEAD_LETTER: Final = "dead-letter"
+EXPIRED: Final = ("", DISCARD, DEAD_LETTER)  # "": as the gateway's setting says
+
+
 class BadTemplate(Exception):
     """A template that no message could be rendered with."""
 
@@ -66,6 +71,7 @@ class Uplink:
     deduplicate: float = 0.0
     allow: tuple[str, ...] = ()
     max_topics: int = 100
+    expired: str = ""  # one of EXPIRED: what becomes of its messages that expire before a subscriber had them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +87,7 @@ class Downlink:
     retain: bool = False
     expiry: int = 0  # seconds, 0 = never
     enabled: bool = True
+    expired: str = ""  # one of EXPIRED
 
 
 DEFAULT: Final = Uplink(name="", filter="#")
@@ -206,6 +213,8 @@ def problems(route: Uplink | Downlink) -> list[str]:
             found.append(f"topic: {route.topic!r} is not a broker topic name")
         if route.qos not in (0, 1, 2):
             found.append("qos: must be 0, 1 or 2")
+    if route.expired not in EXPIRED:
+        found.append(f"expired: must be empty, {DISCARD} or {DEAD_LETTER}")
     for label, template in templates.items():
         try:
             names = placeholders(template)

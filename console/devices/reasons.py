@@ -1,6 +1,6 @@
 """Why gateways refuse connections, in words for people, and what to do about it.
 
-Gateways give their reasons in English (`gateway.authentication`): those that are known here are translated and come
+Gateways give their reasons in English (`gateway.identity.authentication`): those that are known here are translated and come
 with advice, others are shown as they are.
 """
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import sys
 
 import uvloop
@@ -13,28 +12,7 @@ from gateway.bridge.process import Bridges
 from gateway.config import BadSettings, Settings, describe
 from gateway.logs import set_up
 from gateway.sealing import BadSealingKey
-
-log = logging.getLogger("gateway.bridge")
-
-
-async def run(settings: Settings) -> int:
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    bridges = Bridges(settings)
-    starting = asyncio.ensure_future(bridges.start())
-    waiting = asyncio.ensure_future(stopping.wait())
-    await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    if starting.done():
-        starting.result()
-        log.info("ready")
-        await waiting
-    starting.cancel()
-    waiting.cancel()
-    await bridges.stop()
-    log.info("stopped")
-    return 0
+from gateway.starting import run_until_stopped
 
 
 def main() -> int:
@@ -47,7 +25,8 @@ def main() -> int:
         for library in ("amqtt", "transitions"):  # what they say of connections is in our own lines
             logging.getLogger(library).setLevel(logging.CRITICAL)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(run(settings))
+            runner.run(run_until_stopped(Bridges(settings)))
+            return 0
     except (BadSettings, BadSealingKey) as error:
         sys.stderr.write(f"the bridges can't start: {error}\n")
         return 1

@@ -16,7 +16,7 @@ from broker.client import AsyncAdmin, Consumer, Record, TopicPartition
 from broker.client.administration.types import At
 from gateway.bridge.upstream import Disconnected, Upstream
 from gateway.bridges import Bridge
-from gateway.delivery import message_of
+from gateway.delivering.messages import message_of
 from gateway.registry import Registry
 from gateway.routes import DEFAULT, could_write
 

@@ -18,22 +18,22 @@ from typing import Any
 from broker.client import AsyncAdmin, Consumer, Failure, Producer, Record, TopicPartition
 from broker.client import Settings as ClusterSettings
 from broker.client.errors import ClientError
-from broker.client.settings import SettingsError
 from gateway import contract
 from gateway.bridge.outbound import Outbound
 from gateway.bridge.running import Running
 from gateway.bridges import Bridge
-from gateway.catalogue import Catalogue
 from gateway.config import Settings
 from gateway.contract import BRIDGE_KEY, BRIDGES, ROUTES, TRAFFIC, BridgeStatus, MalformedRecord
 from gateway.counters import Counters
-from gateway.exactly import Lanes
 from gateway.ports import Receipt, Will
+from gateway.publishing.uplinks import Uplinks
 from gateway.registry import Registry
 from gateway.sealing import load_key
-from gateway.tail import Tail
-from gateway.ticks import Tick, Ticks, Write
-from gateway.uplink import Uplinks
+from gateway.starting import find_cluster, retried
+from gateway.storage.catalogue import Catalogue
+from gateway.storage.exactly import Lanes
+from gateway.storage.tail import Tail
+from gateway.storage.ticks import Tick, Ticks, Write
 
 log = logging.getLogger("gateway.bridge")
 
@@ -68,10 +68,10 @@ class Bridges:
     async def start(self) -> None:
         """Wait for the broker, learn the routes, stand for ownership."""
         loop = asyncio.get_running_loop()
-        cluster = self._cluster = await self._find_cluster()
+        cluster = self._cluster = await find_cluster(self._settings.environ, "sluice-bridge")
         self._admin = AsyncAdmin(cluster)
         catalogue = Catalogue(self._admin)
-        await self._retried(catalogue.ensure)
+        await retried(catalogue.ensure, "the topics can't be made yet")
         self._ticks = Ticks(
             lambda: Producer(cluster, linger_ms=0, delivery_timeout=DELIVERY_TIMEOUT, queue_messages=100_000),
             self._refused,
@@ -95,7 +95,7 @@ class Bridges:
             moved=arrived.set,
         )
         place = TopicPartition(ROUTES, 0)
-        end = (await self._retried(lambda: catalogue.admin.offsets([place])))[place].offset
+        end = (await retried(lambda: catalogue.admin.offsets([place]), "the routes can't be read yet"))[place].offset
         self._tail.add({place: 0})
         while not self._tail.reached({place: end}):
             arrived.clear()
@@ -103,24 +103,6 @@ class Bridges:
         self._member = threading.Thread(target=self._belong, args=(loop,), name="ownership", daemon=True)
         self._member.start()
         self._tasks = [loop.create_task(self._keep()), loop.create_task(self._tell())]
-
-    async def _find_cluster(self) -> ClusterSettings:
-        """Where the broker is; the embedded one writes its credential when it first starts."""
-        while True:
-            try:
-                return ClusterSettings.from_env(self._settings.environ or None, client_id="sluice-bridge")
-            except SettingsError:
-                if self._settings.environ.get("SLUICE_KAFKA"):
-                    raise
-                await asyncio.sleep(0.2)
-
-    async def _retried(self, call: Callable[[], Any]) -> Any:
-        while True:
-            try:
-                return await call()
-            except ClientError as error:
-                log.debug("the broker does not answer yet: %s", error)
-                await asyncio.sleep(0.3)
 
     def _current_ticks(self) -> Ticks:
         assert self._ticks is not None

@@ -16,8 +16,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.exposition import choose_encoder
 
 from gateway.counters import Counters
+from gateway.publishing.traffic import FIELDS, Table
 from gateway.server.figures import Figures
-from gateway.traffic import FIELDS, Table
 
 DEADLINE = 5.0
 LARGEST = 16_384

@@ -5,7 +5,8 @@
 A process of its own, without threads: it forks its workers, which is quick. A worker notes what it received, works a
 moment, acknowledges, and notes what the broker took. Jobs whose value begins with "poison" kill whoever receives them.
 The journal is one JSON list per line: ["got", pid, partition, offset, delivery count, time], ["done", pid, partition,
-offset], ["unsure", …] (the broker did not answer, or refused), ["killed", pid, time].
+offset], ["unsure", …] (the broker did not answer, or refused), ["killed", pid, time]. Whoever is killed while it writes
+leaves a torn line, which nobody reads: every line begins on a new one, and only whole lists end with a bracket.
 """
 
 import itertools
@@ -27,11 +28,15 @@ CAREFUL = 4
 """Nobody is killed by the driver with a record in hand that was delivered more often: it might be its last time."""
 
 
+def write(journal: int, *what: object) -> None:
+    os.write(journal, f"\n{json.dumps(what)}\n".encode())
+
+
 def worker(bootstrap: str, topic: str, group: str, journal: int) -> None:
     """Work until somebody kills this process, or the driver is gone."""
 
     def note(*what: object) -> None:
-        os.write(journal, (json.dumps(what) + "\n").encode())
+        write(journal, *what)
 
     pid, driver = os.getpid(), os.getppid()
     consumer = ShareConsumer(Settings(bootstrap=bootstrap), group, max_records=BATCH)
@@ -93,6 +98,8 @@ def main() -> int:
                     if not line.endswith(b"\n"):
                         break
                     read += len(line)
+                    if not line.endswith(b"]\n"):
+                        continue
                     entry = json.loads(line)
                     if entry[0] == "got":
                         hands[entry[1]][entry[2], entry[3]] = entry[4]
@@ -102,7 +109,7 @@ def main() -> int:
             if victims and killed < int(kills):
                 victim = chance.choice(victims)
                 os.kill(victim, signal.SIGKILL)
-                os.write(journal, (json.dumps(["killed", victim, time.time()]) + "\n").encode())
+                write(journal, "killed", victim, time.time())
                 killed += 1
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -146,6 +153,8 @@ class Told:
 def read(path: Path) -> Told:
     told = Told()
     for line in path.read_text().splitlines():
+        if not line.endswith("]"):
+            continue
         kind, pid, *rest = json.loads(line)
         if kind == "got":
             partition, offset, attempt, at = rest

@@ -52,4 +52,5 @@ def test_a_few_kills_harm_nothing(stack: Stack) -> None:
 @pytest.mark.torture
 def test_five_hundred_kills_harm_nothing(stack: Stack, record_property: Callable[[str, object], None]) -> None:
     kills = int(os.environ.get("SLUICE_TORTURE_KILLS", "500"))
-    record_property("totals", torment(stack, kills, seed=2, pause=0.03))
+    seed = int(os.environ.get("SLUICE_TORTURE_SEED", "2"))
+    record_property("totals", torment(stack, kills, seed=seed, pause=0.03))

@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource
 
 from broker.client import Admin, Settings
-from gateway.local import LocalCopy
+from gateway.storage.local import LocalCopy
 from tests.acceptance.upgrade import keep
 from tests.running_product import Product
 

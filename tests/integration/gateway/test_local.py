@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.local import LocalCopy
+from gateway.storage.local import LocalCopy
 
 
 def test_rows_and_position_survive_a_restart_together(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from amqtt.contrib.auth_db.managers import UserManager
 from amqtt.contrib.auth_db.models import PasswordHasher
 from argon2 import PasswordHasher as Argon2
 
-from gateway.jwt import BadTokenSettings, TokenSettings, TokenVerifier
-from gateway.plugins import BadPlugins, PluginHost
+from gateway.identity.jwt import BadTokenSettings, TokenSettings, TokenVerifier
+from gateway.identity.plugins import BadPlugins, PluginHost
 from gateway.policy import Policy
 from gateway.ports import ConnectRequest, Peer, Refused
 

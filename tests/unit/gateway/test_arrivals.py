@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.client import TopicPartition
-from gateway.arrivals import CHECKPOINT_KEY, Arrivals, positions_list
-from gateway.claims import Claims, Denied, Taken, Won
 from gateway.contract import Presence, StoredSession, encode
+from gateway.moving.arrivals import CHECKPOINT_KEY, Arrivals, positions_list
+from gateway.peers.claims import Claims, Denied, Taken, Won
 from gateway.ports import Opened, Receipt, settled
 from tests.unit.gateway.parts import FakeSession
 

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from gateway import contract, passwords
-from gateway.authentication import FREE_GUESSES, Authenticator
 from gateway.config import BadSettings, Settings
 from gateway.contract import BANS, DEVICES, Ban, Credential, Device, DeviceLimits
 from gateway.counters import Counters
+from gateway.identity.authentication import FREE_GUESSES, Authenticator
 from gateway.ports import Challenge, ConnectRequest, Identity, Refused
 from gateway.receipts import wait
 from gateway.registry import Registry

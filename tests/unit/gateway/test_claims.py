@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.arrivals import Step, step
-from gateway.claims import Claims, Denied, Holder, Overwritten, Taken, Won
 from gateway.contract import Presence, StoredSession
+from gateway.moving.arrivals import Step, step
+from gateway.peers.claims import Claims, Denied, Holder, Overwritten, Taken, Won
 
 
 def claim(gateway: str, token: str, **fields: object) -> Presence:

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.counters import Counters
-from gateway.deduplication import Seen
 from gateway.ports import NotAcknowledged, Receipt, settled
+from gateway.publishing.deduplication import Seen
 
 
 class Clock:

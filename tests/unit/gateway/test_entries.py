@@ -6,10 +6,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway import entries
 from gateway.contract import MalformedRecord
-from gateway.entries import Entry, chunk_key, decode_chunk, decode_header, decode_single, encode_chunk, encode_single
 from gateway.ports import Message, PublishProperties
+from gateway.sessions import entries
+from gateway.sessions.entries import (
+    Entry,
+    chunk_key,
+    decode_chunk,
+    decode_header,
+    decode_single,
+    encode_chunk,
+    encode_single,
+)
 
 SAME = ("topic", "payload", "qos", "properties", "expires_at", "sender", "origin")
 

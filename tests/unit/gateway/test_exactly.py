@@ -9,7 +9,7 @@ import pytest
 
 from broker.client.errors import ClientError, ClusterError, RecordTooLarge
 from gateway.contract import GATEWAY_DEAD_LETTERS
-from gateway.exactly import Lane
+from gateway.storage.exactly import Lane
 
 WRITES = [("mqtt.messages", b"payload", b"device", None), ("__sluice_sessions", b"1", b"device\0\1", None)]
 

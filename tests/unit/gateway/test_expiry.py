@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.client import Record
 from gateway import contract
-from gateway.delivery import message_of
-from gateway.expiry import interval, letter, moment
+from gateway.counters import Counters
+from gateway.delivering.commands import Commands
+from gateway.delivering.expiry import interval, letter, moment
+from gateway.delivering.messages import message_of
 from gateway.mqtt.sender import LONGEST, Sender, publish_frame
+from gateway.outcomes import Outcomes
 from gateway.ports import Message, PublishProperties
+from gateway.publishing.traffic import Traffic
+from gateway.registry import Registry
+from gateway.routes import DEAD_LETTER, DISCARD, Downlink, Uplink, problems
 
 FAR = 9_223_372_036_854_775_807
 
@@ -102,3 +110,60 @@ def test_a_frame_with_its_packet_id_put_in_is_the_frame_made_for_it(
     sender = Plain(v5=v5)
     for each in (1, packet_id):
         assert sender._patched(message, first, each) == publish_frame(message, first, each, b"" if v5 else None)
+
+
+def outcomes(*found: Uplink | Downlink, keep: bool) -> tuple[Outcomes, Counters, Traffic, list[str]]:
+    registry, counters, traffic = Registry(), Counters(), Traffic()
+    for route in found:
+        registry.apply(contract.ROUTES, route.name.encode(), contract.encode(route))
+    written: list[str] = []
+
+    class Log:
+        def write(self, topic: str, value: bytes, key: bytes, headers: Any) -> None:
+            written.append(f"{topic} {value.decode()}")
+
+    nothing: Any = None
+    commands = Commands(nothing, registry, nothing, counters, lambda *_: nothing, lambda: 0.0)
+    log: Any = Log()
+    made = Outcomes(
+        registry=registry,
+        sessions=nothing,
+        commands=commands,
+        shares=nothing,
+        lease=nothing,
+        ticks=lambda: log,
+        counters=counters,
+        traffic=traffic,
+        keep_expired=keep,
+    )
+    return made, counters, traffic, written
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_route_decides_what_becomes_of_its_expired_messages_and_the_gateway_of_all_others(keep: bool) -> None:
+    made, counters, traffic, written = outcomes(
+        Uplink(name="alarms", filter="alarm/#", expired=DEAD_LETTER),
+        Uplink(name="samples", filter="sample/#", expired=DISCARD),
+        Downlink(name="orders", topic="orders", mqtt_topic="alarm/{key}", expired=DISCARD),
+        Downlink(name="recalls", topic="recalls", mqtt_topic="sample/{key}", expired=DEAD_LETTER),
+        keep=keep,
+    )
+    for name, topic, origin in (
+        ("alarm", "alarm/1", "mqtt.messages"),
+        ("sample", "sample/1", "mqtt.messages"),
+        ("order", "alarm/2", "orders"),
+        ("recall", "sample/2", "recalls"),
+        ("other", "x", "mqtt.messages"),
+    ):
+        made.expired("late", Message(topic, name.encode(), 1, origin=(origin, 0, 1)))
+    made.expired("late", Message("alarm/1", b"alarm of QoS 0", 0, origin=("mqtt.messages", 0, 2)))
+    kept = ["alarm", "recall", *(["other"] if keep else [])]
+    assert written == [f"dlq.gateway {name}" for name in kept]
+    assert counters.expired_kept == len(kept)
+    rows = {name: row.dead_lettered for name, row in traffic.routes.rows.items()}
+    assert rows == {"alarms": 1, "recalls": 1} | ({"(default)": 1} if keep else {})
+
+
+def test_a_route_with_another_choice_is_not_put_in_force() -> None:
+    assert problems(Uplink(name="a", filter="a", expired="keep")) == ["expired: must be empty, discard or dead-letter"]
+    assert problems(Downlink(name="a", topic="a", mqtt_topic="a", expired="?"))

@@ -12,14 +12,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from broker.client import TopicPartition
-from gateway import entries
 from gateway.contract import INBOX
 from gateway.counters import Counters
-from gateway.entries import Origin
-from gateway.inbox import Inbox
-from gateway.mailbox import FULL, GONE, Mailbox
 from gateway.policy import Rights
 from gateway.ports import InFlight, Message, Receipt, SessionState, settled
+from gateway.sessions import entries
+from gateway.sessions.entries import Origin
+from gateway.sessions.inbox import Inbox
+from gateway.sessions.keeper import FULL, GONE
+from gateway.sessions.mailbox import Mailbox
 from tests.unit.gateway.parts import FakeSession
 
 LIMIT = 12

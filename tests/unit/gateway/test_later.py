@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.client.delaying import MAX_DELAY_MS, when
-from gateway.uplink import later
+from gateway.publishing.target import later
 
 
 @given(seconds=st.integers(0, MAX_DELAY_MS // 1000), inner=st.text(min_size=1, max_size=30), zeros=st.integers(0, 2))

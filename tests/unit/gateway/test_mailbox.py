@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from gateway.entries import Chunk, Entry, split
-from gateway.mailbox import AHEAD, FULL, GONE, Mailbox
 from gateway.policy import Rights
 from gateway.ports import InFlight, Message, SessionState
+from gateway.sessions.adopting import take_done, take_single
+from gateway.sessions.entries import Chunk, Entry, split
+from gateway.sessions.keeper import FULL, GONE
+from gateway.sessions.mailbox import AHEAD, Mailbox
 from tests.unit.gateway.parts import FakeSession
 
 FREE = Rights((), "c1", "", unrestricted=True)
@@ -292,8 +294,8 @@ def test_qos_1_needs_no_storing_before_it_is_sent() -> None:
 
 def test_a_replay_does_not_repeat_what_was_stored() -> None:
     box, session = mailbox(), FakeSession()
-    box.restored(Entry(message(b"a", offset=4), 1, False, (), number=3))
-    box.restored_done(4, ("topic", 0, 5))  # QoS 2
+    take_single(box, Entry(message(b"a", offset=4), 1, False, (), number=3))
+    take_done(box, 4, ("topic", 0, 5))  # QoS 2
     for offset, payload in ((4, b"a"), (5, b"done"), (6, b"new")):
         box.deliver(message(payload, offset=offset), 1, False)
     attach(box, session)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from gateway.mqtt.fanout import Fanout
+from gateway.operations.systree import Gauges, SysTree
 from gateway.policy import Grant, Policy, Rights
 from gateway.ports import Subscription
 from gateway.server.figures import NOTHING, Figures
-from gateway.systree import Gauges, SysTree
 from tests.unit.gateway.parts import FakeSession
 
 GAUGES = Gauges(

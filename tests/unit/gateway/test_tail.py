@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.client import Record, TopicPartition
-from gateway import tail
-from gateway.tail import Tail
+from gateway.storage import tail
+from gateway.storage.tail import Tail
 from tests.unit.gateway.parts import FakeLoop
 
 PLACE = TopicPartition("t", 0)

@@ -7,8 +7,8 @@ from typing import Any
 from gateway import contract
 from gateway.contract import TAP, Control, TapReport
 from gateway.mqtt.session import Session
+from gateway.operations.tap import BURST, LEASE, LONGEST, MOST, Tap, Taps
 from gateway.ports import settled
-from gateway.tap import BURST, LEASE, LONGEST, MOST, Tap, Taps
 from tests.fakes.mqtt_device import Device, publish, subscribe
 
 

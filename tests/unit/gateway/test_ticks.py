@@ -9,7 +9,7 @@ import pytest
 from broker.client import Failure
 from broker.client.errors import ClientError, ClusterError, TimedOut
 from gateway.ports import NotAcknowledged, Receipt
-from gateway.ticks import BUSY, CALM, Tick, Ticks, Write
+from gateway.storage.ticks import BUSY, CALM, Tick, Ticks, Write
 from tests.unit.gateway.parts import FakeLoop, FakeProducer, FakeSession
 
 

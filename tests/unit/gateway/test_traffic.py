@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import contract
-from gateway.traffic import FIELDS, OTHER, QUIET, Table, Traffic, prefix_of
-from gateway.uplink import Target
+from gateway.publishing.target import Target
+from gateway.publishing.traffic import FIELDS, OTHER, QUIET, Table, Traffic, prefix_of
 
 
 def target(topic: str, route: str = "r") -> Target:

@@ -10,9 +10,9 @@ from prometheus_client.parser import text_string_to_metric_families as plain
 
 from gateway.config import BadSettings, Settings
 from gateway.counters import Counters
+from gateway.publishing.traffic import Table
 from gateway.server.figures import Figures
 from gateway.server.metrics import MetricsServer, Sources
-from gateway.traffic import Table
 
 
 def server() -> MetricsServer:

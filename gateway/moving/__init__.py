@@ -1,0 +1,1 @@
+"""Sessions and share groups that move between gateways or come back after a restart."""

@@ -1,0 +1,232 @@
+"""How sessions move: what a claim that was read means here, letting go of a session, and taking one up.
+
+The home that `arrivals` brings sessions to. A session is let go of in this order: out of the fan-out, all of it into
+the log, then the record that says so, with the positions delivery had when it left the fan-out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import replace
+from typing import Any
+
+from broker.client import TopicPartition
+from gateway.contract import StoredSession, parse_mark_key
+from gateway.moving.arrivals import Arrivals, Cluster, positions_list, relayed
+from gateway.peers.claims import Claims, Denied, Heard, Overwritten, Taken, Won
+from gateway.peers.presence import PresenceBook
+from gateway.ports import OFFLINE_FOR_EVER, Opened, Receipt, Refused, Session, settled
+from gateway.publishing.wills import Wills, will_of
+from gateway.receipts import over, refused
+from gateway.sessions.inbox import Inbox
+from gateway.sessions.mailbox import Mailbox
+from gateway.sessions.records import SessionRecords
+from gateway.sessions.sessions import NOT_AUTHORIZED, TAKEN_OVER, Sessions
+
+log = logging.getLogger("gateway.moving")
+
+SETTLE_AGAIN = 0.2
+SETTLE_ATTEMPTS = 50
+Rows = Callable[[str], Awaitable[tuple[list[tuple[bytes, bytes]], list[tuple[bytes, bytes]]]]]
+
+
+class Moves:
+    """See the module."""
+
+    def __init__(
+        self,
+        *,
+        gateway: str,
+        sessions: Sessions,
+        inbox: Inbox,
+        records: SessionRecords,
+        wills: Wills,
+        claims: Claims,
+        book: PresenceBook,
+        cluster: Cluster,
+        clock: Callable[[], float],
+        positions: Callable[[], Mapping[TopicPartition, int]],
+        rows: Rows,
+        held: Callable[[], bool],
+        checkpointed: Callable[[], Mapping[TopicPartition, int]],
+    ) -> None:
+        """`rows` gives what the local copy has of a client: (inbox rows, session rows). `held`: the lease is.
+        `checkpointed`: where delivery was at the last checkpoint."""
+        self.arrivals = Arrivals(gateway, self, cluster, monotonic=time.monotonic)
+        self._gateway = gateway
+        self._sessions = sessions
+        self._inbox = inbox
+        self._records = records
+        self._wills = wills
+        self._claims = claims
+        self._book = book
+        self._clock = clock
+        self._positions = positions
+        self._rows = rows
+        self._held = held
+        self._checkpointed = checkpointed
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        self.arrivals.start()
+
+    def stop(self) -> None:
+        self.arrivals.stop()
+        for task in self._tasks:
+            task.cancel()
+
+    # --- for arrivals
+
+    def arrived(self, session: Session, mailbox: Mailbox | None, epoch: int) -> Receipt[Opened]:
+        """The claim counts, and what was kept elsewhere is here (None: nothing was)."""
+        if mailbox is not None and mailbox.owner != session.identity.name:
+            self.settled(mailbox, epoch)
+            return refused(Refused(NOT_AUTHORIZED, "the client id is another principal's"))
+        if mailbox is not None:
+            self._caught_up(mailbox, epoch)
+        return self._sessions.attach(session, mailbox, epoch)
+
+    def _caught_up(self, mailbox: Mailbox, epoch: int) -> None:
+        mailbox.claim = epoch
+        mailbox.replayed = None
+        if mailbox.gone:
+            self._inbox.touched(mailbox)
+
+    def heard(self, event: Heard) -> None:
+        """What a claim that was read means for this gateway."""
+        client_id = event.client_id
+        if isinstance(event, Won):
+            mailbox = self._sessions.mailboxes.get(client_id)
+            if mailbox is not None:
+                mailbox.claim = event.epoch
+                if event.previous is not None and event.previous.gateway != self._gateway:
+                    self._sessions.store_mailbox(mailbox)  # who claimed in between must not wait
+            self.arrivals.won(event)
+        elif isinstance(event, Denied):
+            session = self._sessions.live.get(client_id)
+            if not self.arrivals.denied(client_id, event.token) and (
+                session is not None and session.state.token == event.token
+            ):
+                session.close(NOT_AUTHORIZED, "the client id is another principal's")
+        elif isinstance(event, Taken):
+            self._taken(event)
+        elif isinstance(event, Overwritten):
+            self._book.repeat(client_id)
+
+    def _taken(self, event: Taken) -> None:
+        client_id = event.client_id
+        if self._claims.unheard(client_id):
+            return  # a claim of our own comes later in the log
+        self._sessions.doubtful_wills.discard(client_id)
+        if client_id in self.arrivals:
+            self._sessions.live.pop(client_id, None)
+            self.arrivals.replaced(client_id, event.mine)
+            return
+        session = self._sessions.live.get(client_id)
+        if session is not None:
+            if event.adopted:
+                session.state.will = None  # the adopter fires it
+            session.close(TAKEN_OVER, "session taken over")
+            self._sessions.live.pop(client_id, None)
+        self._book.forget(client_id)
+        mailbox = self._sessions.mailboxes.get(client_id)
+        delayed = self._wills.due.pop(client_id, None)
+        if mailbox is None:
+            if event.mine.durable:
+                self.arrivals.replaced(client_id, event.mine)
+            return
+        if event.fresh:
+            if delayed is not None:
+                self._wills.fire(client_id, mailbox.owner, delayed[1], delayed[2])
+            self._sessions.discard(mailbox)
+            self.relay(client_id, None, event.mine.epoch)
+        else:
+            # what was done since the last checkpoint may collide with what a successor did: it is done again there
+            self.release(mailbox, event.mine.epoch, stale=event.adopted or not self._held())
+
+    def release(self, mailbox: Mailbox, epoch: int, *, stale: bool = False) -> None:
+        """Let go of a session: all of it is in the log before its record says so. `stale`: it may be another gateway's
+        already, and is left as the last checkpoint has it."""
+        positions = dict(self._checkpointed() if stale else self._positions())
+        self._sessions.leave(mailbox)
+        if stale:
+            self._inbox.forget(mailbox)
+        self._spawn(self._release(mailbox, epoch, positions, stale))
+
+    async def _release(self, mailbox: Mailbox, epoch: int, positions: dict[TopicPartition, int], stale: bool) -> None:
+        for receipt in list(mailbox.inbound.values()):
+            await over(receipt)
+        for _ in range(0 if stale else SETTLE_ATTEMPTS):
+            if await self._inbox.settle([mailbox]):
+                break
+            await asyncio.sleep(SETTLE_AGAIN)
+        self._inbox.forget(mailbox)
+        record = self._records.of_mailbox(mailbox)
+        self._records.write(
+            replace(record, claim=epoch, released=True, released_at=self._clock(), positions=positions_list(positions))
+        )
+        log.debug("%s is let go", mailbox.client_id)
+
+    def relay(self, client_id: str, record: StoredSession | None, epoch: int) -> None:
+        """Let go of what never came, or is no more."""
+        if record is None:
+            record = StoredSession(client_id=client_id, owner="", gateway=self._gateway, expiry=0)
+        self._records.write(relayed(record, self._gateway, epoch))
+
+    async def rebuild(self, record: StoredSession, since: dict[TopicPartition, int]) -> Mailbox | None:
+        now = self._clock()
+        if record.disconnected_at is not None and record.expiry != OFFLINE_FOR_EVER:
+            expired = not record.connected and now >= record.disconnected_at + record.expiry
+        else:
+            expired = False
+        mailbox = self._records.mailbox_of(record, now)
+        inbox, rows = await self._rows(record.client_id)
+        self._inbox.adopt(mailbox, inbox, since)
+        for key, _ in rows:
+            mark = parse_mark_key(key)
+            if mark is not None and mark[0] == record.client_id:
+                mailbox.inbound[mark[1]] = settled()
+        if expired:
+            self._sessions.discard(mailbox)
+            return None
+        will = will_of(record.will)
+        if will is not None and record.client_id not in self._sessions.live:
+            due = record.will_at if record.will_at is not None else now + min(will.delay, record.expiry)
+            self._wills.due[record.client_id] = (due, will, record.owner)
+        self._sessions.mailboxes[record.client_id] = mailbox
+        return mailbox
+
+    def settled(self, mailbox: Mailbox, epoch: int) -> None:
+        """A session is here whose device isn't."""
+        self._caught_up(mailbox, epoch)
+        self._records.write(self._records.of_mailbox(mailbox))
+
+    def empty(self, client_id: str, epoch: int) -> None:
+        """A dead gateway's session had no record: there was none yet."""
+        self._book.amend(client_id, clean=True)
+
+    def lapsed(self, record: StoredSession, epoch: int) -> None:
+        """The gateway of a session that was to end with its connection died: its will is due."""
+        will = will_of(record.will)
+        if will is not None:
+            self._wills.fire(record.client_id, record.owner, will, record.owner)
+        self._records.erase(record.client_id)
+
+    def stored(self, client_id: str, writer: str | None) -> None:
+        """A session's record was read; `writer` is the gateway that wrote it, where that is known."""
+        if client_id in self.arrivals:
+            self.arrivals.stored(client_id)
+        elif writer is not None and writer != self._gateway and self._claims.elsewhere(client_id) is None:
+            session, mailbox = self._sessions.live.get(client_id), self._sessions.mailboxes.get(client_id)
+            if session is not None and (mailbox is not None or session.state.will is not None):
+                self._sessions.store(session)
+            elif mailbox is not None:
+                self._records.write(self._records.of_mailbox(mailbox))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

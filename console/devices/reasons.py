@@ -1,7 +1,7 @@
 """Why gateways refuse connections, in words for people, and what to do about it.
 
-Gateways give their reasons in English (`gateway.identity.authentication`): those that are known here are translated and come
-with advice, others are shown as they are.
+Gateways give their reasons in English (`gateway.identity.authentication`): those that are known here are translated
+and come with advice, others are shown as they are.
 """
 
 from typing import Any

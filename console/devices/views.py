@@ -71,8 +71,8 @@ PRESENT = lists.Filter(
     ),
 )
 REFUSED_COLUMNS = (
-    lists.Column(key="last", label=gettext_lazy("Last"), value=lambda r: r.last, order="last", css="num"),
     lists.Column(key="reason", label=gettext_lazy("Reason"), value=lambda r: r.detail or r.kind, order="detail"),
+    lists.Column(key="last", label=gettext_lazy("Last"), value=lambda r: r.last, order="last", css="num opt"),
     lists.Column(key="client", label=gettext_lazy("Client id"), value=lambda r: r.client_id, order="client_id"),
     lists.Column(key="user", label=gettext_lazy("User name"), value=lambda r: r.username, order="username", css="opt"),
     lists.Column(key="host", label=gettext_lazy("Address"), value=lambda r: r.host, order="host", css="opt"),

@@ -41,8 +41,8 @@ class Ages:
     ) -> dict[str, float | None]:
         """Seconds by group; None while one of its unread partitions hasn't been looked at.
 
-        While a group moves on, the record looked at last stands in for the next: it is at most a turn older. So does the
-        moment at which everything was read.
+        While a group moves on, the record looked at last stands in for the next: it is at most a turn older. So does
+        the moment at which everything was read.
         """
         found: dict[str, float | None] = {}
         wanted: dict[tuple[str, Any], int] = {}

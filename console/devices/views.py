@@ -59,7 +59,7 @@ CLIENT_COLUMNS = (
         css="num opt2",
     ),
     lists.Column(key="lost", label=gettext_lazy("Dropped"), value=lambda c: c.dropped, order="dropped", css="num opt2"),
-    lists.Column(key="do", label=gettext_lazy("Change"), sortable=False, quiet=True, csv=False, css="num"),
+    lists.Column(key="do", label=gettext_lazy("Change"), sortable=False, quiet=True, csv=False, css="num opt"),
 )
 PRESENT = lists.Filter(
     name="state",
@@ -80,7 +80,7 @@ REFUSED_COLUMNS = (
 )
 BAN_COLUMNS = (
     lists.Column(key="who", label=gettext_lazy("Who"), value=lambda b: b.value, order="value"),
-    lists.Column(key="kind", label=gettext_lazy("Kind"), value=lambda b: b.kind, order="kind"),
+    lists.Column(key="kind", label=gettext_lazy("Kind"), value=lambda b: b.kind, order="kind", css="opt"),
     lists.Column(key="until", label=gettext_lazy("Until"), value=lambda b: b.until, order="until", css="num"),
     lists.Column(key="reason", label=gettext_lazy("Reason"), value=lambda b: b.reason, order="reason", css="opt"),
     lists.Column(key="by", label=gettext_lazy("By"), value=lambda b: b.by, order="by", css="opt2"),

@@ -25,10 +25,14 @@ async def run(settings: Settings) -> int:
     stopping = asyncio.Event()
     if settings.worker:
         follow_keeper(stopping)
+    gateway = Gateway(settings)
+
+    def ready() -> None:
+        if settings.worker:
+            say_ready(gateway.metrics_port)
+
     try:
-        await run_until_stopped(
-            Gateway(settings), stopping=stopping, ready=say_ready if settings.worker else lambda: None
-        )
+        await run_until_stopped(gateway, stopping=stopping, ready=ready)
     except (OSError, NoCertificate, BadSettings, BadPlugins, BadTokenSettings) as error:
         sys.stderr.write(f"the gateway can't start: {error}\n")
         return 1

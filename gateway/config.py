@@ -55,7 +55,7 @@ VARIABLES: tuple[tuple[str, str, str], ...] = (
     (
         "SLUICE_GATEWAY_METRICS",
         "",
-        "host:port to answer GET /metrics on; empty: nowhere; each further worker has the next port",
+        "host:port to answer GET /metrics on, for all workers together; empty: nowhere",
     ),
     ("SLUICE_SEALING_KEY", "", "64 hex digits: opens bridges' passwords; empty: the key in the data folder"),
     ("SLUICE_LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR"),
@@ -189,7 +189,7 @@ def _metrics(env: Mapping[str, str], insecure: bool, worker: int) -> tuple[str, 
         raise BadSettings(f"SLUICE_GATEWAY_METRICS is {text!r}; it must be host:port")
     if not Listener(scheme="mqtt", host=host, port=int(port)).loopback and not insecure:
         raise BadSettings(f"SLUICE_GATEWAY_METRICS: {host} is no loopback address; say SLUICE_INSECURE=1 if it must be")
-    return host, int(port) + max(0, worker - 1)
+    return ("127.0.0.1", 0) if worker else (host, int(port))  # a worker tells the process that keeps it
 
 
 def _same(listener: Listener, text: str) -> bool:

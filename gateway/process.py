@@ -296,6 +296,11 @@ class Gateway:
     async def _in_thread(self, call: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._local, call)
 
+    @property
+    def metrics_port(self) -> int | None:
+        """Where this process answers `/metrics`; None: nowhere."""
+        return None if self._operations is None else self._operations.metrics_port
+
     # --- what the parts call
 
     async def _inbox_row(self, key: bytes) -> bytes | None:

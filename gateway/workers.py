@@ -2,8 +2,8 @@
 
 Each worker is a gateway of its own, `<name>-<number>`, and the kernel deals new connections out among those that listen
 (SO_REUSEPORT). This process only keeps them: it holds the ports, so that nobody else takes them while a worker starts
-again, starts workers anew when they end, and stops them with itself. A worker reads its standard input and stops at its
-end, so that none outlives this process, however that ended.
+again, starts workers anew when they end, answers `/metrics` for all of them, and stops them with itself. A worker reads
+its standard input and stops at its end, so that none outlives this process, however that ended.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from dataclasses import replace
 
 from gateway.config import Settings
 from gateway.server.listeners import Listener
+from gateway.server.merging import gather
+from gateway.server.metrics import MetricsServer
 
 log = logging.getLogger("gateway.workers")
 
 WORKER = "SLUICE_GATEWAY_WORKER"
-READY = b"ready\n"
+READY = b"ready"
 BACK_OFF = (0.2, 0.5, 1.0, 2.0, 5.0)
 STEADY = 30.0
 STOP_PATIENCE = 8.0
@@ -70,16 +72,21 @@ class Workers:
         self._settings = settings
         self._listeners = ",".join(described(each) for each in listeners)
         self._ready: set[int] = set()
+        self._metrics: dict[int, int | None] = dict.fromkeys(range(1, settings.workers + 1))  # ports
         self._stopping = asyncio.Event()
         self._failed = 0
 
     async def run(self) -> int:
-        """The exit status."""
+        """The exit status. Raises OSError when the address of `/metrics` is taken."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
+        metrics = MetricsServer(lambda: gather(self._metrics))
+        if self._settings.metrics is not None:
+            await metrics.start(*self._settings.metrics)
         tasks = [asyncio.create_task(self._keep(number)) for number in range(1, self._settings.workers + 1)]
         await asyncio.gather(*tasks)
+        await metrics.stop()
         log.info("stopped")
         return 1 if self._failed else 0
 
@@ -132,10 +139,13 @@ class Workers:
     async def _follow(self, number: int, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
         while line := await process.stdout.readline():
-            if line == READY:
+            word, _, port = line.strip().partition(b" ")
+            if word == READY:
+                self._metrics[number] = int(port) if port.isdigit() else None
                 self._ready.add(number)
                 if len(self._ready) == self._settings.workers:
                     log.info("ready: %d workers", self._settings.workers)
+        self._metrics[number] = None
         await process.wait()
 
 
@@ -148,6 +158,9 @@ def keep(settings: Settings) -> int:
         return 1
     try:
         return asyncio.run(_run(settings, bound))
+    except OSError as error:
+        sys.stderr.write(f"the gateway can't start: {error}\n")
+        return 1
     finally:
         for holder in held:
             holder.close()
@@ -169,7 +182,7 @@ def follow_keeper(stopping: asyncio.Event) -> None:
     loop.add_reader(0, readable)
 
 
-def say_ready() -> None:
-    """In a worker: tell the process that keeps it."""
-    sys.stdout.buffer.write(READY)
+def say_ready(metrics: int | None) -> None:
+    """In a worker: tell the process that keeps it, and where it answers `/metrics`."""
+    sys.stdout.buffer.write(READY + (b" %d\n" % metrics if metrics is not None else b"\n"))
     sys.stdout.buffer.flush()

@@ -12,7 +12,7 @@ from gateway.operations.systree import Gauges, SysTree
 from gateway.ports import Receipt
 from gateway.server.connection import Connection
 from gateway.server.figures import Figures
-from gateway.server.metrics import MetricsServer, Sources
+from gateway.server.metrics import MetricsServer, OwnNumbers, Sources
 from gateway.server.server import Server
 from gateway.storage.ticks import Ticks
 
@@ -48,7 +48,8 @@ class Operations:
             closed=server.refusals.take,
         )
         server.moved = self._moved
-        self.metrics = MetricsServer(
+        self.metrics_port: int | None = None
+        self._numbers = OwnNumbers(
             Sources(
                 gateway=settings.name,
                 started=self._started,
@@ -59,11 +60,15 @@ class Operations:
                 refusals=lambda: server.refusals.by_reason,
             )
         )
+        self.metrics = MetricsServer(self._gather)
+
+    async def _gather(self) -> OwnNumbers:
+        return self._numbers
 
     async def start(self) -> None:
         """Raises OSError when the address of `/metrics` is taken."""
         if self._settings.metrics is not None:
-            await self.metrics.start(*self._settings.metrics)
+            self.metrics_port = await self.metrics.start(*self._settings.metrics)
         if self._settings.sys_interval:
             self._engine.subscribing.system = SysTree(version=VERSION, started=self._started)
             self._advance()

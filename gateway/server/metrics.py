@@ -1,4 +1,5 @@
-"""`/metrics` of one gateway: OpenMetrics or Prometheus text over HTTP, on an address of its own (off by default).
+"""`/metrics` of a gateway: OpenMetrics or Prometheus text over HTTP, on an address of its own (off by default). The
+process that keeps several workers answers for all of them (`gateway.server.merging`).
 
 Answers GET of exactly that path, one request per connection, within a few seconds. Labels are bounded: routes and topic
 prefixes come from capped tables, and devices are never labels.
@@ -8,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 
 from gateway.counters import Counters
 from gateway.publishing.traffic import FIELDS, Table
@@ -45,7 +46,9 @@ _HELP = {
 }
 
 
-class Collector:
+class OwnNumbers(Collector):
+    """Of this process."""
+
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
 
@@ -84,9 +87,9 @@ def _table(label: str, table: Table) -> Iterator[Metric]:
 class MetricsServer:
     """Listens on `host:port` once started."""
 
-    def __init__(self, sources: Sources) -> None:
-        self._registry = CollectorRegistry()
-        self._registry.register(Collector(sources))
+    def __init__(self, gather: Callable[[], Awaitable[Collector]]) -> None:
+        """`gather` gives the numbers of this moment, within `DEADLINE`."""
+        self._gather = gather
         self._server: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> int:
@@ -98,11 +101,11 @@ class MetricsServer:
         with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             async with asyncio.timeout(DEADLINE):
                 head = await reader.readuntil(b"\r\n\r\n")
-                writer.write(self.answer(head))
+                writer.write(await self.answer(head))
                 await writer.drain()
         writer.close()
 
-    def answer(self, head: bytes) -> bytes:
+    async def answer(self, head: bytes) -> bytes:
         """The response to a request's head."""
         request, *lines = head.decode("latin-1").split("\r\n")
         method, _, rest = request.partition(" ")
@@ -113,7 +116,7 @@ class MetricsServer:
             return _response("405 Method Not Allowed", "text/plain", b"GET\n", ["Allow: GET, HEAD"])
         accept = next((line[7:].strip() for line in lines if line[:7].lower() == "accept:"), "")
         encode, kind = choose_encoder(accept)
-        body = encode(self._registry)
+        body = encode(await self._gather())
         return _response("200 OK", kind, b"" if method == "HEAD" else body)
 
     async def stop(self) -> None:

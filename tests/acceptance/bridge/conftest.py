@@ -153,18 +153,23 @@ class Client:
 
 
 class Bridged:
-    """Everything together."""
+    """Everything together. `second` is another bridge process, to be started by who wants it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **environ: str) -> None:
         (folder / "upstream").mkdir()
         self.upstream = Mosquitto(folder / "upstream")
-        self.stack = Stack(folder)
+        self.stack = Stack(folder, **environ)
         self.bridge = Process("gateway.bridge", folder, self.stack.environ)
+        named = self.stack.environ | {"SLUICE_GATEWAY_NAME": "second"}
+        self.second = Process("gateway.bridge", folder, named, "second-bridge")
         self.name = ""  # of this test's bridge; its topics begin with it too
 
     def start(self) -> None:
         self.upstream.start()
-        self.stack.start()
+        if "SLUICE_KAFKA" in self.stack.environ:
+            self.stack.gateway.start()
+        else:
+            self.stack.start()
         self.bridge.start()
 
     def definition(self, password: str = PASSWORD, **changes: Any) -> Bridge:
@@ -189,6 +194,7 @@ class Bridged:
 
     def stop(self) -> None:
         self.bridge.kill()
+        self.second.kill()
         self.stack.stop()
         self.upstream.kill()
 

@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 import time
 
+import pytest
+
 from gateway import contract
-from gateway.contract import BRIDGE_KEY, TRAFFIC, BridgeStatus
 from tests.acceptance.bridge.conftest import Bridged, Client
+from tests.acceptance.bridge.flow import Flow, first_ones, state, states, stored, two_processes
 from tests.acceptance.gateway.people import Device311, Operator, until
-
-TOPIC = "mqtt.messages"
-
-
-def states(bridged: Bridged, operator: Operator) -> list[BridgeStatus]:
-    return [
-        contract.decode(BridgeStatus, record.value or b"")
-        for record in operator.records(TRAFFIC)
-        if record.key == (BRIDGE_KEY + bridged.name).encode()
-    ]
-
-
-def state(bridged: Bridged, operator: Operator) -> str:
-    found = states(bridged, operator)
-    return found[-1].state if found else ""
-
-
-def first_ones(payloads: list[bytes]) -> list[bytes]:
-    return list(dict.fromkeys(payloads))
-
-
-def stored(operator: Operator, topic: str) -> list[bytes]:
-    return [record.value or b"" for record in operator.records(TOPIC) if record.text("mqtt.topic") == topic]
 
 
 def test_messages_go_both_ways_with_their_prefixes_and_never_in_circles(bridged: Bridged, operator: Operator) -> None:
@@ -52,7 +30,7 @@ def test_messages_go_both_ways_with_their_prefixes_and_never_in_circles(bridged:
     # `upstream/#` is sent out, but not what came in by this bridge
     assert [topic for topic, _ in far.received if "upstream" in topic or "elsewhere" in topic] == []
     assert len(far.received) == 4
-    record = next(each for each in operator.records(TOPIC) if each.value == b"open")
+    record = next(each for each in operator.records("mqtt.messages") if each.value == b"open")
     assert record.text("mqtt.client.id") == f"$bridge/{bridged.name}"
     assert until(lambda: (last := states(bridged, operator)[-1]).received == 2 and last.sent == 2 and last.lag == 0)
     far.close()
@@ -88,44 +66,22 @@ def test_nothing_is_lost_in_or_out_while_the_bridge_is_killed_again_and_again(
     bridged: Bridged, operator: Operator
 ) -> None:
     bridged.set(operator, bridged.definition())
-    far, here = (
-        Client(bridged.upstream, f"far-{bridged.name}", f"site1/{bridged.name}/#"),
-        Device311(bridged.stack, f"here-{bridged.name}"),
-    )
+    flow = Flow(bridged, operator)
     assert until(lambda: state(bridged, operator) == "connected"), states(bridged, operator)
-    went_in, went_out, stop = [], [], threading.Event()
+    with flow:
+        for pause in (0.3, 0.9, 0.5):
+            flow.more(200)
+            time.sleep(pause)
+            bridged.bridge.kill()
+            bridged.bridge.start()
+    flow.all_arrived()
 
-    def flow() -> None:
-        start = 0
-        while not stop.is_set():
-            numbers, start = range(start, start + 40), start + 40
-            into = [
-                (b"in-%d" % n, far.client.publish(f"{bridged.name}/commands/x", b"in-%d" % n, qos=1)) for n in numbers
-            ]
-            out = [
-                (b"out-%d" % n, here.client.publish(f"{bridged.name}/plant/x", b"out-%d" % n, qos=1)) for n in numbers
-            ]
-            for went, sent in ((went_in, into), (went_out, out)):
-                for payload, info in sent:
-                    info.wait_for_publish(60)
-                    went.append(payload)
 
-    flowing = threading.Thread(target=flow)
-    flowing.start()
-    for pause in (0.3, 0.9, 0.5):
-        count = len(went_in)
-        assert until(lambda count=count: len(went_in) > count + 200)  # type: ignore[misc]  # bound now
-        time.sleep(pause)
-        bridged.bridge.kill()
-        bridged.bridge.start()
-    stop.set()
-    flowing.join(60)
-    missing_in = lambda: set(went_in) - set(stored(operator, f"upstream/{bridged.name}/commands/x"))  # noqa: E731 - asked often
-    missing_out = lambda: set(went_out) - {payload for _, payload in far.received}  # noqa: E731 - asked often
-    assert until(lambda: not missing_in() and not missing_out(), 90), (len(missing_in()), len(missing_out()))
-    assert first_ones(stored(operator, f"upstream/{bridged.name}/commands/x")) == went_in, "in order, duplicates aside"
-    assert first_ones([payload for _, payload in far.received]) == went_out
-    far.close()
+@pytest.mark.torture  # the same steps as in test_bridge_on_kafka, which always runs
+def test_another_bridge_process_takes_over_from_a_killed_one_and_nothing_is_lost(
+    bridged: Bridged, operator: Operator
+) -> None:
+    two_processes(bridged, operator)
 
 
 def test_nothing_is_lost_when_the_upstream_is_killed_and_what_waited_arrives(

@@ -13,22 +13,35 @@ import pytest
 
 from broker.client import Consumer, TopicPartition
 from broker.client.administration.types import At
-from tests.acceptance.gateway.device import Publisher, Wire, connect, packet, text
-from tests.acceptance.gateway.stack import Stack
+from tests.acceptance.gateway.device import Keeper, Publisher, Wire, connect, packet, text
+from tests.acceptance.gateway.stack import Neighbour, Stack
 
 PARTITIONS = 64
+DEVICES = 24
+KEEPERS = 6
 TOPIC = "mqtt.messages"
 
 
 @pytest.fixture
 def stack(tmp_path: Path) -> Iterator[Stack]:
-    made = Stack(tmp_path)
-    made.broker.start()
-    with made.admin() as admin:
-        admin.create_topic(TOPIC, PARTITIONS)
-    made.gateway.start()
-    yield made
-    made.stop()
+    yield from started(Stack(tmp_path))
+
+
+@pytest.fixture
+def roomy(tmp_path: Path) -> Iterator[Stack]:
+    """With room for all messages of a test in each inbox."""
+    yield from started(Stack(tmp_path, SLUICE_MQTT_QUEUE="1000000", SLUICE_MQTT_QUEUE_BYTES=str(1 << 30)))
+
+
+def started(made: Stack) -> Iterator[Stack]:
+    try:
+        made.broker.start()
+        with made.admin() as admin:
+            admin.create_topic(TOPIC, PARTITIONS)
+        made.gateway.start()
+        yield made
+    finally:
+        made.stop()
 
 
 def read_all(stack: Stack) -> dict[tuple[int, int], bytes]:
@@ -131,22 +144,94 @@ async def test_while_the_broker_is_away_nothing_is_acknowledged_and_afterwards_e
 @pytest.mark.torture
 @pytest.mark.parametrize("qos", [1, 2])
 async def test_of_100_000_acknowledged_messages_none_is_absent_however_often_processes_die(
-    stack: Stack, qos: int
+    roomy: Stack, qos: int
 ) -> None:
-    publishers = [Publisher(stack.port, f"device-{number}", qos=qos, clean=qos == 1) for number in range(24)]
-    total = int(os.environ.get("TORTURE_MESSAGES", "100000"))
-    tasks = [asyncio.create_task(each.run(total // 24 + 1)) for each in publishers]
-    dice = random.Random(7)
+    """TORTURE_MESSAGES says how many instead, TORTURE_SEED which choices are made."""
+    total, seed = int(os.environ.get("TORTURE_MESSAGES", "100000")), int(os.environ.get("TORTURE_SEED", "7"))
+    other = Neighbour(roomy, "neighbour")
+    await asyncio.to_thread(other.gateway.start)
+    try:
+        await endure(roomy, other, qos, total, random.Random(seed))
+    finally:
+        other.gateway.kill()
+
+
+async def endure(stack: Stack, other: Neighbour, qos: int, total: int, dice: random.Random) -> None:
+    """Devices publish at two gateways and take themselves over now and then, persistent sessions come and go, and
+    broker and gateways are killed, until so many messages are acknowledged. All must be in the log, and with each
+    session that subscribed: of QoS 2 exactly once, in order."""
+
+    def own() -> random.Random:
+        return random.Random(dice.random())
+
+    publishers = [
+        Publisher(stack.port, f"device-{n}", qos=qos, clean=qos == 1, elsewhere=[other.port], restless=own())
+        for n in range(DEVICES)
+    ]
+    keepers = [
+        Keeper([stack.port, other.port], f"keeper-{n}", topics_of(n), qos=qos, dice=own()) for n in range(KEEPERS)
+    ]
+    keeping = [asyncio.create_task(each.run()) for each in keepers]
+    async with asyncio.timeout(60):
+        for each in keepers:
+            await each.subscribed.wait()
+    tasks = [asyncio.create_task(each.run(total // DEVICES + 1)) for each in publishers]
+    killed = dict.fromkeys(("broker", "gateway", "neighbour"), 0)
+    processes = {"broker": stack.broker, "gateway": stack.gateway, "neighbour": other.gateway}
     while not all(task.done() for task in tasks):
         await asyncio.sleep(dice.uniform(0.5, 2.0))
-        process = dice.choice([stack.broker, stack.gateway])
-        await asyncio.to_thread(process.kill)
-        await asyncio.to_thread(process.start)
+        name = dice.choice(sorted(processes))
+        killed[name] += 1
+        await asyncio.to_thread(processes[name].kill)
+        await asyncio.to_thread(processes[name].start)
     await asyncio.gather(*tasks)
     found = check(stack, publishers)
+    for keeper in keepers:
+        keeper.settling = True
+    wanted = [wanted_by(number, publishers) for number in range(KEEPERS)]
+
+    def missing() -> list[int]:
+        return [len(each - set(keeper.received)) for each, keeper in zip(wanted, keepers, strict=True)]
+
+    deadline = time.monotonic() + 120
+    while any(missing()) and time.monotonic() < deadline:  # noqa: ASYNC110  # polled
+        await asyncio.sleep(0.2)
+    for task in keeping:
+        task.cancel()
+    print(
+        f"QoS {qos}: {sum(len(each.acknowledged) for each in publishers)} acknowledged, killed {killed}; devices: "
+        f"{sum(each.connections for each in publishers)} connections, {sum(each.takeovers for each in publishers)} "
+        f"take-overs; sessions: {sum(each.connections for each in keepers)} connections, "
+        f"{sum(each.takeovers for each in keepers)} take-overs, {sum(len(each.received) for each in keepers)} "
+        f"received; {len(found)} records"
+    )
+    assert missing() == [0] * KEEPERS
+    assert [each.forgotten for each in publishers] + [each.forgotten for each in keepers] == [0] * (DEVICES + KEEPERS)
     if qos == 2:
         payloads = list(found.values())
-        assert len(payloads) == len(set(payloads))
+        assert len(payloads) == len(set(payloads)), "stored twice"
+        for keeper in keepers:
+            assert len(keeper.received) == len(set(keeper.received)), "given twice"
+            assert in_order(keeper.received)
+
+
+def topics_of(keeper: int) -> list[str]:
+    return [f"t/device-{number}" for number in range(keeper, DEVICES, KEEPERS)]
+
+
+def wanted_by(keeper: int, publishers: list[Publisher]) -> set[bytes]:
+    topics = topics_of(keeper)
+    return {payload for each in publishers if f"t/{each.client_id}" in topics for payload in each.acknowledged}
+
+
+def in_order(payloads: list[bytes]) -> bool:
+    newest: dict[bytes, int] = {}
+    for payload in payloads:
+        device, _, number = payload.partition(b"/")
+        if int(number) <= newest.get(device, -1):
+            return False
+        newest[device] = int(number)
+    return True
 
 
 async def test_a_qos_2_message_sent_again_after_kill_9_is_one_record(stack: Stack) -> None:

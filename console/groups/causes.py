@@ -42,9 +42,9 @@ def causes(
         )
         advice = _("Nobody can read them any more. A longer retention keeps this from happening again.")
         found.append(Cause(text=text % {"n": len(lost)}, advice=advice))
-    if not behind or group.health == "ok":
+    lag = sum(one.lag or 0 for one in behind) or group.lag or 0  # a share group's positions are not told
+    if not lag or group.health == "ok":
         return found
-    lag = sum(one.lag or 0 for one in behind)
     if members is not None and not members:
         advice = _("Start its consumers: they go on at its offsets.")
         return [*found, Cause(text=_("Nobody reads: no consumer of the group is connected."), advice=advice)]
@@ -58,7 +58,7 @@ def causes(
         )
         advice = _("Its members read other topics now, or the group is sharing out its partitions this moment.")
         found.append(Cause(text=text % {"n": len(alone)}, advice=advice))
-    worst = behind[0]
+    worst = behind[0] if behind else None
     if members and group.rate == 0 and (group.age or 0) >= STANDS_SECONDS:
         advice = _("A handler that hangs, or fails at the same record each time, looks like this: see the next record.")
         found.append(Cause(text=_("It has members, but they commit nothing."), advice=advice, at=worst))
@@ -67,10 +67,10 @@ def causes(
         found.append(
             Cause(
                 text=text % {"written": written, "rate": group.rate},
-                advice="" if share else _more(len(members), len(positions)),
+                advice=_more(len(members), len(positions)) if positions and not share else "",
             )
         )
-    if not share and len(positions) > 1 and lag >= FEW and (worst.lag or 0) >= MOST * lag:
+    if worst is not None and len(positions) > 1 and lag >= FEW and (worst.lag or 0) >= MOST * lag:
         text = _("%(n)d of %(lag)d unread records are in one partition: %(topic)s %(partition)d.")
         numbers = {"n": worst.lag, "lag": lag, "topic": worst.topic, "partition": worst.partition}
         advice = _("Its keys are written more than others, or its reader is slower.")

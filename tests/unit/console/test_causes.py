@@ -50,6 +50,15 @@ def test_more_members_are_advised_only_where_they_can_help() -> None:
     assert texts(BEHIND, even(4), MEMBERS, None) == ""
 
 
+def test_a_share_group_whose_positions_are_not_told_is_explained_by_what_is() -> None:
+    share = replace(BEHIND, kind="share")
+    assert texts(share, [], [], None).startswith("Nobody reads: no consumer")
+    (cause,) = causes(replace(share, rate=0.0), [], MEMBERS, 3.0)
+    assert "commit nothing" in cause.text
+    assert cause.at is None
+    assert texts(share, [], MEMBERS, 9.0) == "Records come faster (9.0 a second) than it reads (5.0 a second)."
+
+
 def test_one_partition_with_most_of_the_lag_is_named() -> None:
     skewed = [position(0, 900), position(1, 50), position(2, 50)]
     assert "900 of 1000 unread records are in one partition: orders 0." in texts(BEHIND, skewed, MEMBERS, 1.0)

@@ -51,10 +51,6 @@ class Presence(models.Model):
     def protocol_name(self) -> str:
         return {3: "MQTT 3.1", 4: "MQTT 3.1.1", 5: "MQTT 5"}.get(self.protocol, f"MQTT {self.protocol}")
 
-    @property
-    def live_key(self) -> str:
-        return f"device/{self.client_id}"
-
 
 class Refusal(models.Model):
     """Connections that gateways refused or ended for the client's fault, alike ones counted in one row.

@@ -1,7 +1,7 @@
 """Routes and bridges: rows that people edit, each with a record that gateways follow in a compacted topic.
 
-What changes them is the same for both: permission, the gateway's own validation, the row with its record in one
-transaction, audit, announcement. A slice brings its `Kind`.
+What changes them is the same for both: the row with its record in one transaction, audit, announcement. A slice brings
+its `Kind`; its actions ask for the permission first, and for the gateway's own validation.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +11,6 @@ from typing import Any
 from django.db import transaction
 
 from console import announcements, audit, outbox
-from console.accounts.permissions import Permission, demand
 
 
 class Wrong(Exception):
@@ -28,7 +27,6 @@ class Kind:
 
     noun: str
     topic: str
-    permission: Permission
     described: Callable[[Any], Mapping[str, Any]]
 
     def create(self, *, actor: Any, row: Any) -> None:
@@ -40,13 +38,11 @@ class Kind:
         self._change(actor, "edit", row, before=before, after={**self.described(row), **(more or {})})
 
     def enable(self, *, actor: Any, row: Any, enabled: bool) -> None:
-        demand(actor, self.permission)
         before = {"enabled": row.enabled}
         row.take(replace(row.record(), enabled=enabled))
         self._change(actor, "enable" if enabled else "disable", row, before=before, after={"enabled": enabled})
 
     def delete(self, *, actor: Any, row: Any) -> None:
-        demand(actor, self.permission)
         name, before = row.name, self.described(row)
         with (
             audit.change(actor, f"{self.noun}.delete", kind=self.noun, name=name, before=before),
@@ -65,7 +61,6 @@ class Kind:
         before: Mapping[str, Any] | None = None,
         after: Mapping[str, Any],
     ) -> None:
-        demand(actor, self.permission)
         action = f"{self.noun}.{verb}"
         with (
             audit.change(actor, action, kind=self.noun, name=row.name, before=before, after=after),

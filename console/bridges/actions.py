@@ -35,7 +35,7 @@ def _described(bridge: Bridge) -> dict[str, Any]:
     return {"note": bridge.note, **fields}
 
 
-BRIDGES = Kind(noun="bridge", topic=contract.BRIDGES, permission=Permission.BRIDGE_MANAGE, described=_described)
+BRIDGES = Kind(noun="bridge", topic=contract.BRIDGES, described=_described)
 
 
 def create(*, actor: Any, record: Record, password: str = "", note: str = "") -> Bridge:
@@ -69,10 +69,12 @@ def edit(*, actor: Any, bridge: Bridge, record: Record, password: str = "", note
 
 def enable(*, actor: Any, bridge: Bridge, enabled: bool) -> None:
     """A disabled bridge keeps its place: what is stored meanwhile goes out once it is enabled again."""
+    demand(actor, Permission.BRIDGE_MANAGE)
     BRIDGES.enable(actor=actor, row=bridge, enabled=enabled)
 
 
 def delete(*, actor: Any, bridge: Bridge) -> None:
+    demand(actor, Permission.BRIDGE_MANAGE)
     BRIDGES.delete(actor=actor, row=bridge)
 
 

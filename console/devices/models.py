@@ -4,6 +4,7 @@ A device row holds the hash of a generated secret, never the secret. `Presence` 
 `__sluice_presence`.
 """
 
+from datetime import timedelta
 from typing import Any, ClassVar
 
 from django.db import models
@@ -14,6 +15,8 @@ from django.utils.translation import gettext_lazy as _
 from console.devices.reasons import Why, explained
 from console.policies.models import Policy
 from gateway import contract
+
+LATELY = timedelta(hours=1)
 
 
 class Presence(models.Model):
@@ -85,11 +88,14 @@ class Refusal(models.Model):
 
 class Devices(models.QuerySet["Device"]):
     def with_presence(self) -> QuerySet[Any]:
-        """Each with `online`, and `since`, `address` and `protocol` of its newest connection."""
+        """Each with `online`, and `since`, `address` and `protocol` of its newest connection; `refused`: within the
+        last hour."""
+        lately = timezone.now() - LATELY
         mine = Presence.objects.filter(principal=OuterRef("name"))
         newest = mine.order_by("-online", "-since")
         return self.annotate(
             online=Exists(mine.filter(online=True)),
+            refused=Exists(Refusal.objects.filter(username=OuterRef("name"), last__gte=lately)),
             since=Subquery(newest.values("since")[:1]),
             address=Subquery(newest.values("address")[:1]),
             protocol=Subquery(newest.values("protocol")[:1]),

@@ -30,11 +30,13 @@ def find_clients(rows: QuerySet[Presence], text: str) -> QuerySet[Presence]:
 
 
 def by_state(rows: QuerySet[Any], state: str) -> QuerySet[Any]:
-    """online, offline, disabled; anything else keeps all."""
+    """online, offline, refused (and not online), disabled; anything else keeps all."""
     if state == "online":
         return rows.filter(online=True)
     if state == "offline":
         return rows.filter(online=False)
+    if state == "refused":
+        return rows.filter(online=False, refused=True)
     if state == "disabled":
         return rows.filter(enabled=False)
     return rows

@@ -38,6 +38,7 @@ STATE = lists.Filter(
         lists.Choice(value="all", label=gettext_lazy("All devices")),
         lists.Choice(value="online", label=gettext_lazy("Online")),
         lists.Choice(value="offline", label=gettext_lazy("Offline")),
+        lists.Choice(value="refused", label=gettext_lazy("Refused lately")),
         lists.Choice(value="disabled", label=gettext_lazy("Disabled")),
     ),
 )

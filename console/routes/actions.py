@@ -20,7 +20,7 @@ def _described(route: Route) -> dict[str, Any]:
     return {"kind": route.kind, "note": route.note, **asdict(route.record())}
 
 
-ROUTES = Kind(noun="route", topic=contract.ROUTES, permission=Permission.ROUTE_MANAGE, described=_described)
+ROUTES = Kind(noun="route", topic=contract.ROUTES, described=_described)
 
 
 def create(*, actor: Any, record: Uplink | Downlink, note: str = "") -> Route:
@@ -45,10 +45,12 @@ def edit(*, actor: Any, route: Route, record: Uplink | Downlink, note: str) -> N
 
 
 def enable(*, actor: Any, route: Route, enabled: bool) -> None:
+    demand(actor, Permission.ROUTE_MANAGE)
     ROUTES.enable(actor=actor, row=route, enabled=enabled)
 
 
 def delete(*, actor: Any, route: Route) -> None:
+    demand(actor, Permission.ROUTE_MANAGE)
     ROUTES.delete(actor=actor, row=route)
 
 

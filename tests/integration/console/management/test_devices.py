@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -213,7 +214,7 @@ def test_a_client_s_page_tells_what_waits_for_it_and_nothing_where_nothing_is_ke
     assert as_viewer.get(reverse("console:device-client", args=["nobody"])).status_code == 404
 
 
-def closed(kind: str, name: str, detail: str, *, count: int = 1, at: float = 1.8e9) -> list[Any]:
+def closed(kind: str, name: str, detail: str, *, count: int = 1, at: float = 1.7e9) -> list[Any]:
     """As gateways report it, in the order of CLOSED_FIELDS."""
     return [kind, name, name, "192.0.2.7", detail, count, at]
 
@@ -226,7 +227,7 @@ def test_refused_connections_are_counted_once_and_explained_where_one_looks(
     wrong = "unknown user name or wrong password"
     refusals.keep([closed("refused-0x86", name, wrong, count=3), closed("tls", "", "no certificate")])
     refusals.keep([closed("refused-0x86", name, wrong, count=3)])  # the same report, read again
-    refusals.keep([closed("refused-0x86", name, wrong, at=1.8e9 + 2)])
+    refusals.keep([closed("refused-0x86", name, wrong, at=1.7e9 + 2)])
     assert list(Refusal.objects.filter(username=name).values_list("count", flat=True)) == [4]
     for page in (
         as_viewer.get(reverse("console:device", args=[name])).content.decode(),
@@ -236,6 +237,11 @@ def test_refused_connections_are_counted_once_and_explained_where_one_looks(
         assert "or give it a new password" in page
         assert "192.0.2.7" in page
         assert "TLS could not be set up" not in page
+    listed = as_viewer.get(reverse("console:device-list"), {"state": "refused"}).context["list"].rows
+    assert [row.name for row in listed] == []
+    refusals.keep([closed("refused-0x86", name, wrong, at=time.time())])
+    listed = as_viewer.get(reverse("console:device-list"), {"state": "refused"}).context["list"].rows
+    assert [row.name for row in listed] == [name]
     assert "It can't connect:" in as_viewer.get(reverse("console:device", args=[name])).content.decode()
     assert refusals.of_device(device)[0].why[0] == "Unknown user name or wrong password"
     unknown = Refusal(kind="refused-0x97", detail="something new")
@@ -244,7 +250,7 @@ def test_refused_connections_are_counted_once_and_explained_where_one_looks(
 
 def test_refused_connections_are_bounded(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refusals, "KEPT", 5)
-    refusals.keep([closed("refused-0x86", f"c{number}", "no", at=1.8e9 + number) for number in range(20)])
+    refusals.keep([closed("refused-0x86", f"c{number}", "no", at=1.7e9 + number) for number in range(20)])
     assert set(Refusal.objects.values_list("client_id", flat=True)) == {f"c{number}" for number in range(15, 20)}
 
 

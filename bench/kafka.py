@@ -127,7 +127,7 @@ def warm(cluster: Cluster) -> None:
     for size, partitions, messages in ((100, 64, 200_000), (1000, 8, 50_000), (100, 1, 200_000)):
         topic = create_topic(cluster, partitions)
         sender = Sender(cluster)
-        sender.send(topic, os.urandom(size), messages // 10 if "flush" in cluster.name else messages, partitions)
+        sender.send(topic, os.urandom(size), messages, partitions)
         consume(cluster, topic, partitions=partitions, count=sender.acknowledged)
         delete_topic(cluster, topic)
     latency(cluster, create_topic(cluster, 1), rate=1_000, seconds=3)

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 FetchResponse = struct("FetchResponse")
 TopicAnswer = struct("FetchResponse.FetchableTopicResponse")
 
-MAX_RESPONSE = 57_671_680
+MAX_RESPONSE = 16 << 20
+"""Kafka's is 55 MiB. All of a response is in memory before its first byte leaves: beyond what the process keeps of
+freed memory (`server.memory`) every response would be read into pages fetched anew, at twice the price."""
 FEW = 16
 """So many partitions are answered for at once, without a coalescing window."""
 WINDOW_PER_PARTITION = 0.000_02

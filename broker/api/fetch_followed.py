@@ -94,8 +94,8 @@ class Wanted:
             if epoch >= 0 and (epoch < self.last_fetched_epoch or end < self.offset):
                 self.diverging = EpochEndOffset(epoch=epoch, end_offset=end)
                 return 0
-        if self.offset == partition.high_watermark:
-            return 0
+        if self.offset == partition.high_watermark or (max_bytes <= 0 and not at_least_one):
+            return 0  # nothing there, or the answer is full
         try:
             found = partition.read(
                 self.offset, min(self.max_bytes, max_bytes), committed=committed, at_least_one=at_least_one

@@ -177,7 +177,7 @@ _BROKER_OWN = (
     _d("delete.topic.enable", Type.BOOLEAN, "true", read_only=True),
     _d("errors.deadletterqueue.auto.create.topics.enable", Type.BOOLEAN, "false"),
     _d("errors.deadletterqueue.topic.name.prefix", Type.STRING, "dlq."),
-    _d("fetch.max.bytes", Type.INT, "57671680", least=1024, read_only=True),
+    _d("fetch.max.bytes", Type.INT, "16777216", least=1024, read_only=True),
     _d("group.consumer.heartbeat.interval.ms", Type.INT, "5000", least=1),
     _d("group.consumer.max.heartbeat.interval.ms", Type.INT, "15000", least=1),
     _d("group.consumer.max.session.timeout.ms", Type.INT, "60000", least=1),

@@ -8,7 +8,6 @@ the journal and syncs it, in whatever thread; `complete` applies it, or takes ev
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -30,14 +29,13 @@ from broker.log.failures import (
 from broker.log.files import Files, Lock, RealFiles, make_root, take_folder
 from broker.log.flush import Flush
 from broker.log.group import Group
-from broker.log.health import Health, Recovery
+from broker.log.health import Health, Recovery, Trouble, failure_from
 from broker.log.journal import Journal, Kind
 from broker.log.partition import Partition, Staged
 from broker.log.segment import TAIL_BYTES, Segment
 
 __all__ = ["Group", "Health", "Recovery", "Store", "StoreConfig"]
 
-_FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 _GROUP_BYTES: Final = 8 << 20  # a larger one makes everybody wait, and falls out of every cache
 _MANY_FILES: Final = 3
 _SETTLE_MS: Final = 5000
@@ -86,10 +84,7 @@ class Store:
         self._checkpoint: Checkpoint | None = None
         self._checkpoint_again = 0
         self._applied_at: dict[str, int] = {}
-        self._failed: list[tuple[int, int, StorageFailure]] = []
-        self._problems: dict[str, str] = {}  # what keeps us from writing, by kind; gone when it heals
-        self._fatal = ""
-        self._damage: dict[str, None] = {}
+        self._trouble = Trouble()
         self._closed = False
         self._doomed: list[str] = []  # folders of deleted partitions
 
@@ -118,7 +113,7 @@ class Store:
             store._journal = found.journal
             store._applied_at = {"sequence": found.journal.sequence + 1, "position": found.journal.position}
             store._doomed = list(found.doomed)
-            store._damage.update(dict.fromkeys(found.damage))
+            store._trouble.damaged(found.damage)
             store._since_entries, store._since_bytes, store._since_time = found.entries, found.bytes, now
             if not found.clean:
                 # at the next look: a process that crashes again and again must not replay more and more
@@ -165,7 +160,7 @@ class Store:
         try:
             make_folder(self.files, partition)
         except OSError as error:
-            raise self._failure(error) from error
+            raise failure_from(error) from error
         self._parts[topic_id, index] = partition
         self._folders.add(folder)
         self.stage(Staged(partition, Kind.CREATE, 0, partition.creation()))
@@ -201,13 +196,14 @@ class Store:
         """Raise StorageFull (of applications' records only), StorageFatal, StoreClosed when nothing can be staged."""
         if self._closed:
             raise StoreClosed
-        if self._fatal:
-            raise StorageFatal(self._fatal)
-        if records and self._problems:
-            if "space" in self._problems:
-                raise StorageFull(self._problems["space"])
-            if "segment" in self._problems and self._tails > 4 * self.config.tail_bytes:
-                raise StorageFull(self._problems["segment"])
+        if self._trouble.fatal:
+            raise StorageFatal(self._trouble.fatal)
+        problems = self._trouble.problems
+        if records and problems:
+            if "space" in problems:
+                raise StorageFull(problems["space"])
+            if "segment" in problems and self._tails > 4 * self.config.tail_bytes:
+                raise StorageFull(problems["segment"])
 
     def stage(self, staged: Staged) -> int:
         """Put it in the journal's order; gives its position."""
@@ -224,7 +220,7 @@ class Store:
 
     def damaged(self, what: str) -> None:
         """Corruption was found; tell of it until the process ends."""
-        self._damage[what] = None
+        self._trouble.damaged([what])
 
     # -- groups
 
@@ -261,7 +257,7 @@ class Store:
         if group.error is not None:
             self._revert(group)
             return {}
-        self._problems.pop("journal", None)
+        self._trouble.healed("journal")
         moved: dict[Partition, None] = {}
         size = 0
         for staged in group.staged:
@@ -295,24 +291,21 @@ class Store:
 
     def failure_of(self, position: int) -> StorageFailure | None:
         """Why that position never became durable; None when nothing of the kind is known."""
-        for low, high, failure in self._failed:
-            if low <= position <= high:
-                return failure
-        return None
+        return self._trouble.failure_of(position)
 
     def _revert(self, group: Group) -> None:
         error = group.error
         assert error is not None
+        trouble = self._trouble
         if group.fatal:
-            self._fatal = f"fdatasync of the journal failed ({error.strerror}): no acknowledgement until a restart"
-            failure: StorageFailure = StorageFatal(self._fatal)
+            trouble.fatal = f"fdatasync of the journal failed ({error.strerror}): no acknowledgement until a restart"
+            failure: StorageFailure = StorageFatal(trouble.fatal)
         else:
-            failure = self._failure(error)
-            self._problems["journal"] = str(failure)
+            failure = failure_from(error)
+            trouble.problems["journal"] = str(failure)
         undone = group.staged + self._staged
         self._staged = []
-        self._failed.append((self.durable + 1, self.position, failure))
-        del self._failed[:-100]
+        trouble.lost(self.durable + 1, self.position, failure)
         for partition in {staged.partition for staged in undone}:
             partition.revert()
         for staged in reversed(undone):
@@ -324,11 +317,6 @@ class Store:
                 staged.partition.deleted = False
                 key = staged.partition.topic_id, staged.partition.index
                 self._parts[key] = self._leaving.pop(key)
-
-    def _failure(self, error: OSError) -> StorageFailure:
-        if error.errno in _FULL:
-            return StorageFull(f"nothing can be written: {error.strerror}")
-        return StorageUnwritable(f"a write failed: {error.strerror}")
 
     def _bury(self, partition: Partition) -> None:
         """A deleted partition: out of the way at once, removed later."""
@@ -369,12 +357,12 @@ class Store:
         self._flush = None
         flush.settle()
         if flush.error is not None:
-            self._problems["segment"] = f"a segment can't be written: {flush.error.strerror}"
+            self._trouble.problems["segment"] = f"a segment can't be written: {flush.error.strerror}"
             return
         for partition in flush.partitions:
             if not any(segment.tail_bytes >= TAIL_BYTES for segment in partition.segments):  # it grew meanwhile
                 self._waiting.pop(partition, None)
-        self._problems.pop("segment", None)
+        self._trouble.healed("segment")
         self._tails -= flush.covers
 
     def flush(self) -> None:
@@ -383,7 +371,7 @@ class Store:
             flush.write()
             self.finish_flush(flush)
         elif self._flush is None:
-            self._problems.pop("segment", None)
+            self._trouble.healed("segment")
 
     @property
     def behind(self) -> bool:
@@ -392,7 +380,9 @@ class Store:
 
     def checkpoint_due(self, now: int) -> bool:
         """Whether it is time for one."""
-        if self._checkpoint is not None or self._fatal or not self._since_entries or now < self._checkpoint_again:
+        if self._checkpoint is not None or self._trouble.fatal:
+            return False
+        if not self._since_entries or now < self._checkpoint_again:
             return False
         return (
             self._since_bytes >= self.config.checkpoint_bytes
@@ -420,16 +410,18 @@ class Store:
         self._checkpoint = None
         if checkpoint.error is None:
             self._records = self.checkpoint_records(checkpoint)
-            self._problems.pop("checkpoint", None)
+            self._trouble.healed("checkpoint")
             return
         checkpoint.undo()
         self._since_entries += 1
         self._since_time = now - self.config.checkpoint_ms
         self._checkpoint_again = now + 1000
         if checkpoint.fatal:
-            self._fatal = f"sync of a segment failed ({checkpoint.error.strerror}): no acknowledgement until a restart"
+            why = f"sync of a segment failed ({checkpoint.error.strerror}): no acknowledgement until a restart"
+            self._trouble.fatal = why
         else:
-            self._problems["checkpoint"] = f"no checkpoint can be written: {checkpoint.error.strerror}"
+            why = f"no checkpoint can be written: {checkpoint.error.strerror}"
+            self._trouble.problems["checkpoint"] = why
 
     def checkpoint(self, now: int, *, clean: bool = False) -> None:
         """A whole checkpoint, here and now. Raises StorageFailure."""
@@ -446,7 +438,7 @@ class Store:
             checkpoint.write(self.checkpoint_records(checkpoint))
         self.finish_checkpoint(checkpoint, now)
         if checkpoint.error is not None:
-            raise self._failure(checkpoint.error) from checkpoint.error
+            raise failure_from(checkpoint.error) from checkpoint.error
 
     # -- upkeep
 
@@ -457,11 +449,11 @@ class Store:
         except OSError:
             free = self.config.min_free_bytes
         if free < self.config.min_free_bytes:
-            self._problems["space"] = f"the disk is nearly full: {free >> 20} MiB free"
+            self._trouble.problems["space"] = f"the disk is nearly full: {free >> 20} MiB free"
             self._journal.drop_spares()
         else:
-            self._problems.pop("space", None)
-        if "segment" in self._problems:
+            self._trouble.healed("space")
+        if "segment" in self._trouble.problems:
             self.flush()
         for partition in self._parts.values():
             partition.expire_producers(now - self.config.producer_expiration_ms)
@@ -481,21 +473,14 @@ class Store:
 
     def health(self) -> Health:
         """What the disk lets us do right now."""
-        damage = tuple(self._damage)
-        if self._fatal:
-            return Health(ok=False, writable=False, fatal=True, reason=self._fatal, damaged=damage)
-        reason = "; ".join(self._problems.values())
-        writable = not (self._problems.keys() & {"space", "journal", "segment"})
-        if not reason and damage:
-            reason = f"damaged data: {damage[0]}" + (f" (and {len(damage) - 1} more)" if len(damage) > 1 else "")
-        return Health(ok=not reason, writable=writable, fatal=False, reason=reason, damaged=damage)
+        return self._trouble.health()
 
     def close(self, now: int) -> None:
         """Make everything durable, checkpoint, and leave the mark of a clean shutdown. Raises StorageFailure."""
         if self._closed:
             return
         try:
-            if not self._fatal:
+            if not self._trouble.fatal:
                 self.settle()
                 self.checkpoint(now, clean=True)
         finally:

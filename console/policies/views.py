@@ -132,7 +132,8 @@ def delete(request: HttpRequest, name: str) -> HttpResponse:
 def attempt(request: HttpRequest) -> HttpResponse:
     """`?device=…&client_id=…&verb=publish|subscribe|receive&topic=…`: the answer, with the policy that decided."""
     asked = "topic" in request.GET
-    form = Try(request.GET if asked else None, initial={"device": request.GET.get("device", "")})
+    given = {name: request.GET.get(name, "") for name in ("device", "client_id")}
+    form = Try(request.GET if asked else None, initial=given)
     context: dict[str, Any] = {"form": form}
     if asked and form.is_valid():
         data = form.cleaned_data

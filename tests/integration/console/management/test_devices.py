@@ -242,7 +242,7 @@ def test_refused_connections_are_counted_once_and_explained_where_one_looks(
     refusals.keep([closed("refused-0x86", name, wrong, at=time.time())])
     listed = as_viewer.get(reverse("console:device-list"), {"state": "refused"}).context["list"].rows
     assert [row.name for row in listed] == [name]
-    assert "It can't connect:" in as_viewer.get(reverse("console:device", args=[name])).content.decode()
+    assert "What keeps it out" in as_viewer.get(reverse("console:device", args=[name])).content.decode()
     assert refusals.of_device(device)[0].why[0] == "Unknown user name or wrong password"
     unknown = Refusal(kind="refused-0x97", detail="something new")
     assert unknown.why == ("something new", "")

@@ -49,7 +49,7 @@ CLIENT_COLUMNS = (
     lists.Column(key="since", label=gettext_lazy("Since"), value=lambda c: c.since, order="since", css="num opt"),
     lists.Column(key="address", label=gettext_lazy("Address"), value=lambda c: c.address, order="address", css="opt2"),
     lists.Column(
-        key="protocol", label=gettext_lazy("Protocol"), value=lambda c: c.protocol_name, order="protocol", css="opt2"
+        key="protocol", label=gettext_lazy("Protocol"), value=lambda c: c.protocol_name, order="protocol", shown=False
     ),
     lists.Column(key="queued", label=gettext_lazy("Queued"), value=lambda c: c.queued, order="queued", css="num opt"),
     lists.Column(
@@ -59,7 +59,7 @@ CLIENT_COLUMNS = (
         order="queued_bytes",
         css="num opt2",
     ),
-    lists.Column(key="lost", label=gettext_lazy("Dropped"), value=lambda c: c.dropped, order="dropped", css="num opt2"),
+    lists.Column(key="lost", label=gettext_lazy("Dropped"), value=lambda c: c.dropped, order="dropped", shown=False),
     lists.Column(key="do", label=gettext_lazy("Change"), sortable=False, quiet=True, csv=False, css="num opt"),
 )
 PRESENT = lists.Filter(

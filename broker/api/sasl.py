@@ -2,7 +2,8 @@
 
 SCRAM-SHA-256 and -512 (RFC 5802), PLAIN (over TLS or loopback only), OAUTHBEARER (RFC 7628, tokens checked against a
 JWKS file). Handshake version 0, whose tokens follow bare of any frame header, is refused. A failed sign-in is answered
-with SASL_AUTHENTICATION_FAILED and the connection closed, after a pause so that guessing is slow.
+with SASL_AUTHENTICATION_FAILED and the connection closed, after a pause so that guessing is slow; a token that proves
+nobody is first answered with the challenge of RFC 7628, section 3.2.2, as in Kafka.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 from broker.api.registry import Context, Disconnect, handles
 from broker.cluster import scram
+from broker.cluster.credentials import TokenRefused
 from broker.cluster.scram import AuthenticationFailed
 from broker.wire.codec import struct
 from broker.wire.errors import ErrorCode
@@ -21,16 +23,19 @@ SaslHandshakeResponse = struct("SaslHandshakeResponse")
 SaslAuthenticateResponse = struct("SaslAuthenticateResponse")
 
 FAILURE_PAUSE = 0.1
+INVALID_TOKEN = b'{"status":"invalid_token"}'
 
 
 class Exchange:
     """One sign-in under way: the mechanism agreed on and the messages so far."""
 
-    __slots__ = ("mechanism", "scram")
+    __slots__ = ("mechanism", "refused", "scram")
 
     def __init__(self, mechanism: str, scram_exchange: scram.Exchange | None) -> None:
         self.mechanism = mechanism
         self.scram = scram_exchange
+        self.refused = ""
+        """Why the token that came proves nobody: whatever the client says next, the exchange has failed."""
 
 
 def offered(ctx: Context) -> tuple[str, ...]:
@@ -65,11 +70,19 @@ async def sasl_authenticate(ctx: Context, header: RequestHeader, request: Any) -
             error_message="SaslAuthenticate request received without a SaslHandshake.",
         )
     try:
+        if exchange.refused:
+            raise AuthenticationFailed(exchange.refused)
         answer, user, lifetime = await _step(ctx, exchange, bytes(request.auth_bytes))
-    except AuthenticationFailed as failure:
-        ctx.sasl = None
+    except TokenRefused as refused:
+        exchange.refused = str(refused)
         ctx.broker.meter.failed_authentications += 1
         await asyncio.sleep(FAILURE_PAUSE)
+        return SaslAuthenticateResponse(auth_bytes=INVALID_TOKEN, error_message=None)
+    except AuthenticationFailed as failure:
+        ctx.sasl = None
+        if not exchange.refused:
+            ctx.broker.meter.failed_authentications += 1
+            await asyncio.sleep(FAILURE_PAUSE)
         ctx.connection.dismiss(f"authentication failed: {exchange.mechanism}")
         return SaslAuthenticateResponse(
             error_code=ErrorCode.SASL_AUTHENTICATION_FAILED, error_message=str(failure), auth_bytes=b""

@@ -4,7 +4,8 @@
   `share_acquire_mode` 1 keeps strictly to `max_records` (KIP-1206), and RENEW extends locks (KIP-1222).
 * ShareAcknowledge 1 to 2: RENEW from 2, where `share.renew.acknowledge.enable` allows it.
 
-READ on the group and on each topic. Acknowledgements are answered once they are durable, and records are handed out
+What is handed out counts against the client's consumer_byte_rate as what is fetched does. READ on the group and on each
+topic. Acknowledgements are answered once they are durable, and records are handed out
 once the delivery counts that this raises are: no crash makes a record forget how often it was delivered.
 """
 
@@ -21,6 +22,7 @@ from broker.groups.share_coordinator import Judgement, Place
 from broker.groups.share_partition import AckType
 from broker.groups.share_service import FetchBounds, Handed
 from broker.groups.share_sessions import FINAL, FIRST, ShareSession
+from broker.server.quotas import FETCH
 from broker.server.waiting import Poll
 from broker.wire import codec
 from broker.wire.errors import ErrorCode
@@ -62,8 +64,9 @@ async def share_fetch(ctx: Context, header: RequestHeader, request: Any) -> Any:
     elif request.is_renew_ack:
         handed = []
     else:
-        handed = await _wait(ctx, session, request)
+        handed = await _wait(ctx, session, header, request)
     response = ShareFetchResponse(
+        throttle_time_ms=_throttled(ctx, session, header, sum(one.size for one in handed)) if handed else 0,
         acquisition_lock_timeout_ms=shares.limits(session.group).lock_ms,
         responses=_fetched(handed, judged, errors),
     )
@@ -154,11 +157,26 @@ def _judge_one(ctx: Context, session: ShareSession, key: tuple[bytes, int], p: A
     return code
 
 
-async def _wait(ctx: Context, session: ShareSession, request: Any) -> list[Handed]:
+def _throttled(ctx: Context, session: ShareSession, header: RequestHeader, size: int) -> int:
+    """Count `size` bytes handed out; the milliseconds the connection is muted for: half the time that the records are
+    locked at most, or others would get them before this member can acknowledge them."""
+    broker = ctx.broker
+    broker.meter.fetched_bytes += size
+    wait: int = broker.quotas.throttle(FETCH, ctx.principal, header.client_id, size, broker.clock.monotonic())
+    wait = min(wait, broker.shares.limits(session.group).lock_ms // 2)
+    if wait:
+        broker.meter.throttled += 1
+        ctx.connection.throttle(wait)
+    return wait
+
+
+async def _wait(ctx: Context, session: ShareSession, header: RequestHeader, request: Any) -> list[Handed]:
     """Something to hand out, or nothing when the time is up."""
     shares, waiting = ctx.broker.shares, ctx.broker.waiting
+    most = ctx.broker.quotas.most(FETCH, ctx.principal, header.client_id, ctx.broker.clock.monotonic())
+    most = _MAX_BYTES if most is None else min(most, _MAX_BYTES)
     bounds = FetchBounds(
-        max_bytes=max(min(request.max_bytes, _MAX_BYTES), 1),
+        max_bytes=max(min(request.max_bytes, most), 1),
         max_records=request.max_records if request.max_records > 0 else 2**31 - 1,
         strict=request.share_acquire_mode == 1,
     )

@@ -17,6 +17,7 @@ says so, and it is built anew.
 """
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -199,6 +200,9 @@ class Producer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._busy = False
+        self._serving = 0
+        """The thread that serves outcomes, or 0: confluent-kafka aborts the process if they are served again from
+        within one of them and another follows."""
         self.fatal: ClientError | None = None
         """Set once the producer can do nothing any more; build another."""
         self.last_error: ClientError | None = None
@@ -337,6 +341,8 @@ class Producer:
 
     def partitions(self, topic: str, timeout: float = 5.0) -> int:
         """How many partitions the topic has. Asked by a producer, a cluster that makes topics by their use makes it."""
+        if self._nested:
+            raise RuntimeError("a producer can't ask from within an outcome")
         try:
             found = self._raw.list_topics(topic, timeout).topics[topic]
         except KafkaException as error:
@@ -349,8 +355,10 @@ class Producer:
 
     def poll(self, timeout: float = 0.0) -> int:
         """Serve outcomes; returns how many callbacks ran."""
+        if self._nested:
+            return 0  # the one under way goes on
         try:
-            return int(self._raw.poll(timeout))
+            return int(self._serves(self._raw.poll, timeout))
         except KafkaException as error:
             # a fatal error is raised from here as well as reported
             cause = error.args[0]
@@ -358,10 +366,28 @@ class Producer:
                 self._on_error(cause)
             return 0
 
-    def flush(self, timeout: float) -> int:
-        """Wait until everything sent has its outcome; returns how many are left when the time is up."""
+    @property
+    def _nested(self) -> bool:
+        """Whether this is called from within an outcome of ours."""
+        return self._serving == threading.get_ident()
+
+    def _serves(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """A call that serves outcomes."""
+        if self._nested:
+            raise RuntimeError("a producer's outcomes can't be waited for from within one of them")
+        self._serving = threading.get_ident()
         try:
-            return int(self._raw.flush(timeout))
+            return call(*arguments)
+        finally:
+            self._serving = 0
+
+    def flush(self, timeout: float) -> int:
+        """Wait until everything sent has its outcome; returns how many are left when the time is up. Within an outcome
+        it doesn't wait."""
+        if self._nested:
+            return len(self._raw)
+        try:
+            return int(self._serves(self._raw.flush, timeout))
         except KafkaException:
             # a transactional producer that was fenced reports it from here as well; `fatal` has it
             return len(self._raw)
@@ -415,7 +441,7 @@ class Producer:
 
     def _transactional(self, call: Callable[..., Any], *arguments: Any) -> None:
         try:
-            call(*arguments)
+            self._serves(call, *arguments)
         except KafkaException as error:
             named = translate(error)
             cause = error.args[0]

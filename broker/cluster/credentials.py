@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from broker.cluster.bearer import Tokens
 
 
+class TokenRefused(scram.AuthenticationFailed):
+    """A token was sent in good form, and proves nobody."""
+
+
 class Credentials:
     """Finds credentials; keeps no password."""
 
@@ -36,10 +40,17 @@ class Credentials:
         return self._image().scram.get((user, mechanism))
 
     def bearer(self, message: bytes, now: int) -> tuple[str, float]:
-        """The user an OAUTHBEARER message proves, and the seconds its token still lasts. `now` in epoch ms."""
+        """The user an OAUTHBEARER message proves, and the seconds its token still lasts. `now` in epoch ms.
+
+        Raises AuthenticationFailed for what is no such message, TokenRefused for a token that proves nobody.
+        """
         if self._tokens is None:
             raise scram.AuthenticationFailed("OAUTHBEARER is not set up")
-        return self._tokens.user(token_of(message), now)
+        token = token_of(message)
+        try:
+            return self._tokens.user(token, now)
+        except scram.AuthenticationFailed as failure:
+            raise TokenRefused(str(failure)) from failure
 
 
 def _tokens(oauth: OAuth) -> Tokens:

@@ -317,7 +317,8 @@ class Ticks:
         log.error("the producer can't go on (%s); it is built anew", self._producer.fatal)
         old, self._producer = self._producer, self._make()
         self._producer.attach(self._loop)
-        old.close(timeout=0.0)
+        # in a turn of its own: this one may be within an outcome that the old one reports
+        self._loop.call_soon(old.close, 0.0)
 
     def close(self, timeout: float) -> int:
         """Wait for outcomes; how many are left without one."""

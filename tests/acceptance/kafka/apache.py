@@ -2,9 +2,9 @@
 
     python -m tests.acceptance.kafka.apache [--port 0] [--heap 256m]
 
-prints the bootstrap address once it serves and runs until it is interrupted. It has two listeners: PLAINTEXT, where
-everybody is User:ANONYMOUS and a super-user, and SASL_PLAINTEXT (PLAIN, SCRAM), where Kafka's StandardAuthorizer
-decides and User:admin is the super-user.
+prints the bootstrap address once it serves and runs until it is interrupted. Its listeners: PLAINTEXT, where everybody
+is User:ANONYMOUS and a super-user; SASL_PLAINTEXT (PLAIN, SCRAM), where Kafka's StandardAuthorizer decides and
+User:admin is the super-user; SSL, which demands a client's certificate; and SASL_SSL (OAUTHBEARER too).
 """
 
 import argparse
@@ -24,6 +24,7 @@ from pathlib import Path
 from confluent_kafka.admin import AdminClient
 
 from tests.acceptance.kafka import java
+from tests.integration.broker.issuers import AUDIENCE, ISSUER, Keys, TokenIssuer
 
 ADMIN = ("admin", "admin-secret")
 LISTENER = "org.apache.kafka.common.security"
@@ -33,15 +34,30 @@ process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:{plain},SASL_PLAINTEXT://127.0.0.1:{sasl},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{plain},SASL_PLAINTEXT://127.0.0.1:{sasl}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=CONTROLLER://127.0.0.1:{controller},{listeners}
+advertised.listeners={listeners}
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL
 inter.broker.listener.name=PLAINTEXT
 sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
 listener.name.sasl_plaintext.plain.sasl.jaas.config={LISTENER}.plain.PlainLoginModule required \\
   user_{admin}="{password}";
 listener.name.sasl_plaintext.scram-sha-256.sasl.jaas.config={LISTENER}.scram.ScramLoginModule required;
 listener.name.sasl_plaintext.scram-sha-512.sasl.jaas.config={LISTENER}.scram.ScramLoginModule required;
+listener.name.sasl_ssl.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512,OAUTHBEARER
+listener.name.sasl_ssl.plain.sasl.jaas.config={LISTENER}.plain.PlainLoginModule required \\
+  user_{admin}="{password}";
+listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config={LISTENER}.scram.ScramLoginModule required;
+listener.name.sasl_ssl.oauthbearer.sasl.jaas.config={LISTENER}.oauthbearer.OAuthBearerLoginModule required;
+listener.name.sasl_ssl.oauthbearer.sasl.server.callback.handler.class={LISTENER}.oauthbearer.OAuthBearerValidatorCallbackHandler
+listener.name.sasl_ssl.oauthbearer.sasl.oauthbearer.jwks.endpoint.url=file:{jwks}
+listener.name.sasl_ssl.oauthbearer.sasl.oauthbearer.expected.issuer={issuer}
+listener.name.sasl_ssl.oauthbearer.sasl.oauthbearer.expected.audience={audience}
+listener.name.sasl_ssl.oauthbearer.sasl.oauthbearer.clock.skew.seconds=0
+ssl.keystore.type=PEM
+ssl.keystore.location={folder}/server.pem
+ssl.truststore.type=PEM
+ssl.truststore.location={keys.ca}
+listener.name.ssl.ssl.client.auth=required
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 super.users=User:ANONYMOUS;User:{admin}
 allow.everyone.if.no.acl.found=false
@@ -84,13 +100,21 @@ class ApacheKafka:
         """`more`: further lines of server.properties. `quick`: start fast rather than run fast."""
         self.folder = Path(tempfile.mkdtemp(prefix="apache-kafka-"))
         self.plain_port, self.sasl_port, controller = port or free_port(), free_port(), free_port()
+        self.ssl_port, self.sasl_ssl_port = free_port(), free_port()
+        self.keys = Keys(self.folder)
+        self.tokens = TokenIssuer(self.folder / "jwks.json")
+        certificate, key = self.keys.server
+        (self.folder / "server.pem").write_bytes(key.read_bytes() + certificate.read_bytes())
         self.log = self.folder / "kafka.log"
         properties = self.folder / "server.properties"
         admin, password = ADMIN
         properties.write_text(
             PROPERTIES.format(
-                plain=self.plain_port,
-                sasl=self.sasl_port,
+                listeners=",".join(f"{name}://{address}" for name, address in self.addresses.items()),
+                keys=self.keys,
+                jwks=self.tokens.path,
+                issuer=ISSUER,
+                audience=AUDIENCE,
                 controller=controller,
                 folder=self.folder,
                 admin=admin,
@@ -101,7 +125,8 @@ class ApacheKafka:
         )
         level = f"-Dorg.slf4j.simpleLogger.defaultLogLevel={log_level}"
         tuning = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"] if quick else ["-XX:+UseG1GC", "-server"]
-        self._options = [f"-Xmx{heap}", *tuning, level, "-cp", java.classpath()]
+        allowed = f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls=file:{self.tokens.path}"
+        self._options = [f"-Xmx{heap}", *tuning, level, allowed, "-cp", java.classpath()]
         self._properties = properties
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -114,6 +139,17 @@ class ApacheKafka:
     def sasl_bootstrap(self) -> str:
         """Where credentials and ACLs are asked for."""
         return f"127.0.0.1:{self.sasl_port}"
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """host:port by security protocol."""
+        ports = {
+            "PLAINTEXT": self.plain_port,
+            "SSL": self.ssl_port,
+            "SASL_PLAINTEXT": self.sasl_port,
+            "SASL_SSL": self.sasl_ssl_port,
+        }
+        return {name: f"127.0.0.1:{port}" for name, port in ports.items()}
 
     @property
     def pid(self) -> int:

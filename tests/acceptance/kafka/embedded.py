@@ -2,8 +2,8 @@
 
     python -m tests.acceptance.kafka.embedded [--port 0]
 
-Like the Apache Kafka beside it, it has a PLAINTEXT listener, where everybody is User:ANONYMOUS and a super-user, and a
-SASL_PLAINTEXT one, where ACLs decide and User:admin is the super-user.
+Its listeners are those of the Apache Kafka beside it: PLAINTEXT, where everybody is User:ANONYMOUS and a super-user;
+SASL_PLAINTEXT, where ACLs decide and User:admin is the super-user; SSL, which demands a client's certificate; SASL_SSL.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from pathlib import Path
 from broker.client import Admin, Settings
 from broker.client.administration.types import Scram
 from tests.acceptance.kafka.apache import ADMIN, free_port
+from tests.integration.broker.issuers import AUDIENCE, ISSUER, Keys, TokenIssuer
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -33,6 +34,9 @@ class EmbeddedBroker:
     def __init__(self, *, port: int = 0, environ: dict[str, str] | None = None) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="embedded-broker-"))
         self.plain_port, self.sasl_port = port or free_port(), free_port()
+        self.ssl_port, self.sasl_ssl_port = free_port(), free_port()
+        self.keys = Keys(self.folder)
+        self.tokens = TokenIssuer(self.folder / "jwks.json")
         self.log = self.folder / "broker.log"
         self._environ = environ or {}
         self._process: subprocess.Popen[bytes] | None = None
@@ -46,6 +50,17 @@ class EmbeddedBroker:
         return f"127.0.0.1:{self.sasl_port}"
 
     @property
+    def addresses(self) -> dict[str, str]:
+        """host:port by security protocol."""
+        ports = {
+            "PLAINTEXT": self.plain_port,
+            "SSL": self.ssl_port,
+            "SASL_PLAINTEXT": self.sasl_port,
+            "SASL_SSL": self.sasl_ssl_port,
+        }
+        return {name: f"127.0.0.1:{port}" for name, port in ports.items()}
+
+    @property
     def pid(self) -> int:
         return self._process.pid if self._process else 0
 
@@ -53,7 +68,14 @@ class EmbeddedBroker:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
         environ |= {
             "SLUICE_DATA": str(self.folder / "data"),
-            "SLUICE_BROKER_LISTENERS": f"PLAINTEXT://{self.bootstrap},SASL_PLAINTEXT://{self.sasl_bootstrap}",
+            "SLUICE_BROKER_LISTENERS": ",".join(f"{name}://{address}" for name, address in self.addresses.items()),
+            "SLUICE_BROKER_MECHANISMS": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER",
+            "SLUICE_BROKER_JWKS": str(self.tokens.path),
+            "SLUICE_BROKER_OAUTH_ISSUER": ISSUER,
+            "SLUICE_BROKER_OAUTH_AUDIENCE": AUDIENCE,
+            "SLUICE_TLS_CERTIFICATE": str(self.keys.server[0]),
+            "SLUICE_TLS_KEY": str(self.keys.server[1]),
+            "SLUICE_TLS_CLIENT_CA": str(self.keys.ca),
             "SLUICE_BROKER_SUPER_USERS": f"User:ANONYMOUS,User:{ADMIN[0]}",
             "SLUICE_BROKER_ACLS": "on",
             "PYTHONUNBUFFERED": "1",

@@ -29,13 +29,13 @@ def fill(settings: Settings, topic: str, partitions: int, first: int = 0) -> Non
 class Member(threading.Thread):
     """A confluent-kafka consumer in a thread: what it read and what it was assigned."""
 
-    def __init__(self, bootstrap: str, group: str, topic: str, **config: object) -> None:
+    def __init__(self, bootstrap: str, group: str, *topics: str, **config: object) -> None:
         super().__init__(daemon=True)
         self.seen: list[int] = []
-        self.assigned: set[int] = set()
+        self.held: set[tuple[str, int]] = set()
         self.error: Exception | None = None
         self._halt = threading.Event()
-        self._topic = topic
+        self._topics = list(topics)
         self._consumer = confluent_kafka.Consumer(
             {
                 "bootstrap.servers": bootstrap,
@@ -50,18 +50,22 @@ class Member(threading.Thread):
 
     def run(self) -> None:
         try:
-            self._consumer.subscribe([self._topic])
+            self._consumer.subscribe(self._topics)
             while not self._halt.is_set():
                 for message in self._consumer.consume(100, 0.05):
                     if message.error() is not None:
                         raise confluent_kafka.KafkaException(message.error())
                     self.seen.append(int(message.value() or b""))
                     self._consumer.commit(message=message, asynchronous=False)
-                self.assigned = {each.partition for each in self._consumer.assignment()}
+                self.held = {(each.topic, each.partition) for each in self._consumer.assignment()}
         except Exception as error:
             self.error = error
         finally:
             self._consumer.close()
+
+    @property
+    def assigned(self) -> set[int]:
+        return {partition for _, partition in self.held}
 
     def leave(self) -> None:
         self._halt.set()
@@ -107,6 +111,82 @@ def test_two_members_share_the_partitions_and_one_takes_over_when_the_other_leav
     eventually(lambda: len(first.seen) + len(second.seen) == 3 * COUNT, lambda: second.seen)
     second.leave()
     assert sorted(first.seen + second.seen) == list(range(3 * COUNT))
+
+
+@pytest.fixture
+def quick_group(admin: Admin, name: Callable[[str], str]) -> str:
+    """A group whose members ask twice a second what they are to read."""
+    group = name("group")
+    admin.alter_configs(
+        types.ConfigResource(types.ConfigKind.GROUP, group), set={"consumer.heartbeat.interval.ms": "500"}
+    )
+    return group
+
+
+@pytest.mark.parametrize("assignor", ["uniform", "range"])
+def test_the_server_assigns_as_its_members_ask(
+    cluster: Node, admin: Admin, topic: Callable[..., str], quick_group: str, assignor: str
+) -> None:
+    """KIP-848: `range` gives each member the same partitions of every topic; the description names what is in use."""
+    made, group = sorted((topic(4), topic(4))), quick_group
+    members = [
+        Member(cluster.bootstrap, group, *made, **{"group.protocol": "consumer", "group.remote.assignor": assignor})
+        for _ in range(2)
+    ]
+    for member in members:
+        member.start()
+    eventually(
+        lambda: all(len(member.held) == 4 for member in members) and len(members[0].held | members[1].held) == 8,
+        lambda: [(member.held, member.error) for member in members],
+    )
+    if assignor == "range":
+        for member in members:
+            assert {index for each, index in member.held if each == made[0]} == member.assigned
+    described = admin.describe_groups([group])[group]
+    assert (described.state.lower(), described.assignor) == ("stable", assignor)
+    told = [{(each.topic, each.partition) for each in member.assignment} for member in described.members]
+    assert sorted(map(sorted, told)) == sorted(sorted(member.held) for member in members)
+    for member in members:
+        member.leave()
+
+
+def test_a_group_goes_over_to_the_new_protocol_and_back_while_it_reads(
+    cluster: Node, admin: Admin, settings: Settings, topic: Callable[..., str], quick_group: str
+) -> None:
+    """KIP-848: classic members and new ones share a group until the last of either kind has left."""
+    made, group = topic(4), quick_group
+    members: list[Member] = []
+
+    def read(count: int) -> None:
+        """Wait until so many records were read."""
+        eventually(lambda: sum(len(each.seen) for each in members) == count, lambda: [each.seen for each in members])
+
+    def joined(variant: str) -> Member:
+        """A new member, once every member has its part."""
+        member = Member(cluster.bootstrap, group, made, **VARIANTS[variant])
+        staying = [*members[-1:], member]
+        members.append(member)
+        member.start()
+        eventually(
+            lambda: all(len(each.assigned) == 4 // len(staying) for each in staying),
+            lambda: [(variant, each.assigned, each.error) for each in staying],
+        )
+        return member
+
+    def alone(member: Member) -> None:
+        eventually(lambda: member.assigned == {0, 1, 2, 3}, lambda: (member.assigned, member.error))
+
+    for turn, variant in enumerate(("range", "consumer", "range")):
+        member = joined(variant)
+        fill(settings, made, 4, first=turn * COUNT)
+        read((turn + 1) * COUNT)
+        if turn:
+            members[-2].leave()
+            alone(member)
+        kind = admin.describe_groups([group])[group].kind
+        assert kind == (types.GroupKind.CONSUMER if variant == "consumer" else types.GroupKind.CLASSIC)
+    members[-1].leave()
+    assert sorted(number for each in members for number in each.seen) == list(range(3 * COUNT))
 
 
 def test_a_static_member_keeps_its_partitions_over_a_restart(

@@ -4,8 +4,9 @@
 
 Each suite has a manifest beside this file: where it comes from, how it is told of a broker, and every one of its test
 ids, with "run" or the reason why it can't apply to one embedded broker. A test that the manifest doesn't name, or names
-in vain, is an error, so a newer suite is looked through before it is believed. The suite's code is fetched into a
-cache (or taken from --checkout) and never becomes part of this repository.
+in vain, or that skips itself, is an error, so a newer suite is looked through before it is believed. A manifest may ask
+for a second run with another environment: all that run but what it leaves out, and what says "again" instead of "run".
+The suite's code is fetched into a cache (or taken from --checkout) and never becomes part of this repository.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from xml.etree import ElementTree
 from broker.client import Admin, Settings, types
 from tests.acceptance.kafka.embedded import EmbeddedBroker
 from tests.acceptance.kafka.java import cache
+from tests.acceptance.suites.configs import install
 
 FOLDER = Path(__file__).parent
 
@@ -42,6 +44,10 @@ class Suite:
     broker_environment: dict[str, str]
     broker_configs: dict[str, str]
     tests: dict[str, str]
+    again: dict[str, str] | None
+    """The environment of a second run; the broker has its default configs there."""
+    not_again: tuple[str, ...]
+    """What the second run leaves out: beginnings of test ids."""
 
     @classmethod
     def read(cls, path: Path) -> "Suite":
@@ -57,11 +63,25 @@ class Suite:
             broker_environment=data.get("broker_environment", {}),
             broker_configs=data.get("broker_configs", {}),
             tests=data["tests"],
+            again=data["again"]["environment"] if "again" in data else None,
+            not_again=tuple(data.get("again", {}).get("leaves_out", ())),
         )
 
     @property
     def chosen(self) -> list[str]:
         return [test for test, verdict in self.tests.items() if verdict == "run"]
+
+    @property
+    def chosen_again(self) -> list[str]:
+        """For the second run; empty when there is none."""
+        if self.again is None:
+            return []
+        wanted = [test for test, verdict in self.tests.items() if verdict in ("run", "again")]
+        return [test for test in wanted if not test.startswith(self.not_again or "\0")]
+
+    @property
+    def excluded(self) -> list[str]:
+        return [test for test, verdict in self.tests.items() if verdict not in ("run", "again")]
 
 
 def checkout(suite: Suite) -> Path:
@@ -96,29 +116,47 @@ def collected(python: Path, folder: Path, suite: Suite, environ: dict[str, str])
 
 
 def run(suite: Suite, folder: Path, more: list[str]) -> int:
+    """One or two runs, each against a broker of its own."""
     python = environment(suite)
+    status = once(suite, folder, python, suite.chosen, {}, suite.broker_configs, more)
+    if suite.again is not None:
+        status |= once(suite, folder, python, suite.chosen_again, suite.again, {}, more)
+    return status
+
+
+def once(
+    suite: Suite,
+    folder: Path,
+    python: Path,
+    chosen: list[str],
+    changes: dict[str, str],
+    configs: dict[str, str],
+    more: list[str],
+) -> int:
     broker = EmbeddedBroker(environ=dict(suite.broker_environment)).start()
     try:
+        install(broker.folder)
         with Admin(Settings(bootstrap=broker.bootstrap)) as admin:
-            for name, value in suite.broker_configs.items():
+            for name, value in configs.items():
                 admin.alter_configs(types.ConfigResource(types.ConfigKind.BROKER, ""), set={name: value})
-        values = {"bootstrap": broker.bootstrap, "folder": str(folder)}
-        environ = os.environ | {name: text.format(**values) for name, text in suite.environment.items()}
+        values = {"bootstrap": broker.bootstrap, "folder": str(folder), "home": str(broker.folder)}
+        environ = os.environ | {name: text.format(**values) for name, text in suite.environment.items()} | changes
         there = collected(python, folder, suite, environ)
         unnamed, gone = there - suite.tests.keys(), suite.tests.keys() - there
         if unnamed or gone:
             print(f"{suite.name}: the manifest does not name {sorted(unnamed)} and names in vain {sorted(gone)}")
             return 1
         report = broker.folder / "report.xml"
-        command = [python, "-m", "pytest", *suite.chosen, *suite.options, f"--junitxml={report}", *more]
+        command = [python, "-m", "pytest", *chosen, *suite.options, "-rs", f"--junitxml={report}", *more]
         status = subprocess.run(command, cwd=folder, env=environ, timeout=3600, check=False).returncode
         counts = ElementTree.parse(report).getroot()[0].attrib
-        left_out = len(suite.tests) - len(suite.chosen)
+        told = " ".join(f"{name}={value}" for name, value in changes.items())
         print(
-            f"{suite.name}: {counts['tests']} run, {counts['failures']} failed, {counts['errors']} errors, "
-            f"{counts['skipped']} skipped themselves; {left_out} don't apply, each with its reason"
+            f"{suite.name}{told and f' ({told})'}: of {len(suite.tests)} collected {counts['tests']} run, "
+            f"{counts['failures']} failed, {counts['errors']} errors, {counts['skipped']} skipped themselves; "
+            f"{len(suite.excluded)} don't apply, each with its reason"
         )
-        return status
+        return status or int(int(counts["skipped"]) > 0)
     finally:
         broker.stop()
 

@@ -10,6 +10,8 @@ def test_every_test_is_run_or_has_a_reason(path: object) -> None:
     suite = Suite.read(path)  # type: ignore[arg-type]
     assert len(suite.commit) == 40
     assert len(suite.chosen) > len(suite.tests) / 2
-    reasons = {verdict for verdict in suite.tests.values() if verdict != "run"}
+    reasons = {suite.tests[test] for test in suite.excluded}
+    assert suite.again is not None or "again" not in suite.tests.values()
+    assert all(any(test.startswith(each) for test in suite.chosen) for each in suite.not_again)
     assert all(len(reason.split()) > 4 for reason in reasons)
     assert all(test.startswith(f"{suite.folder}/") and "::" in test for test in suite.tests)

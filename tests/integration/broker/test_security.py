@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import datetime
 import hashlib
-import ipaddress
-import json
 import ssl
 import time
 from pathlib import Path
 from typing import Any
 
-import jwt
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from broker.cluster import scram
 from broker.cluster.acls import Acl, Operation, PatternType, Permission, ResourceType
@@ -26,6 +18,7 @@ from broker.cluster.metadata import ScramCredential, acl_key
 from broker.config import Listener, OAuth, Tls
 from broker.wire.codec import struct
 from broker.wire.errors import ErrorCode
+from tests.integration.broker.issuers import AUDIENCE, CLIENT, ISSUER, Keys, TokenIssuer, written
 from tests.integration.broker.wire_client import (
     INTERNAL,
     Connection,
@@ -301,63 +294,14 @@ async def test_acls_are_made_described_and_removed_through_the_apis(running: Run
 # --- tokens and certificates
 
 
-def authority() -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    return key, signed("authority", key.public_key(), key, None)
-
-
-def signed(
-    name: str, public: ec.EllipticCurvePublicKey, key: ec.EllipticCurvePrivateKey, issuer: x509.Certificate | None
-) -> x509.Certificate:
-    subject = x509.Name(
-        [x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Acme, Inc"), x509.NameAttribute(NameOID.COMMON_NAME, name)]
-    )
-    now = datetime.datetime.now(datetime.UTC)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject if issuer is None else issuer.subject)
-        .public_key(public)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-    )
-    return builder.sign(key, hashes.SHA256())
-
-
-def written(folder: Path, name: str, issuer: tuple[ec.EllipticCurvePrivateKey, x509.Certificate]) -> tuple[Path, Path]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    certificate = signed(name, key.public_key(), issuer[0], issuer[1])
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = folder / f"{name}.crt", folder / f"{name}.key"
-    paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    paths[1].write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return paths
-
-
-class Tlsed:
-    """An authority, a server's certificate and a client's, and settings with SSL and SASL_SSL listeners."""
+class Tlsed(Keys):
+    """Keys, and settings with SSL and SASL_SSL listeners that use them."""
 
     def __init__(self, folder: Path, *, demand: bool) -> None:
-        self.folder = folder
-        self.issuer = authority()
-        self.ca = folder / "ca.crt"
-        self.server = written(folder, "server", self.issuer)
-        self.client = written(folder, "client", self.issuer)
-        self.ca.write_bytes(self.issuer[1].public_bytes(serialization.Encoding.PEM))
+        super().__init__(folder)
         tls = Tls(certificate=self.server[0], key=self.server[1], client_ca=self.ca if demand else None)
         listeners = tuple(Listener(name=name, protocol=name, host="127.0.0.1", port=0) for name in ("SSL", "SASL_SSL"))
         self.config = settings(folder / "data", listeners=listeners, tls=tls)
-
-    def context(self, *, certificate: bool = False) -> ssl.SSLContext:
-        context = ssl.create_default_context(cafile=str(self.ca))
-        if certificate:
-            context.load_cert_chain(*self.client)
-        return context
 
 
 async def test_tls_listeners_serve_and_reload_their_certificate_without_dropping_anybody(tmp_path: Path) -> None:
@@ -402,8 +346,8 @@ async def test_a_clients_certificate_is_its_name_and_none_is_no_entry(tmp_path: 
     tls = Tlsed(tmp_path, demand=True)
     async with started(tls.config) as running:
         await running.broker.topics.create("t", 1)
-        await allow(running, "User:CN=client,O=Acme\\, Inc", Operation.WRITE, "t")
-        named = await running.connect("SSL", tls.context(certificate=True))
+        await allow(running, CLIENT, Operation.WRITE, "t")
+        named = await running.connect("SSL", tls.context(tls.client))
         assert (await produce(named, "t", b"x")).error_code == 0
         with pytest.raises((ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)):
             nameless = await running.connect("SSL", tls.context())
@@ -429,33 +373,14 @@ async def test_plaintext_on_a_tls_port_is_cut_off(tmp_path: Path) -> None:
         assert (await right.call("ApiVersions", 0)).api_keys
 
 
-class Issuer:
-    """Signs tokens; its public key lies in a JWKS file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rotate("one")
-
-    def rotate(self, kid: str) -> None:
-        self.kid, self.key = kid, ec.generate_private_key(ec.SECP256R1())
-        jwk = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(self.key.public_key()))
-        self.path.write_text(json.dumps({"keys": [{**jwk, "kid": kid, "alg": "ES256", "use": "sig"}]}))
-
-    def token(self, **claims: Any) -> str:
-        usual = {"sub": "alice", "iss": "https://id.example", "aud": "sluice", "exp": time.time() + 60}
-        return jwt.encode({**usual, **claims}, self.key, algorithm="ES256", headers={"kid": self.kid})
-
-
 async def bearer(running: Running, token: str) -> tuple[Connection, Any]:
     connection = await running.connect("SASL_PLAINTEXT")
-    await connection.call("SaslHandshake", 1, mechanism="OAUTHBEARER")
-    message = f"n,,\x01auth=Bearer {token}\x01\x01".encode()
-    return connection, await connection.call("SaslAuthenticate", 2, auth_bytes=message)
+    return connection, await connection.bear(token)
 
 
 async def test_signed_tokens_sign_in_and_doubtful_ones_do_not(tmp_path: Path) -> None:
-    issuer = Issuer(tmp_path / "jwks.json")
-    oauth = OAuth(jwks=issuer.path, issuer="https://id.example", audience="sluice")
+    issuer = TokenIssuer(tmp_path / "jwks.json")
+    oauth = OAuth(jwks=issuer.path, issuer=ISSUER, audience=AUDIENCE)
     config = settings(tmp_path / "data", oauth=oauth, mechanisms=("OAUTHBEARER",))
     async with started(config) as running:
         connection, answer = await bearer(running, issuer.token())
@@ -481,7 +406,7 @@ async def test_signed_tokens_sign_in_and_doubtful_ones_do_not(tmp_path: Path) ->
 
 
 async def test_a_token_that_ends_ends_the_session(tmp_path: Path) -> None:
-    issuer = Issuer(tmp_path / "jwks.json")
+    issuer = TokenIssuer(tmp_path / "jwks.json")
     config = settings(tmp_path / "data", oauth=OAuth(jwks=issuer.path), mechanisms=("OAUTHBEARER",))
     async with started(config) as running:
         connection, answer = await bearer(running, issuer.token(exp=time.time() + 2.5))

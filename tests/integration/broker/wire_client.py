@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -71,6 +72,16 @@ class Connection:
         if first.error_code:
             return first
         return await self.call("SaslAuthenticate", 2, auth_bytes=client.final(bytes(first.auth_bytes)))
+
+    async def bear(self, token: str) -> Any:
+        """Sign in with a token; the last response (after RFC 7628's challenge the client's answer to it)."""
+        await self.call("SaslHandshake", 1, mechanism="OAUTHBEARER")
+        message = f"n,,\x01auth=Bearer {token}\x01\x01".encode()
+        answer = await self.call("SaslAuthenticate", 2, auth_bytes=message)
+        if not answer.error_code and answer.auth_bytes:
+            assert json.loads(bytes(answer.auth_bytes)) == {"status": "invalid_token"}
+            answer = await self.call("SaslAuthenticate", 2, auth_bytes=b"\x01")
+        return answer
 
     async def close(self) -> None:
         self.writer.close()

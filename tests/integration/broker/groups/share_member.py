@@ -25,6 +25,7 @@ class ShareMember:
         self.version = version
         self.epoch = 0
         self.code = 0
+        self.throttled = 0
 
     async def join(self, topic: str) -> Any:
         return await self.connection.call(
@@ -41,7 +42,7 @@ class ShareMember:
         return [make(first_offset=a, last_offset=b, acknowledge_types=[kind]) for a, b, kind in acks]
 
     async def fetch(self, *acks: tuple[int, int, int], wait_ms: int = 0, most: int = 500, **more: Any) -> list[Taken]:
-        """What is handed out; the acknowledgements' code is in `code`."""
+        """What is handed out; the acknowledgements' code is in `code`, the time to wait (ms) in `throttled`."""
         partition = struct("ShareFetchRequest.FetchPartition")(
             partition_index=0, acknowledgement_batches=self._acks("ShareFetchRequest", *acks)
         )
@@ -61,6 +62,7 @@ class ShareMember:
         )
         assert answer.error_code == 0, answer
         self.epoch += 1
+        self.throttled = answer.throttle_time_ms
         taken: list[Taken] = []
         self.code = 0
         for found in (p for t in answer.responses for p in t.partitions):

@@ -11,6 +11,7 @@ from broker.wire import batch
 from broker.wire.codec import struct
 from broker.wire.errors import ErrorCode
 from tests.integration.broker.groups.share_member import ShareMember, crashed
+from tests.integration.broker.test_quotas import alter_quota
 from tests.integration.broker.wire_client import Running, fetch_fields, produce, records, settings, started
 
 ACCEPT, RELEASE, REJECT, RENEW = 1, 2, 3, 4
@@ -49,6 +50,24 @@ async def test_what_a_dead_worker_held_comes_to_another_and_is_done_once(running
     assert [(offset, count) for offset, _, count in again] == [(offset, 2) for offset in range(5, 20)]
     assert await second.acknowledge((5, 19, ACCEPT)) == 0
     assert await second.fetch() == []
+
+
+async def test_what_is_handed_out_counts_against_the_clients_quota(running: Running) -> None:
+    jobs = await topic(running)
+    await group_config(running, "g", share_record_lock_duration_ms="2000")
+    writer = await running.connect()
+    assert await alter_quota(writer, {"client-id": "test"}, consumer_byte_rate=100.0) == 0
+    for value in (b"a", b"b", b"c"):
+        await produce(writer, "jobs", value * 900)
+    member = await worker(running, jobs, "a")
+    assert [offset for offset, _, _ in await member.fetch()] == [0], "no more than ten seconds' worth in one answer"
+    assert member.throttled == 0
+    assert await member.acknowledge((0, 0, ACCEPT)) == 0
+    assert [offset for offset, _, _ in await member.fetch()] == [1]
+    assert member.throttled == 1000, "half of the lock's time, or the record would be another's before it is done"
+    assert await member.acknowledge((1, 1, ACCEPT)) == 0
+    assert running.broker.meter.throttled == 1
+    assert running.broker.meter.fetched_bytes > 1800
 
 
 async def test_delivery_counts_and_what_is_done_survive_a_crash(tmp_path: Path) -> None:

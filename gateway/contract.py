@@ -267,7 +267,9 @@ DEVICE_FIELDS = (
     "queued",
     "received_bytes",
     "sent_bytes",
+    "subscriptions",
 )
+CLOSED_FIELDS = ("kind", "client_id", "username", "host", "detail", "count", "at")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,6 +278,8 @@ class TrafficReport:
 
     `routes` and `prefixes`: name → numbers in the order of ROW_FIELDS, None for a row that was given up (its numbers
     went to "(other)"). `devices`: client id → numbers in the order of DEVICE_FIELDS, since its connection began.
+    `closed`: connections refused, or ended for the peer's fault, since the last report, in the order of CLOSED_FIELDS;
+    with more than 50 different ones some are left out. Client id and user name are what the peer said of itself.
     """
 
     gateway: str
@@ -284,6 +288,7 @@ class TrafficReport:
     devices: dict[str, list[float]] = field(default_factory=dict)
     routes: dict[str, list[int] | None] = field(default_factory=dict)
     prefixes: dict[str, list[int] | None] = field(default_factory=dict)
+    closed: tuple[list[Any], ...] = ()
 
 
 BRIDGE_KEY = "$bridge/"

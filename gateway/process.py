@@ -150,7 +150,6 @@ class Gateway:
                 copy=copy,
                 executor=self._local,
                 producer=lane,
-                barrier=self._barrier,
                 checkpoint=self._checkpoint,
                 clock=self.clock,
                 held=lease.held,
@@ -214,6 +213,7 @@ class Gateway:
             may_read=engine.may_read,
             down=engine.commands.missed,
             entering=engine.shares.entering,
+            barrier=self._barrier,
         )
         delivery = self._delivery
         await self._restore(engine, delivery, applying.taken())

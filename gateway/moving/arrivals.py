@@ -76,10 +76,8 @@ class Cluster(Protocol):
     async def current(self) -> None:
         """What `rebuild` reads has everything that is committed by now."""
 
-    async def delivered(self) -> None:
-        """This gateway's tail has come to the ends of all topics as of now."""
-
-    async def join(self, arriving: list[tuple[Mailbox, Positions]]) -> None: ...
+    async def join(self, arriving: list[tuple[Mailbox, Positions]]) -> None:
+        """They are delivered to as of now, and have got what they missed."""
 
     async def secure(self, mailboxes: list[Mailbox]) -> None:
         """What these hold is durable, and so is how far this gateway's delivery had come."""
@@ -328,7 +326,6 @@ class Arrivals:
     async def _bring(self, arriving: list[Arriving]) -> None:
         """Rebuild the mailboxes of those that have one, and deliver what they missed."""
         # all that was in the log when their records were read, whatever partition it is in
-        await self._cluster.delivered()
         await self._cluster.current()
         joining: list[tuple[Mailbox, Positions]] = []
         try:

@@ -352,7 +352,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _refused(self, kind: str, detail: str) -> None:
         """A request was refused; the connection may go on."""
-        self._server.refusals.report(kind, detail, self.address)
+        who = self.session.client_id if self.session is not None else ""
+        self._server.refusals.report(kind, detail, self.address, client_id=who, username=who)
 
     def _wanted(self) -> int:
         assert self._exact is not None
@@ -445,7 +446,14 @@ class Connection(asyncio.BufferedProtocol):
         session = self.session
         if session is not None and session.blamed:
             blamed, session.blamed = session.blamed, ""
-            self._server.refusals.report(blamed, session.ended, self.address)
+            request = getattr(session, "request", None)  # none before a whole CONNECT
+            self._server.refusals.report(
+                blamed,
+                session.ended,
+                self.address,
+                client_id=session.client_id,
+                username=(request.username if request is not None else None) or "",
+            )
 
 
 def _common_name(certificate: Any) -> str | None:

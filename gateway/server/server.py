@@ -67,7 +67,7 @@ class Server:
         self._door = door
         self.moment = Moment(monotonic(), wall())
         self.view = memoryview(bytearray(settings.read_buffer))
-        self.refusals = Refusals(log)
+        self.refusals = Refusals(log, clock=wall)
         self.pace = Pace(settings.pace)
         self.connections: set[Connection] = set()
         self.accepted = 0

@@ -54,4 +54,5 @@ def presence_of(session: Session, *, gateway: str, online: bool, reason: str, no
         listener=request.peer.listener,
         tls=request.peer.tls,
         reason=reason,
+        subscriptions=len(getattr(session, "subscriptions", None) or ()),
     )

@@ -267,10 +267,8 @@ class Node:
     async def current(self) -> None:
         pass
 
-    async def delivered(self) -> None:
-        self.deliver()
-
     async def join(self, arriving: list[tuple[Any, dict[TopicPartition, int]]]) -> None:
+        self.deliver()
         for box, since in arriving:
             known = set(box.waiting)
             box.waiting += [each for each in range(since.get(PLACE, self.tail), self.tail) if each not in known]

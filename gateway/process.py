@@ -150,7 +150,6 @@ class Gateway:
                 copy=copy,
                 executor=self._local,
                 producer=lane,
-                barrier=self._barrier,
                 checkpoint=self._checkpoint,
                 clock=self.clock,
                 held=lease.held,
@@ -214,6 +213,7 @@ class Gateway:
             may_read=engine.may_read,
             down=engine.commands.missed,
             entering=engine.shares.entering,
+            barrier=self._barrier,
         )
         delivery = self._delivery
         await self._restore(engine, delivery, applying.taken())
@@ -281,7 +281,12 @@ class Gateway:
             )
         self.server = Server(
             engine,
-            ServerSettings(tls=tls, trusted_proxies=settings.trusted_proxies, reuse_port=bool(settings.worker)),
+            ServerSettings(
+                tls=tls,
+                pace=settings.connects_per_address,
+                trusted_proxies=settings.trusted_proxies,
+                reuse_port=bool(settings.worker),
+            ),
             door=Visitors(engine, ticks=self._current_ticks, held=engine.lease.held, clock=self.clock),
         )
         self._operations = Operations(settings, engine, self.server, ticks=self._current_ticks, clock=self.clock)

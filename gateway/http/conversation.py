@@ -103,6 +103,13 @@ class Conversation:
         self.received_messages = self.refused_messages = self.other_packets = 0
         self.sent_messages = self.dropped_messages = self.joined_packets = 0
 
+    @property
+    def client_id(self) -> str:
+        """Who this is, or, before that is known, says it is."""
+        if self._visitor is not None:
+            return self._visitor.client_id
+        return (self._knock.username if self._knock is not None else None) or ""
+
     # -- the connection's side -------------------------------------------------------------------------------------
 
     def receive(self, data: bytes) -> None:

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from gateway import passwords
 from gateway.config import Settings
-from gateway.contract import Credential, Device
+from gateway.contract import Credential, Device, DeviceLimits
 from gateway.counters import Counters
 from gateway.mqtt import scram
 from gateway.policy import unfit
@@ -40,6 +40,7 @@ FREE_GUESSES = 5
 GUESS_INTERVAL = 1.0  # seconds, doubling per further failure
 LONGEST_WAIT = 60.0
 REMEMBERED = 10_000
+NO_LIMITS = DeviceLimits()  # of a device's own
 
 
 class Verifier(Protocol):
@@ -64,7 +65,6 @@ class Authenticator:
         short_lived: bool = False,
     ) -> None:
         """`short_lived`: no session outlives its connection."""
-        self._short_lived = short_lived
         self._settings = settings
         self._registry = registry
         self._counters = counters
@@ -74,6 +74,17 @@ class Authenticator:
         self._secret = secrets.token_bytes(32)  # what unknown names get as salt
         self._guesses: OrderedDict[tuple[str, str], tuple[int, float]] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._open: dict[str, bool] = {}  # listeners, and whether they take anybody
+        self._usual = Limits(
+            session_expiry=0 if short_lived else OFFLINE_FOR_EVER,
+            packet_size=settings.packet_size,
+            in_flight=settings.in_flight,
+            queue=settings.queue,
+            queue_bytes=settings.queue_bytes,
+            overflow=settings.overflow,
+            keep_alive=settings.keep_alive,
+            conceal_denied=settings.conceal_denied,
+        )
 
     def authenticate(self, request: ConnectRequest) -> Receipt[Identity | Challenge]:
         receipt: Receipt[Identity | Challenge] = Receipt()
@@ -237,25 +248,19 @@ class Authenticator:
             raise Refused(CLIENT_ID_INVALID, "the client id belongs to another device")
 
     def _anonymous(self, request: ConnectRequest) -> Identity:
-        if not self._settings.anonymous_on(request.peer.listener):
+        listener = request.peer.listener
+        open_to_all = self._open.get(listener)
+        if open_to_all is None:
+            open_to_all = self._open[listener] = self._settings.anonymous_on(listener)
+        if not open_to_all:
             raise Refused(BAD_CREDENTIALS, "a user name and a password are needed")
         self._reserved("", request.client_id)
         return Identity(name="", username=None, limits=self._limits(None))
 
     def _limits(self, device: Device | None) -> Limits:
-        settings = self._settings
-        limits = Limits(
-            session_expiry=0 if self._short_lived else OFFLINE_FOR_EVER,
-            packet_size=settings.packet_size,
-            in_flight=settings.in_flight,
-            queue=settings.queue,
-            queue_bytes=settings.queue_bytes,
-            overflow=settings.overflow,
-            keep_alive=settings.keep_alive,
-            conceal_denied=settings.conceal_denied,
-        )
-        if device is None:
-            return limits
+        limits = self._usual
+        if device is None or device.limits == NO_LIMITS:
+            return limits  # one object for all of them
         own = device.limits
         return replace(
             limits,

@@ -32,6 +32,7 @@ from gateway.storage.ticks import Tick, Ticks, Write
 
 NOT_AUTHORIZED = 0x87
 TOPIC_NAME_INVALID = 0x90
+AGAIN = 0.05  # seconds within which a device that publishes again waits for each acknowledgement
 DROPPED = Fate(outcome="dropped")
 SAMPLED_OUT = Fate(outcome="sampled-out")
 DUPLICATE = Fate(duplicate=True)
@@ -141,11 +142,14 @@ class Uplinks:
         return self._publish(session, items)
 
     def _publish(self, session: Publisher, items: Sequence[PublishItem]) -> Receipt[Any]:
-        ticks = self._ticks()
-        tick = ticks.current()
+        ticks, connection = self._ticks(), session.state
+        now = ticks.now()
+        tick = ticks.current(hurried=now - connection.published_at < AGAIN)
+        connection.published_at = now
         tick.runs.append((session, items))
         away = ticks.away
-        send, fresh = ticks.send, self.fresh()
+        gather, fresh = tick.gathered.append, self.fresh()
+        size = 0
         for target, payload, flags, _, properties in items:
             if away and not flags & 6:
                 self._counters.dropped_away += 1
@@ -162,9 +166,11 @@ class Uplinks:
                 if properties is not None:
                     headers = headers + headers_from(properties)
                 placed = fresh(target, payload, flags, properties) if fresh is not None else None
-                send(tick, target.topic, payload, target.key, headers, placed)
+                gather((target.topic, payload, target.key, headers, placed))
+                size += len(payload)
             if flags & 1:
                 self._retain(ticks, target, payload, flags, properties, tick)
+        tick.size += size
         return tick.receipt
 
     def _publish_exactly(self, session: Publisher, items: Sequence[PublishItem]) -> Receipt[Any]:

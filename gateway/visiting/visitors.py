@@ -156,12 +156,13 @@ class Visitors:
         self, visitor: Visitor, target: Target, publication: Publication, payload: bytes, allowance: Allowance
     ) -> Receipt[Fate]:
         flags = publication.qos << 1 | publication.retain
+        window = target.route.deduplicate if target.route is not None else 0.0
         tick = self._engine.uplinks.publish(visitor, [(target, payload, flags, 0, publication.properties)])
         if not publication.qos:
             allowance.under_way -= 1
             if target.fate is not None and target.fate.outcome == "dropped":
                 return refused(Refused(UNAVAILABLE, "the broker is behind; nothing was stored", after=1.0))
-            return settled(Fate(outcome="accepted") if target.fate is None else target.fate)
+            return settled(replace(target.fate or Fate(outcome="accepted"), window=window))
         receipt: Receipt[Fate] = Receipt()
 
         def stored() -> None:
@@ -169,7 +170,6 @@ class Visitors:
             if tick.failed_for(visitor):
                 receipt.fail(NotAcknowledged(str(tick.failure or "the outcome is unknown")))
             else:
-                window = target.route.deduplicate if target.route is not None else 0.0
                 receipt.settle(replace(target.fate or Fate(), window=window))
 
         gather([tick], stored)

@@ -162,7 +162,7 @@ async def test_of_100_000_acknowledged_messages_none_is_absent_however_often_pro
 async def endure(stack: Stack, other: Neighbour, qos: int, total: int, dice: random.Random) -> None:
     """Devices publish at two gateways and take themselves over now and then, persistent sessions come and go, and
     broker and gateways are killed, until so many messages are acknowledged. All must be in the log, and with each
-    session that session that subscribed: of QoS 2 exactly once."""
+    session that subscribed: of QoS 2 exactly once."""
 
     def own() -> random.Random:
         return random.Random(dice.random())
@@ -208,13 +208,13 @@ async def endure(stack: Stack, other: Neighbour, qos: int, total: int, dice: ran
         f"{sum(each.takeovers for each in keepers)} take-overs, {sum(len(each.received) for each in keepers)} "
         f"received, {sum(out_of_order(each.received) for each in keepers)} out of order; {len(found)} records"
     )
-    for each, keeper in zip(wanted, keepers, strict=True):
-        lost = sorted(each - set(keeper.received))
+    for payloads, keeper in zip(wanted, keepers, strict=True):
+        lost = sorted(payloads - set(keeper.received))
         assert not lost, f"{keeper.client_id} was not given {len(lost)}: {lost[:50]}; {keeper.log}"
     assert [each.forgotten for each in publishers] + [each.forgotten for each in keepers] == [0] * (DEVICES + KEEPERS)
     if qos == 2:
-        payloads = list(found.values())
-        assert len(payloads) == len(set(payloads)), "stored twice"
+        stored = list(found.values())
+        assert len(stored) == len(set(stored)), "stored twice"
         for keeper in keepers:
             assert len(keeper.received) == len(set(keeper.received)), "given twice"
 

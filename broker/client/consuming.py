@@ -170,7 +170,8 @@ class Consumer:
                     raise translate(message.error())
                 continue
             if known is not None:
-                known_to = known.get(TopicPartition(message.topic() or "", message.partition() or 0))
+                # a plain tuple is equal, and made sooner
+                known_to = known.get((message.topic(), message.partition()))  # type: ignore[call-overload]
                 if known_to is not None and (message.offset() or 0) < known_to:
                     continue
             records.append(record_of(message))

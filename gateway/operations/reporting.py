@@ -13,6 +13,7 @@ from typing import Any
 
 from gateway import contract
 from gateway.contract import TRAFFIC, TrafficReport
+from gateway.mqtt.session import Session
 from gateway.ports import Receipt
 from gateway.publishing.traffic import Traffic
 from gateway.server.connection import Connection
@@ -52,8 +53,8 @@ class Reporter:
     def moved(self, connections: Iterable[Connection]) -> None:
         for connection in connections:
             session = connection.session
-            if session is None or not isinstance(session.state, EngineConnection):
-                continue
+            if not isinstance(session, Session) or not isinstance(session.state, EngineConnection):
+                continue  # what comes by HTTP is counted by route and prefix
             if session.client_id in self._due or len(self._due) < REMEMBERED:
                 self._due[session.client_id] = connection
 
@@ -75,7 +76,7 @@ class Reporter:
             prefixes=prefixes,
             closed=tuple(closed),
         )
-        self._write(TRAFFIC, contract.encode_report(record), self._gateway.encode())
+        self._write(TRAFFIC, contract.encode(record), self._gateway.encode())
         return True
 
     def start(self) -> None:
@@ -97,7 +98,7 @@ class Reporter:
 def _device(connection: Connection) -> list[float]:
     """In the order of `contract.DEVICE_FIELDS`."""
     session = connection.session
-    assert session is not None
+    assert isinstance(session, Session)
     state = session.state
     mailbox = state.mailbox
     gone = session.closed

@@ -62,7 +62,7 @@ class Refusals:
         if count <= self._per_period:
             shown = detail.encode("unicode_escape").decode()[:200]
             fields = {"event": "refused", "reason": kind, "address": address, "detail": shown}
-            self._log.warning("closed %s: %s: %s", address, kind, shown, extra=fields)
+            self._log.warning("refused %s: %s: %s", address, kind, shown, extra=fields)
 
     def tick(self, now: float) -> None:
         if now - self._since < self._period:
@@ -72,7 +72,7 @@ class Refusals:
             if count > self._per_period:
                 left_out = count - self._per_period
                 fields = {"event": "refused.suppressed", "reason": kind, "suppressed": left_out}
-                self._log.warning("closed %d more: %s", left_out, kind, extra=fields)
+                self._log.warning("refused %d more: %s", left_out, kind, extra=fields)
         self._counts.clear()
 
     def take(self) -> list[list[Any]]:

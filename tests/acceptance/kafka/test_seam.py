@@ -142,6 +142,7 @@ def test_a_topic_created_again_has_another_id_and_no_records(
 ) -> None:
     made = name("again")
     admin.create_topic(made, 1)
+    assert eventually(lambda: made in admin.topics([made]))  # Apache Kafka tells of it a moment later
     first = admin.topics([made])[made].id
     producer = Producer(settings)
     producer.send(made, b"x")
@@ -149,6 +150,7 @@ def test_a_topic_created_again_has_another_id_and_no_records(
     admin.delete_topic(made)
     assert eventually(lambda: made not in admin.topics())
     admin.create_topic(made, 1)
+    assert eventually(lambda: made in admin.topics([made]))
     assert admin.topics([made])[made].id != first
     assert admin.offsets([TopicPartition(made, 0)])[TopicPartition(made, 0)].offset == 0
 

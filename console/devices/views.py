@@ -77,7 +77,7 @@ REFUSED_COLUMNS = (
     lists.Column(key="client", label=gettext_lazy("Client id"), value=lambda r: r.client_id, order="client_id"),
     lists.Column(key="user", label=gettext_lazy("User name"), value=lambda r: r.username, order="username", css="opt"),
     lists.Column(key="host", label=gettext_lazy("Address"), value=lambda r: r.host, order="host", css="opt"),
-    lists.Column(key="count", label=gettext_lazy("Times"), value=lambda r: r.count, order="count", css="num"),
+    lists.Column(key="count", label=gettext_lazy("Times"), value=lambda r: r.count, order="count", css="num opt"),
 )
 BAN_COLUMNS = (
     lists.Column(key="who", label=gettext_lazy("Who"), value=lambda b: b.value, order="value"),

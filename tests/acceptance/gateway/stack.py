@@ -61,6 +61,13 @@ class Process:
         pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
+    def check(self) -> None:
+        """Raise if it was started and ended by itself."""
+        status = None if self._process is None else self._process.poll()
+        if status is not None:
+            said = self.since_start().decode(errors="replace")[-2000:]
+            raise AssertionError(f"{self.module} ended by itself, with status {status}:\n{said}")
+
     def kill(self) -> None:
         """SIGKILL."""
         if self._process is not None:

@@ -102,6 +102,8 @@ class Torment:
         # mostly early, in the middle of recovery's aftermath; now and then after a checkpoint
         time.sleep(chance.uniform(0.05, 0.5) if chance.random() < 0.85 else chance.uniform(0.8, 2.0))
         broker, gateway = self.stack.broker, self.stack.gateway
+        broker.check()
+        gateway.check()
         what = chance.choices(
             ("kill broker", "kill gateway", "kill both", "pause broker", "pause gateway", "restart broker"),
             (50, 28, 8, 6, 5, 3),
@@ -137,7 +139,11 @@ class Torment:
         """End the load and read everything back."""
         scene = self.scene
         time.sleep(1)
-        self.devices.stop()
+        try:
+            self.devices.stop()
+        finally:
+            self.stack.gateway.check()
+            self.stack.broker.check()
         scene.halt.set()
         for thread in scene.threads:
             thread.join(90)

@@ -48,14 +48,22 @@ REASONS: dict[str, Why] = {
         _("It said nothing useful in time"),
         _("Check that it speaks MQTT to this port, and TLS only where the listener does."),
     ),
+    "denied": (_("No policy allows that topic"), _("Allow it in one of the device's policies.")),
+    "guesses": (
+        _("Too many wrong passwords from that address"),
+        _("It is slowed down for up to a minute; correct the password first."),
+    ),
+    "topic": (_("Not a topic name"), _("A message has a topic name, without wildcards.")),
+    "unavailable": (_("Nothing could be stored then"), _("The broker was away or behind; it is to try again.")),
     "connections": (_("Too many connections"), _("The gateway's limit of connections is reached.")),
     "connect-rate": (_("Too many connects a second"), _("The gateway's limit of connects is reached.")),
 }
 
 
 def explained(kind: str, detail: str) -> Why:
-    if kind in REASONS:
-        return REASONS[kind]
+    """`kind`: a slug; that of the HTTP door begins with `http-`."""
+    if detail in REASONS:
+        return REASONS[detail]
     if detail.startswith("banned"):
         return REASONS["banned"]
-    return REASONS.get(detail, (detail or kind, ""))
+    return REASONS.get(kind.removeprefix("http-"), (detail or kind, ""))

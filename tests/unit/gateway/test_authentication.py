@@ -206,3 +206,28 @@ async def test_enhanced_authentication_proves_the_password_without_sending_it(
 
 async def test_an_unknown_authentication_method_is_refused(door: Door) -> None:
     assert await door.refused(replace(request(), authentication_method="X", authentication_data=b"")) == 0x8C
+
+
+class Vouching:
+    """A verifier that takes a password for a name."""
+
+    async def verify(self, connect: ConnectRequest) -> Identity | None:
+        return Identity(name=(connect.password or b"").decode())
+
+
+async def test_a_ban_and_a_disabled_device_hold_for_the_name_that_a_token_or_a_certificate_says(
+    executor: ThreadPoolExecutor,
+) -> None:
+    door = Door(executor)
+    door.authenticator._verifiers = [Vouching()]
+    door.device("meter", subject="meter-7.example")
+    door.device("off", enabled=False)
+    assert (await door.knock(request("c1", password=b"app"))).name == "app"
+    assert (await door.knock(request("meter", subject="meter-7.example"))).name == "meter"
+    assert await door.refused(request("c1", password=b"off")) == 0x87
+    for name in ("app", "meter"):
+        ban = Ban(kind="user", value=name)
+        door.registry.apply(BANS, ban.key.encode(), contract.encode(ban))
+    assert await door.refused(request("c1", password=b"app")) == 0x8A
+    assert await door.refused(request("meter", subject="meter-7.example")) == 0x8A
+    assert (await door.knock(request("c1", password=b"other"))).name == "other"

@@ -67,3 +67,11 @@ def test_within_its_window_an_id_is_known_unless_too_many_came_since(
         while len(model) > most:
             model.pop(next(iter(model)))
         assert len(seen) <= most
+
+
+def test_a_long_id_is_remembered_by_its_digest_alone() -> None:
+    seen = Seen(Counters(), clock=Clock())
+    long = "x" * 60_000
+    seen.note("t", long, 60, settled())
+    assert seen.earlier("t", long, 60) is not None and seen.earlier("t", long + "y", 60) is None
+    assert max(len(message_id) for _, message_id in seen._ids) < 100

@@ -244,6 +244,7 @@ def test_refused_connections_are_counted_once_and_explained_where_one_looks(
     assert [row.name for row in listed] == [name]
     assert "What keeps it out" in as_viewer.get(reverse("console:device", args=[name])).content.decode()
     assert refusals.of_device(device)[0].why[0] == "Unknown user name or wrong password"
+    assert Refusal(kind="http-denied", detail="not allowed").why[0] == "No policy allows that topic"
     unknown = Refusal(kind="refused-0x97", detail="something new")
     assert unknown.why == ("something new", "")
 

@@ -29,13 +29,19 @@ PAYLOAD = b"x" * 100
 
 @contextlib.contextmanager
 def connected(server: Server, client_id: str, *, clean: bool) -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as wire:
-        wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        flags = b"\x02" if clean else b"\x00"
-        wire.sendall(packet(0x10, text("MQTT") + b"\x04" + flags + b"\x00\x00" + text(client_id)))
+    with dialled(server, client_id, clean=clean) as wire:
         read(wire, 4)
         yield wire
         wire.sendall(b"\xe0\x00")
+
+
+def dialled(server: Server, client_id: str, *, clean: bool) -> socket.socket:
+    """A connection that has said CONNECT."""
+    wire = socket.create_connection(("127.0.0.1", server.port), timeout=60)
+    wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    flags = b"\x02" if clean else b"\x00"
+    wire.sendall(packet(0x10, text("MQTT") + b"\x04" + flags + b"\x00\x00" + text(client_id)))
+    return wire
 
 
 def read(wire: socket.socket, size: int) -> bytes:
@@ -76,14 +82,15 @@ def take(wire: socket.socket, wanted: int) -> int:
 def leave_behind(server: Server, sessions: int) -> None:
     """Persistent sessions, each with a subscription of its own, and away."""
     for first in range(0, sessions, TOGETHER):
+        numbers = range(first, min(first + TOGETHER, sessions))
         with contextlib.ExitStack() as stack:
-            wires = []
-            for number in range(first, min(first + TOGETHER, sessions)):
-                wire = stack.enter_context(connected(server, f"away-{number}", clean=False))
+            wires = [stack.enter_context(dialled(server, f"away-{number}", clean=False)) for number in numbers]
+            for number, wire in zip(numbers, wires, strict=True):
+                read(wire, 4)
                 wire.sendall(packet(0x82, b"\x00\x01" + text(f"to/{number}") + b"\x01"))
-                wires.append(wire)
             for wire in wires:
                 read(wire, 5)
+                wire.sendall(b"\xe0\x00")
 
 
 def flow(server: Server, seconds: float, matches: float, waiting: dict[int, int]) -> float:

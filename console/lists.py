@@ -35,6 +35,7 @@ class Column:
     sortable: bool = True
     quiet: bool = False  # the label is for screen readers only
     csv: bool = True
+    shown: bool = True  # else only in CSV
 
     @property
     def numeric(self) -> bool:
@@ -200,7 +201,7 @@ def build(
         parameters=parameters,
         refresh_on=refresh_on,
     )
-    return replace(listing, heads=[_head(column, listing) for column in columns])
+    return replace(listing, heads=[_head(column, listing) for column in columns if column.shown])
 
 
 def chosen(request: HttpRequest, one: Filter) -> str:

@@ -78,6 +78,14 @@ NAVIGATION: tuple[tuple[Any, tuple[Item, ...]], ...] = (
                 keys="a",
                 permission=Permission.ACCESS_VIEW,
             ),
+            Item(
+                label=_("Quotas"),
+                icon="gauge",
+                view="console:quota-list",
+                prefix="quota-",
+                keys="q",
+                permission=Permission.ACCESS_VIEW,
+            ),
         ),
     ),
     (

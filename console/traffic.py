@@ -23,6 +23,7 @@ OF_A_DEVICE: Sequence[Field] = (
     ("expired", _("Expired"), "num"),
     ("in_flight", _("In flight"), "num"),
     ("queued", _("Queued"), "num"),
+    ("subscriptions", _("Subscriptions"), "num"),
     ("received_bytes", _("Bytes received"), "size"),
     ("sent_bytes", _("Bytes sent"), "size"),
 )

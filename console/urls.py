@@ -15,6 +15,7 @@ from console.groups import urls as groups
 from console.jobs import urls as jobs
 from console.messages import urls as messages
 from console.policies import urls as policies
+from console.quotas import urls as quotas
 from console.routes import urls as routes
 from console.topics import urls as topics
 
@@ -31,6 +32,7 @@ app_patterns = [
     *routes.urlpatterns,
     *bridges.urlpatterns,
     *access.urlpatterns,
+    *quotas.urlpatterns,
     *jobs.urlpatterns,
     *audit.urlpatterns,
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import sys
@@ -19,6 +20,14 @@ from gateway.server.certificates import NoCertificate
 from gateway.server.descriptors import raise_limit
 from gateway.starting import run_until_stopped
 from gateway.workers import follow_keeper, keep, say_ready
+
+
+def settle() -> None:
+    """After the start. What is there now stays, and collections pass over it. What comes and goes is mostly freed by
+    its reference count: looking for garbage every 700 objects took a tenth of a busy gateway's CPU."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 async def run(settings: Settings) -> int:

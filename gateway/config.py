@@ -11,7 +11,7 @@ from pathlib import Path
 from gateway.logs import FORMATS
 from gateway.server.listeners import BadListener, Listener, parse_listeners
 
-DEFAULT_LISTENERS = "mqtt://127.0.0.1:1883,ws://127.0.0.1:8083/mqtt"
+DEFAULT_LISTENERS = "mqtt://127.0.0.1:1883,ws://127.0.0.1:8083/mqtt,http://127.0.0.1:8085"
 TLS_LISTENER = "mqtts://127.0.0.1:8883"
 
 VARIABLES: tuple[tuple[str, str, str], ...] = (
@@ -19,10 +19,10 @@ VARIABLES: tuple[tuple[str, str, str], ...] = (
     (
         "SLUICE_MQTT_LISTENERS",
         DEFAULT_LISTENERS,
-        "comma-separated mqtt://h:p, mqtts://h:p, ws://h:p/path, wss://h:p/path; with a certificate also "
-        + TLS_LISTENER,
+        "comma-separated mqtt://h:p, mqtts://h:p, ws://h:p/path, wss://h:p/path, http://h:p, https://h:p; "
+        "with a certificate also " + TLS_LISTENER,
     ),
-    ("SLUICE_TLS_CERTIFICATE", "", "certificate chain (PEM) of mqtts and wss listeners; read anew when it changes"),
+    ("SLUICE_TLS_CERTIFICATE", "", "certificate chain (PEM) of TLS listeners; read anew when it changes"),
     ("SLUICE_TLS_KEY", "", "its private key (PEM)"),
     ("SLUICE_TLS_CLIENT_CA", "", "CA (PEM) whose client certificates identify devices"),
     ("SLUICE_TRUSTED_PROXIES", "", "comma-separated networks that may send a PROXY protocol v2 header"),
@@ -36,6 +36,11 @@ VARIABLES: tuple[tuple[str, str, str], ...] = (
         "SLUICE_MQTT_EXPIRED",
         "discard",
         "discard or dead-letter: messages that expire before their device had them; routes may say otherwise",
+    ),
+    (
+        "SLUICE_MQTT_CONNECTS_PER_ADDRESS",
+        "500",
+        "CONNECTs a second from one address, twice as many at once; more wait, up to 5 s; 0: unlimited",
     ),
     ("SLUICE_MQTT_KEEP_ALIVE", "0", "longest keep alive granted, seconds; 0: as the device asks"),
     ("SLUICE_MQTT_CONCEAL_DENIED", "", "1: SUBACK says 0x80 where it would say 0x87 (not authorised)"),
@@ -88,6 +93,7 @@ class Settings:
     queue_bytes: int = 8 << 20
     overflow: str = "oldest"
     expired: str = "discard"
+    connects_per_address: int = 500
     keep_alive: int = 0
     conceal_denied: bool = False
     plugins: str = ""
@@ -149,6 +155,7 @@ class Settings:
             queue_bytes=_number(env, "SLUICE_MQTT_QUEUE_BYTES", 8 << 20, least=1),
             overflow=_one_of(env, "SLUICE_MQTT_OVERFLOW", ("oldest", "newest")),
             expired=_one_of(env, "SLUICE_MQTT_EXPIRED", ("discard", "dead-letter")),
+            connects_per_address=_number(env, "SLUICE_MQTT_CONNECTS_PER_ADDRESS", 500, least=0),
             keep_alive=_number(env, "SLUICE_MQTT_KEEP_ALIVE", 0, least=0),
             conceal_denied=env.get("SLUICE_MQTT_CONCEAL_DENIED", "") == "1",
             plugins=env.get("SLUICE_MQTT_PLUGINS", ""),

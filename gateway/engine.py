@@ -182,7 +182,7 @@ class GatewayEngine:
             clock=clock,
             positions=self._positions,
             held=lease.held,
-            behind=self.shares.behind,
+            behind=lambda: self.moves.arrivals.behind() | self.shares.behind(),
         )
         self.restoring = Restoring(
             gateway=name,

@@ -44,13 +44,15 @@ class NotAcknowledged(Exception):
 
 
 class Refused(Exception):
-    """The engine refuses: an MQTT 5 reason code (mapped to 3.1.1 where one exists) and, for people, why."""
+    """The engine refuses: an MQTT 5 reason code (mapped to 3.1.1 where one exists) and, for people, why. `after`: it
+    may go better so many seconds later."""
 
-    def __init__(self, code: int, reason: str = "", *, server_reference: str = "") -> None:
+    def __init__(self, code: int, reason: str = "", *, server_reference: str = "", after: float = 0.0) -> None:
         super().__init__(reason or f"refused with reason code 0x{code:02x}")
         self.code = code
         self.reason = reason
         self.server_reference = server_reference
+        self.after = after
 
 
 class Waiter(Protocol):
@@ -76,13 +78,13 @@ class Receipt(Generic[T]):
         self.doubtful: set[int] | None = None
         self.waiters: list[Waiter] = []
 
-    def doubt(self, waiter: Waiter) -> None:
+    def doubt(self, waiter: object) -> None:
         """Say, before settling, that the outcome is unknown for this waiter."""
         if self.doubtful is None:
             self.doubtful = set()
         self.doubtful.add(id(waiter))
 
-    def failed_for(self, waiter: Waiter) -> bool:
+    def failed_for(self, waiter: object) -> bool:
         return self.failure is not None or (self.doubtful is not None and id(waiter) in self.doubtful)
 
     def settle(self, value: T | None = None) -> None:
@@ -140,7 +142,7 @@ class Peer:
 
     address: str  # "host:port"
     listener: str  # "mqtt://127.0.0.1:1883", as configured
-    transport: str  # "tcp" | "ws"
+    transport: str  # "tcp" | "ws" | "http"
     tls: bool = False
     certificate: bytes | None = None  # the verified client certificate, DER
     certificate_subject: str | None = None  # its common name, or the PROXY header's
@@ -320,6 +322,20 @@ class Target(Protocol):
     """
 
     refused: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fate:
+    """What became of a message that was taken, for publishers whose protocol can tell. `outcome`: `stored`,
+    `dead-letter` (stored there, with reason and detail), `sampled-out` (its route keeps a share only), `accepted` (QoS
+    0: nobody waits for more) or `dropped` (QoS 0, the broker was away). `duplicate`: its id was stored already. Within
+    `window` seconds its id is looked for; 0: it isn't."""
+
+    outcome: str = "stored"
+    duplicate: bool = False
+    reason: str = ""
+    detail: str = ""
+    window: float = 0.0
 
 
 # (target, payload, flags, packet id, properties). `flags` are the low four bits of the PUBLISH header:

@@ -46,6 +46,7 @@ from gateway.storage.local import LocalCopy, file_name
 from gateway.storage.reserving import Reserving
 from gateway.storage.state import StateTopics
 from gateway.storage.ticks import Tick, Ticks, Write
+from gateway.visiting.visitors import Visitors
 
 log = logging.getLogger("gateway")
 
@@ -149,7 +150,6 @@ class Gateway:
                 copy=copy,
                 executor=self._local,
                 producer=lane,
-                barrier=self._barrier,
                 checkpoint=self._checkpoint,
                 clock=self.clock,
                 held=lease.held,
@@ -213,6 +213,7 @@ class Gateway:
             may_read=engine.may_read,
             down=engine.commands.missed,
             entering=engine.shares.entering,
+            barrier=self._barrier,
         )
         delivery = self._delivery
         await self._restore(engine, delivery, applying.taken())
@@ -279,7 +280,14 @@ class Gateway:
                 client_ca=Path(settings.tls_client_ca) if settings.tls_client_ca else None,
             )
         self.server = Server(
-            engine, ServerSettings(tls=tls, trusted_proxies=settings.trusted_proxies, reuse_port=bool(settings.worker))
+            engine,
+            ServerSettings(
+                tls=tls,
+                pace=settings.connects_per_address,
+                trusted_proxies=settings.trusted_proxies,
+                reuse_port=bool(settings.worker),
+            ),
+            door=Visitors(engine, ticks=self._current_ticks, held=engine.lease.held, clock=self.clock),
         )
         self._operations = Operations(settings, engine, self.server, ticks=self._current_ticks, clock=self.clock)
         await self._operations.start()

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from gateway.counters import Counters
-from gateway.delivering.delivery import Delivery, Joining
+from gateway.delivering.delivery import Delivery
+from gateway.delivering.joining import Joining
 from gateway.delivering.retained import RetainedMessages
 from gateway.moving.shares import Shares
 from gateway.mqtt.fanout import Fanout, wants_retained
@@ -85,7 +86,7 @@ class Subscribing:
             for each in granted
             if each.filter not in held and not each.filter.startswith("$share/")
         ]
-        delivery.joining += joining
+        delivery.joining.add(joining)
         barrier = delivery.barrier()
         barrier.waiters.append(_Waiting(self, session, granted, codes, receipt, joining))
         return receipt
@@ -160,8 +161,7 @@ class _Waiting:
 
     def receipt_settled(self, receipt: Receipt[Any]) -> None:
         session, subscribing = self._session, self._subscribing
-        for joining in self._joining:
-            subscribing.delivery().joining.remove(joining)
+        subscribing.delivery().joining.remove(self._joining)
         if receipt.failure is not None:
             self._receipt.fail(receipt.failure)
             return

@@ -31,19 +31,20 @@ def free_ports(count: int) -> list[int]:
 
 
 class Product:
-    """A running product. `kafka`, `mqtt`, `ws` and `http` are its addresses; `admin` signs in with `password`."""
+    """A running product. `kafka`, `mqtt_port`, `ws_port`, `door_port` (publishing by HTTP) and `http` (the console) are
+    its addresses; `admin` signs in with `password`."""
 
     def __init__(self, data: Path, *, password: str | None = PASSWORD, **environment: str) -> None:
-        broker, mqtt, ws, http = free_ports(4)
+        broker, mqtt, ws, http, door = free_ports(5)
         self.data = data
         self.kafka = environment.get("SLUICE_KAFKA") or f"127.0.0.1:{broker}"
-        self.mqtt_port, self.ws_port, self.http = mqtt, ws, f"127.0.0.1:{http}"
+        self.mqtt_port, self.ws_port, self.door_port, self.http = mqtt, ws, door, f"127.0.0.1:{http}"
         self.password = password
         self.environ = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("SLUICE_", "DATABASE_URL"))},
             "SLUICE_DATA": str(data),
             "SLUICE_BROKER_LISTENERS": f"PLAINTEXT://127.0.0.1:{broker}",
-            "SLUICE_MQTT_LISTENERS": f"mqtt://127.0.0.1:{mqtt},ws://127.0.0.1:{ws}/mqtt",
+            "SLUICE_MQTT_LISTENERS": f"mqtt://127.0.0.1:{mqtt},ws://127.0.0.1:{ws}/mqtt,http://127.0.0.1:{door}",
             "SLUICE_HTTP": self.http,
             **({"SLUICE_ADMIN_PASSWORD": password} if password else {}),
             **environment,

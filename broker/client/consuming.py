@@ -5,6 +5,7 @@ Without a group it reads the partitions it is told to (`assign`); with one, the 
 """
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -71,6 +72,9 @@ class Consumer:
         config |= dict(overrides or {})
         self._raw = RawConsumer(config)
         self._thread: ThreadPoolExecutor | None = None
+        self._inside = 0
+        """The thread that runs one of our callbacks, or 0: confluent-kafka aborts the process if another call that
+        serves callbacks is made from there and a second callback follows."""
         self.group = group
         self.fatal: ClientError | None = None
         self.last_error: ClientError | None = None
@@ -98,7 +102,11 @@ class Consumer:
 
         def wrap(callback: Moved) -> Callable[[RawConsumer, list[RawTopicPartition]], None]:
             def moved(_: RawConsumer, partitions: list[RawTopicPartition]) -> None:
-                callback([TopicPartition(p.topic, p.partition) for p in partitions])
+                self._inside = threading.get_ident()
+                try:
+                    callback([TopicPartition(p.topic, p.partition) for p in partitions])
+                finally:
+                    self._inside = 0
 
             return moved
 
@@ -112,9 +120,10 @@ class Consumer:
 
     def add(self, positions: Mapping[TopicPartition, int]) -> None:
         """Read these partitions too."""
-        for topic in {key.topic for key in positions}:
-            # fills the metadata cache: librdkafka looks for unknown topics only once a second
-            self._call(self._raw.list_topics, topic, 10.0)
+        if self._inside != threading.get_ident():  # topics that the group gives us are known
+            for topic in {key.topic for key in positions}:
+                # fills the metadata cache: librdkafka looks for unknown topics only once a second
+                self._call(self._raw.list_topics, topic, 10.0)
         self._call(self._raw.incremental_assign, _positions(positions))
 
     def remove(self, partitions: Iterable[TopicPartition]) -> None:
@@ -143,6 +152,8 @@ class Consumer:
         for what a partition or the group reports (the consumer can be used on, unless `fatal` is set).
 
         Records before the offsets of `known` are left out: cheaper here than once they are made."""
+        if self._inside == threading.get_ident():
+            raise RuntimeError("a consumer can't be polled from within its own callbacks")
         messages = self._call(self._raw.consume, max_records, timeout)
         records: list[Record] = []
         for message in messages:
@@ -159,7 +170,8 @@ class Consumer:
                     raise translate(message.error())
                 continue
             if known is not None:
-                known_to = known.get(TopicPartition(message.topic() or "", message.partition() or 0))
+                # a plain tuple is equal, and made sooner
+                known_to = known.get((message.topic(), message.partition()))  # type: ignore[call-overload]
                 if known_to is not None and (message.offset() or 0) < known_to:
                     continue
             records.append(record_of(message))

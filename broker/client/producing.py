@@ -17,6 +17,8 @@ says so, and it is built anew.
 """
 
 import asyncio
+import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -30,8 +32,11 @@ from broker.client.consuming import commits
 from broker.client.errors import ClientError, Fenced, QueueFull, TimedOut, translate
 from broker.client.records import Delivered, TopicPartition
 from broker.client.settings import Settings
+from broker.client.ticking import FineTimer, NoFineTimer
 
 POLL_INTERVAL = 0.001
+FINE_INTERVAL = 0.00025  # where few wait for their outcomes, and a finer timer is to be had
+FEW = 64
 IDLE_INTERVAL = 1.0
 OutgoingHeaders = list[tuple[str, str | bytes | None]]
 
@@ -54,6 +59,10 @@ class Failure:
 
 PlacedAt = Callable[[str, int, int, int], None]
 """Called with topic, partition, offset and timestamp (epoch milliseconds) of a message that is durable."""
+
+
+Sending = tuple[str, bytes | None, bytes | None, OutgoingHeaders | None, PlacedAt | None]
+"""Topic, value, key, headers, and who wants to know the place."""
 
 
 class _Placed:
@@ -108,6 +117,26 @@ class Batch:
             raise translate(error) from error
         self.pending += 1
         self.sent += 1
+
+    def send_all(self, messages: Iterable[Sending]) -> int:
+        """Queue many, in order: how many were taken before the queue was full. A message that the producer refuses
+        counts as taken, and is among the failures."""
+        produce, report = self._produce, self._report
+        taken = refused = 0
+        try:
+            for topic, value, key, headers, placed in messages:
+                call = report if placed is None else _Placed(report, placed)
+                try:
+                    produce(topic, value, key, -1, call, None, 0, headers or [])
+                except KafkaException as error:
+                    self.failures.append(Failure(topic, -1, key, value, translate(error)))
+                    refused += 1
+                taken += 1
+        except BufferError:
+            pass  # the queue is full
+        self.pending += taken - refused
+        self.sent += taken - refused
+        return taken
 
     def seal(self) -> None:
         """No more messages follow. `done` is called from here if everything already has its outcome."""
@@ -198,7 +227,11 @@ class Producer:
         self._produce = self._raw.produce
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._fine: FineTimer | None = None
         self._busy = False
+        self._serving = 0
+        """The thread that serves outcomes, or 0: confluent-kafka aborts the process if they are served again from
+        within one of them and another follows."""
         self.fatal: ClientError | None = None
         """Set once the producer can do nothing any more; build another."""
         self.last_error: ClientError | None = None
@@ -337,6 +370,8 @@ class Producer:
 
     def partitions(self, topic: str, timeout: float = 5.0) -> int:
         """How many partitions the topic has. Asked by a producer, a cluster that makes topics by their use makes it."""
+        if self._nested:
+            raise RuntimeError("a producer can't ask from within an outcome")
         try:
             found = self._raw.list_topics(topic, timeout).topics[topic]
         except KafkaException as error:
@@ -349,8 +384,10 @@ class Producer:
 
     def poll(self, timeout: float = 0.0) -> int:
         """Serve outcomes; returns how many callbacks ran."""
+        if self._nested:
+            return 0  # the one under way goes on
         try:
-            return int(self._raw.poll(timeout))
+            return int(self._serves(self._raw.poll, timeout))
         except KafkaException as error:
             # a fatal error is raised from here as well as reported
             cause = error.args[0]
@@ -358,28 +395,54 @@ class Producer:
                 self._on_error(cause)
             return 0
 
-    def flush(self, timeout: float) -> int:
-        """Wait until everything sent has its outcome; returns how many are left when the time is up."""
+    @property
+    def _nested(self) -> bool:
+        """Whether this is called from within an outcome of ours."""
+        return self._serving == threading.get_ident()
+
+    def _serves(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """A call that serves outcomes."""
+        if self._nested:
+            raise RuntimeError("a producer's outcomes can't be waited for from within one of them")
+        self._serving = threading.get_ident()
         try:
-            return int(self._raw.flush(timeout))
+            return call(*arguments)
+        finally:
+            self._serving = 0
+
+    def flush(self, timeout: float) -> int:
+        """Wait until everything sent has its outcome; returns how many are left when the time is up. Within an outcome
+        it doesn't wait."""
+        if self._nested:
+            return len(self._raw)
+        try:
+            return int(self._serves(self._raw.flush, timeout))
         except KafkaException:
             # a transactional producer that was fenced reports it from here as well; `fatal` has it
             return len(self._raw)
 
-    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Serve outcomes on this loop's thread from now on."""
+    def attach(self, loop: asyncio.AbstractEventLoop, *, fine: bool = False) -> None:
+        """Serve outcomes on this loop's thread from now on. `fine`: look for them four times a millisecond where few
+        are waited for, if the system can; `close` must then be called on this thread."""
         self._loop = loop
+        if fine:
+            with contextlib.suppress(NoFineTimer):
+                self._fine = FineTimer(loop, self._serve)
         self._schedule(IDLE_INTERVAL, busy=False)
 
     def _schedule(self, delay: float, *, busy: bool) -> None:
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         self._busy = busy
-        if self._loop is not None:
+        if self._loop is None:
+            return
+        if busy and self._fine is not None and len(self._raw) <= FEW:
+            self._fine.start(FINE_INTERVAL)
+        else:
             self._timer = self._loop.call_later(delay, self._serve)
 
     def _serve(self) -> None:
-        self._timer = None
         self.poll()
         busy = len(self._raw) > 0
         self._schedule(POLL_INTERVAL if busy else IDLE_INTERVAL, busy=busy)
@@ -415,7 +478,7 @@ class Producer:
 
     def _transactional(self, call: Callable[..., Any], *arguments: Any) -> None:
         try:
-            call(*arguments)
+            self._serves(call, *arguments)
         except KafkaException as error:
             named = translate(error)
             cause = error.args[0]
@@ -427,6 +490,8 @@ class Producer:
         """Flush and let go; returns how many messages were dropped without an outcome."""
         if self._timer is not None:
             self._timer.cancel()
+        if self._fine is not None:
+            self._fine.close()
         self._loop = None
         left = self.flush(timeout)
         if left:

@@ -15,7 +15,6 @@ from console.access import actions, queries, rules
 from console.access.forms import RESOURCES, CreateAcl, CreateUser, May
 from console.accounts.permissions import Permission, requires
 from console.kafka import types
-from console.topics.forms import TypeName
 
 USER_COLUMNS = (
     lists.Column(key="name", label=gettext_lazy("Name"), value=lambda u: u.name),
@@ -111,7 +110,7 @@ def rotate_user(request: HttpRequest, name: str) -> HttpResponse:
 @requires(Permission.ACCESS_MANAGE)
 @require_http_methods(["GET", "HEAD", "POST"])
 def revoke_user(request: HttpRequest, name: str) -> HttpResponse:
-    form = TypeName(name, request.POST or None)
+    form = dialogs.TypeName(name, request.POST or None)
     if request.method == "POST" and form.is_valid():
         try:
             actions.revoke_user(actor=request.user, name=name, with_acls="with_acls" in request.POST)
@@ -191,7 +190,7 @@ def delete_acl(request: HttpRequest, token: str) -> HttpResponse:
         acl = rules.from_token(token)
     except rules.UnknownAcl as error:
         raise Http404(str(error)) from error
-    form = TypeName(acl.name, request.POST or None)
+    form = dialogs.TypeName(acl.name, request.POST or None)
     if request.method == "POST" and form.is_valid():
         was_there = actions.delete_acl(actor=request.user, acl=acl)
         said = _("The ACL was deleted.") if was_there else _("The ACL was not there any more.")

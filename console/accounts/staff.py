@@ -13,7 +13,6 @@ from console.accounts import actions
 from console.accounts.forms import CreateAccount, RoleForm
 from console.accounts.models import User
 from console.accounts.permissions import Permission, requires
-from console.topics.forms import TypeName
 
 COLUMNS = (
     lists.Column(key="name", label=gettext_lazy("Name"), value=lambda u: u.username, order="username"),
@@ -91,7 +90,7 @@ def enable(request: HttpRequest, pk: int) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def disable(request: HttpRequest, pk: int) -> HttpResponse:
     account = get_object_or_404(User, pk=pk)
-    form = TypeName(account.username, request.POST or None)
+    form = dialogs.TypeName(account.username, request.POST or None)
     if request.method == "POST" and form.is_valid():
         try:
             actions.enable(actor=request.user, account=account, enabled=False)

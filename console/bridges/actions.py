@@ -1,4 +1,4 @@
-"""Changes to bridges: permission, the bridge's own validation, row with its record, audit, announcement.
+"""Changes to bridges (see `console.definitions`), validated by the bridge's own rules.
 
 A password goes one way: it is sealed here for exactly this name, address, user and authority, kept in no other form,
 never shown, and has to be entered again when any of these changes.
@@ -8,13 +8,12 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from django.conf import settings
-from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from console import announcements, audit, outbox
 from console.accounts.permissions import Permission, demand
 from console.bridges.models import Bridge
+from console.definitions import Kind, Wrong
 from gateway import contract
 from gateway.bridges import Bridge as Record
 from gateway.bridges import problems
@@ -29,12 +28,14 @@ class PasswordNeeded(Exception):
     """What the kept password was for has changed."""
 
 
-class Wrong(Exception):
-    """The bridge could not work. `problems` says why, each `field: text`."""
+def _described(bridge: Bridge) -> dict[str, Any]:
+    """For the audit: everything but the password."""
+    fields = asdict(bridge.record())
+    fields["password"] = "set" if fields["password"] else "none"
+    return {"note": bridge.note, **fields}
 
-    def __init__(self, found: list[str]) -> None:
-        super().__init__("; ".join(found))
-        self.problems = found
+
+BRIDGES = Kind(noun="bridge", topic=contract.BRIDGES, described=_described)
 
 
 def create(*, actor: Any, record: Record, password: str = "", note: str = "") -> Bridge:
@@ -45,9 +46,7 @@ def create(*, actor: Any, record: Record, password: str = "", note: str = "") ->
     record = _sealed(replace(record, since=timezone.now().timestamp()), password)
     bridge = Bridge(note=note)
     bridge.take(record)
-    with audit.change(actor, "bridge.create", kind="bridge", name=record.name, after=_described(bridge)):
-        _write(bridge)
-    announcements.changed("bridge", record.name)
+    BRIDGES.create(actor=actor, row=bridge)
     return bridge
 
 
@@ -65,30 +64,18 @@ def edit(*, actor: Any, bridge: Bridge, record: Record, password: str = "", note
     before = _described(bridge)
     bridge.take(_sealed(record, password))
     bridge.note = note
-    after = _described(bridge) | ({"password": "changed"} if password else {})
-    with audit.change(actor, "bridge.edit", kind="bridge", name=bridge.name, before=before, after=after):
-        _write(bridge)
-    announcements.changed("bridge", bridge.name)
+    BRIDGES.edit(actor=actor, row=bridge, before=before, more={"password": "changed"} if password else None)
 
 
 def enable(*, actor: Any, bridge: Bridge, enabled: bool) -> None:
     """A disabled bridge keeps its place: what is stored meanwhile goes out once it is enabled again."""
     demand(actor, Permission.BRIDGE_MANAGE)
-    action = "bridge.enable" if enabled else "bridge.disable"
-    before, after = {"enabled": bridge.enabled}, {"enabled": enabled}
-    bridge.take(replace(bridge.record(), enabled=enabled))
-    with audit.change(actor, action, kind="bridge", name=bridge.name, before=before, after=after):
-        _write(bridge)
-    announcements.changed("bridge", bridge.name)
+    BRIDGES.enable(actor=actor, row=bridge, enabled=enabled)
 
 
 def delete(*, actor: Any, bridge: Bridge) -> None:
     demand(actor, Permission.BRIDGE_MANAGE)
-    name, before = bridge.name, _described(bridge)
-    with audit.change(actor, "bridge.delete", kind="bridge", name=name, before=before), transaction.atomic():
-        bridge.delete()
-        outbox.put(contract.BRIDGES, name, None)
-    announcements.changed("bridge", name)
+    BRIDGES.delete(actor=actor, row=bridge)
 
 
 def _sealed(record: Record, password: str) -> Record:
@@ -97,16 +84,3 @@ def _sealed(record: Record, password: str) -> Record:
     if password:
         record = replace(record, password=seal(password, load_key(settings.SLUICE.data), record.context))
     return record
-
-
-def _write(bridge: Bridge) -> None:
-    with transaction.atomic():
-        bridge.save()
-        outbox.put(contract.BRIDGES, bridge.name, bridge.encoded())
-
-
-def _described(bridge: Bridge) -> dict[str, Any]:
-    """For the audit: everything but the password."""
-    fields = asdict(bridge.record())
-    fields["password"] = "set" if fields["password"] else "none"
-    return {"note": bridge.note, **fields}

@@ -1,7 +1,6 @@
 """Pages of bridges."""
 
 from dataclasses import asdict
-from typing import Any
 
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
@@ -12,12 +11,12 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from console import dialogs, lists, outbox, snapshot, traffic
+from console import dialogs, lists, outbox, records, snapshot, traffic
 from console.accounts.permissions import Permission, requires
 from console.bridges import actions
 from console.bridges.forms import BridgeForm
 from console.bridges.models import Bridge
-from console.topics.forms import TypeName
+from console.definitions import Wrong
 
 COLUMNS = (
     lists.Column(key="name", label=gettext_lazy("Bridge"), value=lambda b: b.name, order="name"),
@@ -59,12 +58,12 @@ def bridge_list(request: HttpRequest) -> HttpResponse:
 @require_safe
 def bridge(request: HttpRequest, name: str) -> HttpResponse:
     found = get_object_or_404(Bridge, name=name)
-    hidden = ("name", "enabled", "password", "ca", "since", "inbound", "outbound")
+    elsewhere = ("address", "enabled", "password", "ca", "inbound", "local_prefix", "outbound", "remote_prefix")
     record = found.record()
     context = {
         "bridge": found,
         "record": record,
-        "fields": {key: value for key, value in asdict(record).items() if key not in hidden},
+        "fields": records.described(BridgeForm, asdict(record), leave_out=elsewhere),
         "now": snapshot.current().traffic.get(f"bridge/{name}", {}),
         "counts": traffic.counts(snapshot.current(), f"bridge/{name}", traffic.OF_A_BRIDGE),
     }
@@ -76,18 +75,14 @@ def bridge(request: HttpRequest, name: str) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def create(request: HttpRequest) -> HttpResponse:
     form = BridgeForm(request.POST or None)
-    if request.method == "POST" and form.is_valid():
+
+    def act() -> HttpResponse:
         data = form.cleaned_data
-        try:
-            actions.create(actor=request.user, record=form.record(), password=data["password"], note=data["note"])
-        except actions.BridgeExists as error:
-            form.add_error("name", str(error))
-        except actions.Wrong as error:
-            form.show(error.problems)
-        else:
-            said = _("Bridge %(name)s was created.") % {"name": data["name"]}
-            return dialogs.done(request, reverse("console:bridge", args=[data["name"]]), said)
-    return dialogs.show(request, "bridges/edit.html", {"form": form}, refused=bool(form.errors))
+        made = actions.create(actor=request.user, record=form.record(), password=data["password"], note=data["note"])
+        return _done(request, made.name, _("Bridge %(name)s was created.") % {"name": made.name})
+
+    errors: dialogs.Errors = {actions.BridgeExists: "name", Wrong: None}
+    return dialogs.submit(request, "bridges/edit.html", form, act, errors=errors)
 
 
 @never_cache
@@ -97,20 +92,15 @@ def edit(request: HttpRequest, name: str) -> HttpResponse:
     found = get_object_or_404(Bridge, name=name)
     initial = {key: value for key, value in found.definition.items() if key != "password"}
     form = BridgeForm(request.POST or None, initial={**initial, "note": found.note}, named=name)
-    if request.method == "POST" and form.is_valid():
+
+    def act() -> HttpResponse:
         data = form.cleaned_data
-        try:
-            actions.edit(
-                actor=request.user, bridge=found, record=form.record(), password=data["password"], note=data["note"]
-            )
-        except actions.PasswordNeeded as error:
-            form.add_error("password", str(error))
-        except actions.Wrong as error:
-            form.show(error.problems)
-        else:
-            return _done(request, name, _("Bridge %(name)s was changed.") % {"name": name})
-    context: dict[str, Any] = {"form": form, "name": name}
-    return dialogs.show(request, "bridges/edit.html", context, refused=bool(form.errors))
+        record, password, note = form.record(), data["password"], data["note"]
+        actions.edit(actor=request.user, bridge=found, record=record, password=password, note=note)
+        return _done(request, name, _("Bridge %(name)s was changed.") % {"name": name})
+
+    errors: dialogs.Errors = {actions.PasswordNeeded: "password", Wrong: None}
+    return dialogs.submit(request, "bridges/edit.html", form, act, errors=errors, context={"name": name})
 
 
 @requires(Permission.BRIDGE_MANAGE)
@@ -131,12 +121,13 @@ def disable(request: HttpRequest, name: str) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def delete(request: HttpRequest, name: str) -> HttpResponse:
     found = get_object_or_404(Bridge, name=name)
-    form = TypeName(name, request.POST or None)
-    if request.method == "POST" and form.is_valid():
+
+    def act() -> HttpResponse:
         actions.delete(actor=request.user, bridge=found)
         said = _("Bridge %(name)s was deleted.") % {"name": name}
         return dialogs.done(request, reverse("console:bridge-list"), said)
-    return dialogs.show(request, "bridges/delete.html", {"name": name, "form": form}, refused=bool(form.errors))
+
+    return dialogs.confirm(request, "bridges/delete.html", name, act)
 
 
 def _done(request: HttpRequest, name: str, said: str) -> HttpResponse:

@@ -1,5 +1,6 @@
 """What the pages show, from the index alone: no broker call but for one letter's contents."""
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from console.deadletters.models import Letter
 from console.jobs.models import Job
 
 READ_SECONDS = 3.0
+ERRORS_OF = 5_000  # letters that `errors` looks at
+NUMBER = re.compile(r"\d+")
 KIND = "redrive"  # of the jobs that send many again
 
 
@@ -38,6 +41,12 @@ class TopicRow:
 def open_count() -> int:
     """Letters nobody has dealt with, over all topics."""
     return Letter.objects.filter(state=Letter.State.OPEN).count()
+
+
+def of_group(group: str) -> list[tuple[str, int]]:
+    """(topic, open letters) of what a group could not process, most first."""
+    rows = Letter.objects.filter(group=group, state=Letter.State.OPEN).order_by().values("topic")
+    return sorted(((row["topic"], row["n"]) for row in rows.annotate(n=Count("id"))), key=lambda row: -row[1])
 
 
 def topic_rows(names: Sequence[str]) -> list[TopicRow]:
@@ -108,6 +117,37 @@ def reasons(topic: str) -> list[Cause]:
     rows = Letter.objects.filter(topic=topic, state=Letter.State.OPEN).order_by().values("reason")
     counted = [Cause(reason=row["reason"], count=row["count"]) for row in rows.annotate(count=Count("id"))]
     return sorted(counted, key=lambda cause: (-cause.count, cause.reason))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Error:
+    """Open letters whose details differ in nothing but numbers. `words`: the search that finds them."""
+
+    pattern: str
+    words: str
+    groups: Sequence[str]
+    count: int
+    newest: int
+
+
+def errors(topic: str, most: int = 5) -> list[Error]:
+    """What went wrong in the newest open letters of a topic, the most frequent first."""
+    rows = Letter.objects.filter(topic=topic, state=Letter.State.OPEN).order_by("-at", "-id")
+    found: dict[str, list[tuple[str, int]]] = {}
+    for detail, group, at in rows.values_list("detail", "group", "at")[:ERRORS_OF]:
+        found.setdefault(NUMBER.sub("…", detail), []).append((group, at))
+    counted = sorted(found.items(), key=lambda item: -len(item[1]))[:most]
+    return [
+        Error(
+            pattern=pattern,
+            words=" ".join([word for word in pattern.split() if "…" not in word][:12]),
+            groups=sorted({group for group, _at in letters if group})[:3],
+            count=len(letters),
+            newest=letters[0][1],
+        )
+        for pattern, letters in counted
+        if pattern
+    ]
 
 
 def read_record(topic: str, partition: int, offset: int) -> kafka.Record | None:

@@ -101,6 +101,7 @@ def topic(request: HttpRequest, name: str) -> HttpResponse:
             queries.letters(name, state=Letter.State.OPEN, reason=_reason(picked), text=listing.text)
         ).count(),
         "filter_query": listing.query(page="", sort="").partition("?")[2],
+        "errors": () if request.htmx else queries.errors(name),  # type: ignore[attr-defined]  # set by django-htmx
     }
     return lists.respond(request, listing, "deadletters/topic.html", context)  # type: ignore[no-any-return]  # CSV streams
 

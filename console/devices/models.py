@@ -4,6 +4,7 @@ A device row holds the hash of a generated secret, never the secret. `Presence` 
 `__sluice_presence`.
 """
 
+from datetime import timedelta
 from typing import Any, ClassVar
 
 from django.db import models
@@ -11,8 +12,11 @@ from django.db.models import Exists, OuterRef, QuerySet, Subquery
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from console.devices.reasons import Why, explained
 from console.policies.models import Policy
 from gateway import contract
+
+LATELY = timedelta(hours=1)
 
 
 class Presence(models.Model):
@@ -31,6 +35,10 @@ class Presence(models.Model):
     clean_start = models.BooleanField(default=True)
     subscriptions = models.PositiveIntegerField(default=0)
     queued = models.PositiveIntegerField(default=0)
+    queued_bytes = models.PositiveBigIntegerField(default=0)
+    dropped = models.PositiveBigIntegerField(default=0)
+    expired = models.PositiveBigIntegerField(default=0)
+    missing = models.PositiveBigIntegerField(default=0)
     reason = models.CharField(max_length=500, blank=True)
 
     class Meta:
@@ -47,13 +55,47 @@ class Presence(models.Model):
         return {3: "MQTT 3.1", 4: "MQTT 3.1.1", 5: "MQTT 5"}.get(self.protocol, f"MQTT {self.protocol}")
 
 
+class Refusal(models.Model):
+    """Connections that gateways refused or ended for the client's fault, alike ones counted in one row.
+
+    `client_id` and `username` are what the client said of itself, which proves nothing.
+    """
+
+    kind = models.CharField(max_length=60)
+    client_id = models.CharField(max_length=200, blank=True)
+    username = models.CharField(max_length=200, blank=True)
+    host = models.CharField(max_length=200, blank=True)
+    detail = models.CharField(max_length=200, blank=True)
+    count = models.PositiveBigIntegerField(default=0)
+    last = models.DateTimeField(db_index=True)
+
+    class Meta:
+        verbose_name = _("refused connection")
+        verbose_name_plural = _("refused connections")
+        ordering: ClassVar = ["-last"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["kind", "client_id", "username", "host"], name="one_row_of_alike_refusals")
+        ]
+        indexes: ClassVar = [models.Index(fields=["username"]), models.Index(fields=["client_id"])]
+
+    def __str__(self) -> str:
+        return f"{self.client_id or self.username or self.host}: {self.detail or self.kind}"
+
+    @property
+    def why(self) -> Why:
+        return explained(self.kind, self.detail)
+
+
 class Devices(models.QuerySet["Device"]):
     def with_presence(self) -> QuerySet[Any]:
-        """Each with `online`, and `since`, `address` and `protocol` of its newest connection."""
+        """Each with `online`, and `since`, `address` and `protocol` of its newest connection; `refused`: within the
+        last hour."""
+        lately = timezone.now() - LATELY
         mine = Presence.objects.filter(principal=OuterRef("name"))
         newest = mine.order_by("-online", "-since")
         return self.annotate(
             online=Exists(mine.filter(online=True)),
+            refused=Exists(Refusal.objects.filter(username=OuterRef("name"), last__gte=lately)),
             since=Subquery(newest.values("since")[:1]),
             address=Subquery(newest.values("address")[:1]),
             protocol=Subquery(newest.values("protocol")[:1]),

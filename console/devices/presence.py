@@ -27,6 +27,10 @@ def row(found: contract.Presence) -> Presence:
         clean_start=found.clean,
         subscriptions=found.subscriptions,
         queued=found.queued,
+        queued_bytes=found.queued_bytes,
+        dropped=found.dropped,
+        expired=found.expired,
+        missing=found.missing,
         reason=found.reason[:500],
     )
 

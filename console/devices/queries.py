@@ -6,7 +6,7 @@ from django.conf import settings
 from django.db.models import Q, QuerySet
 
 from console.audit.models import Entry
-from console.devices.models import Device, Presence
+from console.devices.models import Ban, Device, Presence
 
 
 def find_devices(rows: QuerySet[Device], text: str) -> QuerySet[Device]:
@@ -30,11 +30,13 @@ def find_clients(rows: QuerySet[Presence], text: str) -> QuerySet[Presence]:
 
 
 def by_state(rows: QuerySet[Any], state: str) -> QuerySet[Any]:
-    """online, offline, disabled; anything else keeps all."""
+    """online, offline, refused (and not online), disabled; anything else keeps all."""
     if state == "online":
         return rows.filter(online=True)
     if state == "offline":
         return rows.filter(online=False)
+    if state == "refused":
+        return rows.filter(online=False, refused=True)
     if state == "disabled":
         return rows.filter(enabled=False)
     return rows
@@ -46,6 +48,13 @@ def clients_of(device: Device) -> list[Presence]:
     if device.client_id:
         mine |= Q(client_id=device.client_id)
     return list(Presence.objects.filter(mine).order_by("-online", "-since")[:20])
+
+
+def bans_on(device: Device) -> list[Ban]:
+    """Those in force that keep the device out by its name or client id."""
+    about = Q(kind=Ban.Kind.USER, value=device.name)
+    about |= Q(kind=Ban.Kind.CLIENT, value=device.client_id or device.name)
+    return [ban for ban in Ban.objects.filter(about) if not ban.is_over]
 
 
 def changes_of(device: Device) -> list[Entry]:

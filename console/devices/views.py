@@ -12,10 +12,9 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from console import dialogs, lists, outbox, snapshot, traffic
 from console.accounts.permissions import Permission, holds, requires
-from console.devices import actions, queries
+from console.devices import actions, queries, refusals
 from console.devices.forms import AddBan, AddDevice, EditDevice
-from console.devices.models import Ban, Device, Presence
-from console.topics.forms import TypeName
+from console.devices.models import Ban, Device, Presence, Refusal
 
 DEVICE_COLUMNS = (
     lists.Column(key="name", label=gettext_lazy("Device"), value=lambda d: d.name, order="name"),
@@ -39,6 +38,7 @@ STATE = lists.Filter(
         lists.Choice(value="all", label=gettext_lazy("All devices")),
         lists.Choice(value="online", label=gettext_lazy("Online")),
         lists.Choice(value="offline", label=gettext_lazy("Offline")),
+        lists.Choice(value="refused", label=gettext_lazy("Refused lately")),
         lists.Choice(value="disabled", label=gettext_lazy("Disabled")),
     ),
 )
@@ -49,17 +49,18 @@ CLIENT_COLUMNS = (
     lists.Column(key="since", label=gettext_lazy("Since"), value=lambda c: c.since, order="since", css="num opt"),
     lists.Column(key="address", label=gettext_lazy("Address"), value=lambda c: c.address, order="address", css="opt2"),
     lists.Column(
-        key="protocol", label=gettext_lazy("Protocol"), value=lambda c: c.protocol_name, order="protocol", css="opt2"
+        key="protocol", label=gettext_lazy("Protocol"), value=lambda c: c.protocol_name, order="protocol", shown=False
     ),
+    lists.Column(key="queued", label=gettext_lazy("Queued"), value=lambda c: c.queued, order="queued", css="num opt"),
     lists.Column(
-        key="subscriptions",
-        label=gettext_lazy("Subscriptions"),
-        value=lambda c: c.subscriptions,
-        order="subscriptions",
+        key="queued_bytes",
+        label=gettext_lazy("Queued bytes"),
+        value=lambda c: c.queued_bytes,
+        order="queued_bytes",
         css="num opt2",
     ),
-    lists.Column(key="queued", label=gettext_lazy("Queued"), value=lambda c: c.queued, order="queued", css="num opt2"),
-    lists.Column(key="do", label=gettext_lazy("Change"), sortable=False, quiet=True, csv=False, css="num"),
+    lists.Column(key="lost", label=gettext_lazy("Dropped"), value=lambda c: c.dropped, order="dropped", shown=False),
+    lists.Column(key="do", label=gettext_lazy("Change"), sortable=False, quiet=True, csv=False, css="num opt"),
 )
 PRESENT = lists.Filter(
     name="state",
@@ -70,9 +71,17 @@ PRESENT = lists.Filter(
         lists.Choice(value="all", label=gettext_lazy("All clients")),
     ),
 )
+REFUSED_COLUMNS = (
+    lists.Column(key="reason", label=gettext_lazy("Reason"), value=lambda r: r.detail or r.kind, order="detail"),
+    lists.Column(key="last", label=gettext_lazy("Last"), value=lambda r: r.last, order="last", css="num opt"),
+    lists.Column(key="client", label=gettext_lazy("Client id"), value=lambda r: r.client_id, order="client_id"),
+    lists.Column(key="user", label=gettext_lazy("User name"), value=lambda r: r.username, order="username", css="opt"),
+    lists.Column(key="host", label=gettext_lazy("Address"), value=lambda r: r.host, order="host", css="opt"),
+    lists.Column(key="count", label=gettext_lazy("Times"), value=lambda r: r.count, order="count", css="num"),
+)
 BAN_COLUMNS = (
     lists.Column(key="who", label=gettext_lazy("Who"), value=lambda b: b.value, order="value"),
-    lists.Column(key="kind", label=gettext_lazy("Kind"), value=lambda b: b.kind, order="kind"),
+    lists.Column(key="kind", label=gettext_lazy("Kind"), value=lambda b: b.kind, order="kind", css="opt"),
     lists.Column(key="until", label=gettext_lazy("Until"), value=lambda b: b.until, order="until", css="num"),
     lists.Column(key="reason", label=gettext_lazy("Reason"), value=lambda b: b.reason, order="reason", css="opt"),
     lists.Column(key="by", label=gettext_lazy("By"), value=lambda b: b.by, order="by", css="opt2"),
@@ -134,6 +143,27 @@ def client_list(request: HttpRequest) -> HttpResponse:
 
 @requires(Permission.VIEW)
 @require_safe
+def refused_list(request: HttpRequest) -> HttpResponse:
+    listing = lists.build(
+        request,
+        name="refused",
+        columns=REFUSED_COLUMNS,
+        rows=Refusal.objects.all(),
+        row_template="devices/_refused.html",
+        search=refusals.find,
+        sort="-last",
+        placeholder=_("Filter by client id, user name, address or reason"),
+        empty=lists.Empty(
+            title=_("Nobody was refused"),
+            hint=_("Connections that a gateway refuses, or ends for the client's fault, appear here with the reason."),
+            sampled=False,
+        ),
+    )
+    return lists.respond(request, listing, "devices/refused.html", {"tab": "refused"})  # type: ignore[no-any-return]  # CSV streams
+
+
+@requires(Permission.VIEW)
+@require_safe
 def ban_list(request: HttpRequest) -> HttpResponse:
     listing = lists.build(
         request,
@@ -167,8 +197,24 @@ def device(request: HttpRequest, name: str) -> HttpResponse:
         "policies": found.policies.all(),
         "changes": queries.changes_of(found) if holds(request.user, Permission.AUDIT_VIEW) else (),  # type: ignore[arg-type]  # the middleware's user is ours
         "command": queries.connect_command(found.name, found.client_id),
+        "refused": refusals.of_device(found),
+        "bans": queries.bans_on(found),
     }
     return render(request, "devices/device.html", context)
+
+
+@requires(Permission.VIEW)
+@require_safe
+def client(request: HttpRequest, client_id: str) -> HttpResponse:
+    """One MQTT client, registered or not: its connection, what waits for it, and when it was refused."""
+    found = Presence.objects.filter(client_id=client_id).first()
+    refused = refusals.of_client(client_id)
+    if found is None and not refused:
+        title = _("Nothing is known of a client %(client)s.") % {"client": client_id}
+        return render(request, "error.html", {"title": title, "status": 404}, status=404)
+    counts = traffic.counts(snapshot.current(), f"device/{client_id}", traffic.OF_A_DEVICE)
+    context = {"client_id": client_id, "client": found, "counts": counts, "refused": refused}
+    return render(request, "devices/client.html", context)
 
 
 @never_cache
@@ -176,24 +222,14 @@ def device(request: HttpRequest, name: str) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def add(request: HttpRequest) -> HttpResponse:
     form = AddDevice(request.POST or None)
-    if request.method == "POST" and form.is_valid():
-        data = form.cleaned_data
-        try:
-            secret = actions.add(
-                actor=request.user,
-                name=data["name"],
-                client_id=data["client_id"],
-                labels=data["labels"],
-                policies=list(data["policies"]),
-                note=data["note"],
-            )
-        except actions.DeviceExists as error:
-            form.add_error("name", str(error))
-        except actions.ClientIdTaken as error:
-            form.add_error("client_id", str(error))
-        else:
-            return _secret(request, _("Device %(name)s was added.") % {"name": data["name"]}, data["name"], secret)
-    return dialogs.show(request, "devices/edit.html", {"form": form}, refused=bool(form.errors))
+
+    def act() -> HttpResponse:
+        name = form.cleaned_data["name"]
+        secret = actions.add(actor=request.user, name=name, **_given(form))
+        return _secret(request, _("Device %(name)s was added.") % {"name": name}, name, secret)
+
+    errors: dialogs.Errors = {actions.DeviceExists: "name", actions.ClientIdTaken: "client_id"}
+    return dialogs.submit(request, "devices/edit.html", form, act, errors=errors)
 
 
 @requires(Permission.DEVICE_MANAGE)
@@ -207,22 +243,13 @@ def edit(request: HttpRequest, name: str) -> HttpResponse:
         "note": found.note,
     }
     form = EditDevice(request.POST or None, initial=initial)
-    if request.method == "POST" and form.is_valid():
-        data = form.cleaned_data
-        try:
-            actions.edit(
-                actor=request.user,
-                device=found,
-                client_id=data["client_id"],
-                labels=data["labels"],
-                policies=list(data["policies"]),
-                note=data["note"],
-            )
-        except actions.ClientIdTaken as error:
-            form.add_error("client_id", str(error))
-        else:
-            return _done(request, name, _("Device %(name)s was changed.") % {"name": name})
-    return dialogs.show(request, "devices/edit.html", {"form": form, "name": name}, refused=bool(form.errors))
+
+    def act() -> HttpResponse:
+        actions.edit(actor=request.user, device=found, **_given(form))
+        return _done(request, name, _("Device %(name)s was changed.") % {"name": name})
+
+    errors: dialogs.Errors = {actions.ClientIdTaken: "client_id"}
+    return dialogs.submit(request, "devices/edit.html", form, act, errors=errors, context={"name": name})
 
 
 @never_cache
@@ -240,11 +267,12 @@ def rotate(request: HttpRequest, name: str) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def revoke(request: HttpRequest, name: str) -> HttpResponse:
     found = get_object_or_404(Device, name=name)
-    form = TypeName(name, request.POST or None)
-    if request.method == "POST" and form.is_valid():
+
+    def act() -> HttpResponse:
         actions.revoke(actor=request.user, device=found)
         return _done(request, name, _("%(name)s can't sign in with a password any more.") % {"name": name})
-    return dialogs.show(request, "devices/revoke.html", {"name": name, "form": form}, refused=bool(form.errors))
+
+    return dialogs.confirm(request, "devices/revoke.html", name, act)
 
 
 @requires(Permission.DEVICE_MANAGE)
@@ -265,12 +293,13 @@ def disable(request: HttpRequest, name: str) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def delete(request: HttpRequest, name: str) -> HttpResponse:
     found = get_object_or_404(Device, name=name)
-    form = TypeName(name, request.POST or None)
-    if request.method == "POST" and form.is_valid():
+
+    def act() -> HttpResponse:
         actions.delete(actor=request.user, device=found)
         said = _("Device %(name)s was deleted.") % {"name": name}
         return dialogs.done(request, reverse("console:device-list"), said)
-    return dialogs.show(request, "devices/delete.html", {"name": name, "form": form}, refused=bool(form.errors))
+
+    return dialogs.confirm(request, "devices/delete.html", name, act)
 
 
 @requires(Permission.DEVICE_TAP)
@@ -314,6 +343,12 @@ def lift(request: HttpRequest, pk: int) -> HttpResponse:
     actions.lift(actor=request.user, ban=found)
     said = _("%(who)s may connect again.") % {"who": found.value}
     return dialogs.done(request, reverse("console:device-bans"), said)
+
+
+def _given(form: EditDevice) -> dict[str, Any]:
+    data = form.cleaned_data
+    given = {name: data[name] for name in ("client_id", "labels", "note")}
+    return {**given, "policies": list(data["policies"])}
 
 
 def _secret(request: HttpRequest, said: str, name: str, secret: str) -> HttpResponse:

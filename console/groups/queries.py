@@ -25,6 +25,11 @@ class Position:
         return None if self.committed is None or self.end is None else max(0, self.end - self.committed)
 
     @property
+    def next(self) -> int | None:
+        """Where it goes on: at what it committed, or at the first record there still is."""
+        return None if self.committed is None else max(self.committed, self.start or 0)
+
+    @property
     def lost(self) -> bool:
         """Whether retention has removed records that the group had not read."""
         return self.committed is not None and self.start is not None and self.committed < self.start

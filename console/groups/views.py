@@ -11,9 +11,10 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from console import dialogs, kafka, lists, snapshot
 from console.accounts.permissions import Permission, requires
+from console.deadletters import queries as deadletters
 from console.groups import actions, queries
+from console.groups.causes import causes, written_to
 from console.groups.forms import Reset
-from console.topics.forms import TypeName
 
 COLUMNS = (
     lists.Column(key="name", label=gettext_lazy("Group"), value=lambda g: g.name),
@@ -77,7 +78,15 @@ def group(request: HttpRequest, name: str) -> HttpResponse:
         return render(request, "error.html", {"title": title, "status": 404}, status=404)
     if known is None:
         known = snapshot.Group(name=name, lag=detail.lag, state=detail.group.state if detail.group else "")
-    return render(request, "groups/group.html", {"group": known, "detail": detail})
+    rates = {topic.name: topic.in_rate for topic in snapshot.current().topics.values()}
+    found = causes(
+        known,
+        detail.positions,
+        detail.group.members if detail.group else None,
+        written_to(known, rates),
+    )
+    context = {"group": known, "detail": detail, "causes": found, "letters": deadletters.of_group(name)}
+    return render(request, "groups/group.html", context)
 
 
 @requires(Permission.GROUP_RESET)
@@ -110,7 +119,7 @@ def reset(request: HttpRequest, name: str) -> HttpResponse:
 @requires(Permission.GROUP_DELETE)
 @require_http_methods(["GET", "HEAD", "POST"])
 def delete(request: HttpRequest, name: str) -> HttpResponse:
-    form = TypeName(name, request.POST or None)
+    form = dialogs.TypeName(name, request.POST or None)
     if request.method == "POST" and form.is_valid():
         try:
             actions.delete(actor=request.user, name=name)

@@ -41,16 +41,21 @@ class Ages:
     ) -> dict[str, float | None]:
         """Seconds by group; None while one of its unread partitions hasn't been looked at.
 
-        While a group moves on, the record looked at last stands in for the next: it is at most a turn older.
+        While a group moves on, the record looked at last stands in for the next: it is at most a turn older. So does
+        the moment at which everything was read.
         """
         found: dict[str, float | None] = {}
         wanted: dict[tuple[str, Any], int] = {}
+        caught_up: dict[tuple[str, Any], tuple[int, int]] = {}
         with self._lock:
             for group, places in committed.items():
                 oldest: int | None = None
                 complete = True
                 for place, offset in places.items():
-                    if ends.get(place, 0) <= offset:
+                    end = ends.get(place)
+                    if end is not None and end <= offset:
+                        caught_up[(group, place)] = (offset - 1, int(now * 1000))
+                    if end is None or end <= offset:
                         continue
                     first = max(offset, starts.get(place, 0))
                     wanted[(group, place)] = first
@@ -62,6 +67,7 @@ class Ages:
                 found[group] = max(0.0, now - oldest / 1000) if complete and oldest is not None else None
             for key in self._known.keys() - wanted.keys():
                 del self._known[key]
+            self._known |= caught_up
             self._wanted = {key: first for key, first in wanted.items() if self._known.get(key, (-1, 0))[0] != first}
         return found
 

@@ -39,7 +39,7 @@ class Composer:
         return Picture(
             at=int(now * 1000),
             cluster=self._cluster(facts, open_doors),
-            totals=_totals(topics, groups, devices, letters, broker),
+            totals=_totals(topics, groups, devices, letters, broker, facts.disk),
             topics=topics,
             groups=groups,
             traffic=traffic or {},
@@ -159,6 +159,7 @@ def _totals(
     devices: int | None,
     letters: int | None,
     broker: dict[str, float | None],
+    disk: tuple[int, int] | None,
 ) -> Totals:
     users = [topic for topic in topics.values() if not topic.internal]
     lags = [group.lag for group in groups.values() if not group.internal and group.lag is not None]
@@ -171,6 +172,8 @@ def _totals(
         lag=sum(lags),
         dead_letters=letters,
         devices=devices,
+        disk_free=disk[0] if disk else None,
+        disk_total=disk[1] if disk else None,
     )
 
 

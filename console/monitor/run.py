@@ -10,6 +10,7 @@ from django.db import DatabaseError
 from console import history, kafka
 from console.deadletters import queries as deadletters
 from console.deadletters.indexer import Indexer
+from console.devices import refusals
 from console.inventory.keeping import Inventory
 from console.monitor.ages import Ages
 from console.monitor.brokerage import Brokerage
@@ -27,7 +28,7 @@ ROUND_SECONDS = 1.0
 def run(stop: threading.Event) -> None:
     sampler, composer = Sampler(kafka.admin), Composer(embedded=not settings.SLUICE.kafka)
     publisher, ages, presence, brokerage = Publisher(), Ages(), Presence(), Brokerage()
-    traffic = Traffic()
+    traffic = Traffic(refusals.keep)
     inventory = Inventory()
     past = history.Writer(settings.SLUICE.history_database)
     ages.start()

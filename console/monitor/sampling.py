@@ -29,6 +29,7 @@ class Facts:
         self.newest: dict[Any, int] = {}  # place → epoch ms of its newest record
         self.configs: dict[str, dict[str, str | None]] = {}
         self.sizes: dict[str, int] | None = None
+        self.disk: tuple[int, int] | None = None  # bytes free and in all, of the fullest disk that brokers keep logs on
         self.acls: int | None = None  # how many there are
         self.listings: dict[str, Any] = {}
         self.groups: dict[str, Any] = {}
@@ -177,7 +178,10 @@ class Sampler:
     def _ask_sizes(self, admin: Any) -> None:
         """Bytes on disk by topic: of each partition, its largest replica."""
         largest: dict[Any, int] = {}
+        disks = []
         for folder in admin.log_dirs():
+            if folder.total > 0 and folder.usable >= 0:
+                disks.append((folder.usable, folder.total))
             for log_size in folder.logs:
                 if not log_size.future:
                     largest[log_size.origin] = max(largest.get(log_size.origin, 0), log_size.size)
@@ -185,6 +189,7 @@ class Sampler:
         for place, size in largest.items():
             sizes[place.topic] = sizes.get(place.topic, 0) + size
         self.facts.sizes = sizes
+        self.facts.disk = min(disks, key=lambda disk: disk[0] / disk[1], default=None)
 
     def _ask_acls(self, admin: Any) -> None:
         self.facts.acls = len(admin.acls())

@@ -9,8 +9,10 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from django.db import DatabaseError, connection
 
 from console import kafka
 from console.monitor.rates import IN_WINDOW, Slope
@@ -55,7 +57,9 @@ class Moving:
 class Traffic:
     """`take` reports; `rows` is what is shown, by live key."""
 
-    def __init__(self) -> None:
+    def __init__(self, closed: Callable[[Sequence[Sequence[Any]]], None] = lambda rows: None) -> None:
+        """`closed` takes rows of CLOSED_FIELDS: connections that were refused."""
+        self._closed = closed
         self._lock = threading.Lock()
         self._parts: dict[str, dict[str, tuple[float, list[int]]]] = {}  # key → gateway → (started, numbers)
         self._rows: dict[str, Moving] = {}
@@ -90,6 +94,11 @@ class Traffic:
                 self._device(f"device/{client_id}", dict(zip(DEVICE_FIELDS, values, strict=False)), now)
             while len(self._devices) > DEVICES:
                 self._forget(self._devices.popitem(last=False)[0])
+        if report.closed:
+            try:
+                self._closed(report.closed)
+            except DatabaseError as error:
+                log.warning("refused connections can't be kept: %s", error)
 
     def take_bridge(self, status: BridgeStatus, now: float) -> None:
         with self._lock:
@@ -152,6 +161,7 @@ class Traffic:
                 self._follow()
             except (kafka.ClientError, kafka.SettingsError) as error:
                 log.info("%s can't be read: %s", TRAFFIC, error)
+            connection.close()
             self._stop.wait(3)
 
     def _follow(self) -> None:
@@ -175,5 +185,5 @@ class Traffic:
                 self.take_bridge(contract.decode(BridgeStatus, record.value or b""), time.time())
             else:
                 self.take(contract.decode(TrafficReport, record.value or b""), time.time())
-        except (contract.MalformedRecord, ValueError, TypeError, AttributeError) as error:
+        except (contract.MalformedRecord, ValueError, TypeError, AttributeError, LookupError) as error:
             log.warning("a record of %s can't be read: %s", TRAFFIC, error)

@@ -32,6 +32,8 @@ class Filters(forms.CharField):
         lines = [line.strip() for line in super().clean(value).splitlines()]
         filters = list(dict.fromkeys(line for line in lines if line))
         for each in filters:
+            if "{client_id}" in each or "{username}" in each:
+                raise ValidationError(_("A route's {client_id} and {username} are %c and %u here."))
             if law.problems(law.Policy(name="", publish=(each,))):
                 raise ValidationError(_("%(filter)s is not a topic filter."), params={"filter": each})
         return filters

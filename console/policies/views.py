@@ -16,7 +16,6 @@ from console.devices.models import Device
 from console.policies import actions, queries
 from console.policies.forms import CreatePolicy, EditPolicy, Try
 from console.policies.models import Policy
-from console.topics.forms import TypeName
 
 COLUMNS = (
     lists.Column(key="name", label=gettext_lazy("Policy"), value=lambda p: p.name, order="name"),
@@ -89,19 +88,14 @@ def policy(request: HttpRequest, name: str) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def create(request: HttpRequest) -> HttpResponse:
     form = CreatePolicy(request.POST or None)
-    if request.method == "POST" and form.is_valid():
-        name = form.cleaned_data["name"]
-        try:
-            actions.create(actor=request.user, name=name, values=form.cleaned_data)
-        except actions.PolicyExists as error:
-            form.add_error("name", str(error))
-        except actions.Malformed as error:
-            form.add_error(None, str(error))
-        else:
-            said = _("Policy %(name)s was created.") % {"name": name}
-            return dialogs.done(request, reverse("console:policy", args=[name]), said)
-    context = {"form": form, "first": not Policy.objects.exists()}
-    return dialogs.show(request, "policies/edit.html", context, refused=bool(form.errors))
+
+    def act() -> HttpResponse:
+        made = actions.create(actor=request.user, name=form.cleaned_data["name"], values=form.cleaned_data)
+        return _done(request, made.name, _("Policy %(name)s was created.") % {"name": made.name})
+
+    errors: dialogs.Errors = {actions.PolicyExists: "name", actions.Malformed: None}
+    context = {"first": not Policy.objects.exists()}
+    return dialogs.submit(request, "policies/edit.html", form, act, errors=errors, context=context)
 
 
 @requires(Permission.POLICY_MANAGE)
@@ -110,32 +104,27 @@ def edit(request: HttpRequest, name: str) -> HttpResponse:
     found = get_object_or_404(Policy, name=name)
     initial = {field: getattr(found, field) for field in actions.FIELDS}
     form = EditPolicy(request.POST or None, initial=initial)
-    if request.method == "POST" and form.is_valid():
-        try:
-            actions.edit(actor=request.user, policy=found, values=form.cleaned_data)
-        except actions.Malformed as error:
-            form.add_error(None, str(error))
-        else:
-            said = _("Policy %(name)s was changed.") % {"name": name}
-            return dialogs.done(request, reverse("console:policy", args=[name]), said)
-    return dialogs.show(request, "policies/edit.html", {"form": form, "name": name}, refused=bool(form.errors))
+
+    def act() -> HttpResponse:
+        actions.edit(actor=request.user, policy=found, values=form.cleaned_data)
+        return _done(request, name, _("Policy %(name)s was changed.") % {"name": name})
+
+    errors: dialogs.Errors = {actions.Malformed: None}
+    return dialogs.submit(request, "policies/edit.html", form, act, errors=errors, context={"name": name})
 
 
 @requires(Permission.POLICY_MANAGE)
 @require_http_methods(["GET", "HEAD", "POST"])
 def delete(request: HttpRequest, name: str) -> HttpResponse:
     found = get_object_or_404(Policy, name=name)
-    form = TypeName(name, request.POST or None)
-    if request.method == "POST" and form.is_valid():
-        try:
-            actions.delete(actor=request.user, policy=found)
-        except actions.InUse as error:
-            form.add_error("typed", str(error))
-        else:
-            said = _("Policy %(name)s was deleted.") % {"name": name}
-            return dialogs.done(request, reverse("console:policy-list"), said)
-    context = {"name": name, "form": form, "last": Policy.objects.count() == 1}
-    return dialogs.show(request, "policies/delete.html", context, refused=bool(form.errors))
+
+    def act() -> HttpResponse:
+        actions.delete(actor=request.user, policy=found)
+        said = _("Policy %(name)s was deleted.") % {"name": name}
+        return dialogs.done(request, reverse("console:policy-list"), said)
+
+    context = {"last": Policy.objects.count() == 1}
+    return dialogs.confirm(request, "policies/delete.html", name, act, errors=(actions.InUse,), context=context)
 
 
 @requires(Permission.VIEW)
@@ -143,7 +132,8 @@ def delete(request: HttpRequest, name: str) -> HttpResponse:
 def attempt(request: HttpRequest) -> HttpResponse:
     """`?device=…&client_id=…&verb=publish|subscribe|receive&topic=…`: the answer, with the policy that decided."""
     asked = "topic" in request.GET
-    form = Try(request.GET if asked else None, initial={"device": request.GET.get("device", "")})
+    given = {name: request.GET.get(name, "") for name in ("device", "client_id")}
+    form = Try(request.GET if asked else None, initial=given)
     context: dict[str, Any] = {"form": form}
     if asked and form.is_valid():
         data = form.cleaned_data
@@ -154,3 +144,7 @@ def attempt(request: HttpRequest) -> HttpResponse:
         context["stranger"] = bool(data["device"]) and device is None
     part = "#answer" if request.htmx else ""  # type: ignore[attr-defined]  # set by django-htmx
     return render(request, f"policies/try.html{part}", context)
+
+
+def _done(request: HttpRequest, name: str, said: str) -> HttpResponse:
+    return dialogs.done(request, reverse("console:policy", args=[name]), said)

@@ -8,7 +8,7 @@ from django import forms
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext_lazy as _
 
-from gateway.routes import Downlink, Incoming, Uplink
+from gateway.routes import DEAD_LETTER, DISCARD, Downlink, Incoming, Uplink
 
 NAME = re.compile(r"[A-Za-z0-9._@:-]{1,200}")
 
@@ -92,6 +92,19 @@ class _Route(forms.Form):
             self.add_error(field if field in self.fields else None, text or problem)
 
 
+def _expired() -> forms.ChoiceField:
+    return forms.ChoiceField(
+        label=_("Messages that expire"),
+        choices=[
+            ("", _("As the gateway is set")),
+            (DISCARD, _("Are discarded")),
+            (DEAD_LETTER, _("Go to the dead letters")),
+        ],
+        required=False,
+        help_text=_("What becomes of a message that expires before a subscriber had it."),
+    )
+
+
 class UplinkForm(_Route):
     filter = forms.CharField(label=_("MQTT topic filter"), max_length=2000)
     topic = forms.CharField(label=_("Broker topic"), max_length=500, initial="mqtt.messages")
@@ -114,6 +127,7 @@ class UplinkForm(_Route):
         help_text=_("Names with *, one a line."),
     )
     max_topics = forms.IntegerField(label=_("At most that many topics"), min_value=1, initial=100, required=False)
+    expired = _expired()
 
     def record(self) -> Uplink:
         data = self.cleaned_data
@@ -133,6 +147,7 @@ class UplinkForm(_Route):
             deduplicate=data["deduplicate"] or 0.0,
             allow=data["allow"],
             max_topics=data["max_topics"] or 100,
+            expired=data["expired"],
         )
 
 
@@ -148,6 +163,7 @@ class DownlinkForm(_Route):
     )
     qos = forms.TypedChoiceField(label=_("QoS"), choices=[("0", "0"), ("1", "1"), ("2", "2")], coerce=int, initial="1")
     expiry = forms.IntegerField(label=_("Expires after, seconds"), min_value=0, initial=0, required=False)
+    expired = _expired()
     retain = forms.BooleanField(label=_("Retained"), required=False)
     enabled = forms.BooleanField(label=_("In force"), initial=True, required=False)
 
@@ -161,6 +177,7 @@ class DownlinkForm(_Route):
             qos=data["qos"],
             retain=data["retain"],
             expiry=data["expiry"] or 0,
+            expired=data["expired"],
             enabled=data["enabled"],
         )
 

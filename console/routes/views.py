@@ -11,12 +11,12 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from console import dialogs, lists, outbox, snapshot, traffic
+from console import dialogs, lists, outbox, records, snapshot, traffic
 from console.accounts.permissions import Permission, requires
+from console.definitions import Wrong
 from console.routes import actions, queries
 from console.routes.forms import FORMS, Try, TryRecord
 from console.routes.models import Route
-from console.topics.forms import TypeName
 
 COLUMNS = (
     lists.Column(key="name", label=gettext_lazy("Route"), value=lambda r: r.name, order="name"),
@@ -73,7 +73,7 @@ def route_list(request: HttpRequest) -> HttpResponse:
 @require_safe
 def route(request: HttpRequest, name: str) -> HttpResponse:
     found = get_object_or_404(Route, name=name)
-    fields = {key: value for key, value in asdict(found.record()).items() if key not in ("name", "enabled")}
+    fields = records.described(FORMS[found.kind], asdict(found.record()), leave_out=("name", "enabled"))
     counted = traffic.counts(snapshot.current(), f"route/{name}", traffic.OF_A_ROUTE)
     return render(request, "routes/route.html", {"route": found, "fields": fields, "counts": counted})
 
@@ -82,18 +82,13 @@ def route(request: HttpRequest, name: str) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def create(request: HttpRequest, kind: str) -> HttpResponse:
     form = FORMS[kind](request.POST or None)
-    if request.method == "POST" and form.is_valid():
-        record = form.record()
-        try:
-            actions.create(actor=request.user, record=record, note=form.cleaned_data["note"])
-        except actions.RouteExists as error:
-            form.add_error("name", str(error))
-        except actions.Wrong as error:
-            form.show(error.problems)
-        else:
-            said = _("Route %(name)s was created.") % {"name": record.name}
-            return dialogs.done(request, reverse("console:route", args=[record.name]), said)
-    return dialogs.show(request, "routes/edit.html", {"form": form, "kind": kind}, refused=bool(form.errors))
+
+    def act() -> HttpResponse:
+        made = actions.create(actor=request.user, record=form.record(), note=form.cleaned_data["note"])
+        return _done(request, made.name, _("Route %(name)s was created.") % {"name": made.name})
+
+    errors: dialogs.Errors = {actions.RouteExists: "name", Wrong: None}
+    return dialogs.submit(request, "routes/edit.html", form, act, errors=errors, context={"kind": kind})
 
 
 @requires(Permission.ROUTE_MANAGE)
@@ -101,15 +96,13 @@ def create(request: HttpRequest, kind: str) -> HttpResponse:
 def edit(request: HttpRequest, name: str) -> HttpResponse:
     found = get_object_or_404(Route, name=name)
     form = FORMS[found.kind](request.POST or None, initial={**found.definition, "note": found.note}, named=name)
-    if request.method == "POST" and form.is_valid():
-        try:
-            actions.edit(actor=request.user, route=found, record=form.record(), note=form.cleaned_data["note"])
-        except actions.Wrong as error:
-            form.show(error.problems)
-        else:
-            return _done(request, name, _("Route %(name)s was changed.") % {"name": name})
-    context: dict[str, Any] = {"form": form, "kind": found.kind, "name": name}
-    return dialogs.show(request, "routes/edit.html", context, refused=bool(form.errors))
+
+    def act() -> HttpResponse:
+        actions.edit(actor=request.user, route=found, record=form.record(), note=form.cleaned_data["note"])
+        return _done(request, name, _("Route %(name)s was changed.") % {"name": name})
+
+    context = {"kind": found.kind, "name": name}
+    return dialogs.submit(request, "routes/edit.html", form, act, errors={Wrong: None}, context=context)
 
 
 @requires(Permission.ROUTE_MANAGE)
@@ -130,12 +123,13 @@ def disable(request: HttpRequest, name: str) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def delete(request: HttpRequest, name: str) -> HttpResponse:
     found = get_object_or_404(Route, name=name)
-    form = TypeName(name, request.POST or None)
-    if request.method == "POST" and form.is_valid():
+
+    def act() -> HttpResponse:
         actions.delete(actor=request.user, route=found)
         said = _("Route %(name)s was deleted.") % {"name": name}
         return dialogs.done(request, reverse("console:route-list"), said)
-    return dialogs.show(request, "routes/delete.html", {"name": name, "form": form}, refused=bool(form.errors))
+
+    return dialogs.confirm(request, "routes/delete.html", name, act)
 
 
 @requires(Permission.VIEW)

@@ -9,6 +9,7 @@ from typing import Any
 
 DEAD_LETTERS = "dlq."
 INTERNAL = "__"
+NEARLY_FULL = 0.1  # of a disk free: time to make room
 KEEPS_UP_SECONDS = 10.0  # commits come every few seconds: an unread record younger than this is no sign of trouble
 
 
@@ -75,6 +76,12 @@ class Totals:
     dead_letters: int | None = None
     devices: int | None = None  # online
     connections: int | None = None
+    disk_free: int | None = None  # bytes, of the fullest disk that brokers keep logs on
+    disk_total: int | None = None
+
+    @property
+    def disk_nearly_full(self) -> bool:
+        return self.disk_free is not None and self.disk_free < NEARLY_FULL * (self.disk_total or 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +155,7 @@ def cluster_numbers(picture: Picture) -> dict[str, Any]:
         "dlq": totals.dead_letters,
         "devices": totals.devices,
         "connections": totals.connections,
+        "disk_free": totals.disk_free,
         "topics": sum(not topic.internal for topic in picture.topics.values()) if picture.at else None,
         "groups": sum(not group.internal for group in picture.groups.values()) if picture.at else None,
     }

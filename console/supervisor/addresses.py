@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 DEFAULTS: Mapping[str, str] = {
     "SLUICE_BROKER_LISTENERS": "PLAINTEXT://127.0.0.1:9092",
-    "SLUICE_MQTT_LISTENERS": "mqtt://127.0.0.1:1883,ws://127.0.0.1:8083/mqtt",
+    "SLUICE_MQTT_LISTENERS": "mqtt://127.0.0.1:1883,ws://127.0.0.1:8083/mqtt,http://127.0.0.1:8085",
     "SLUICE_HTTP": "127.0.0.1:8000",
 }
 

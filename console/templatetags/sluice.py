@@ -17,6 +17,7 @@ from console.messages.display import Shown, preview, shown
 
 register = template.Library()
 DASH = "–"
+LONGEST = 2**63 - 1  # what Kafka takes for "never"
 
 
 @register.simple_tag
@@ -134,12 +135,17 @@ def get(mapping: Any, key: Any) -> Any:
 
 
 @register.filter
-def ms_text(value: str | None) -> str:
-    """A configured number of milliseconds, in words; nothing when it isn't one."""
+def in_words(entry: Any) -> str:
+    """A configured length of time or number of bytes as people say it, in brackets; nothing for anything else."""
     try:
-        return f"({span_ms(int(value or ''))})"
+        value = int(entry.value or "")
     except ValueError:
         return ""
+    if value == LONGEST or (value == -1 and entry.name in ("retention.ms", "retention.bytes")):
+        return f"({_('no limit')})"
+    if entry.name.endswith(".ms") and value >= 1000:
+        return f"({span_ms(value)})"
+    return f"({size(value)})" if entry.name.endswith(".bytes") and value >= 1024 else ""
 
 
 @register.filter

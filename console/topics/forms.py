@@ -66,19 +66,3 @@ class AddPartitions(forms.Form):
                 _("The topic has %(now)d partitions; there can only be more."), params={"now": self.now}
             )
         return total
-
-
-class TypeName(forms.Form):
-    """What can't be undone is confirmed by typing the name of what it is done to."""
-
-    typed = forms.CharField(required=False, strip=True)
-
-    def __init__(self, name: str, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.name = name
-
-    def clean_typed(self) -> str:
-        typed: str = self.cleaned_data["typed"]
-        if typed != self.name:
-            raise ValidationError(_("That is not the name."))
-        return typed

@@ -13,7 +13,7 @@ from console import dialogs, kafka, lists, snapshot
 from console.accounts.permissions import Permission, requires
 from console.messages import queries as messages
 from console.topics import actions, queries
-from console.topics.forms import AddPartitions, CreateTopic, TypeName
+from console.topics.forms import AddPartitions, CreateTopic
 
 COLUMNS = (
     lists.Column(key="name", label=gettext_lazy("Name"), value=lambda t: t.name),
@@ -167,31 +167,25 @@ def add_partitions(request: HttpRequest, name: str) -> HttpResponse:
 @requires(Permission.TOPIC_PURGE)
 @require_http_methods(["GET", "HEAD", "POST"])
 def purge(request: HttpRequest, name: str) -> HttpResponse:
-    form = TypeName(name, request.POST or None)
-    if request.method == "POST" and form.is_valid():
+    def act() -> HttpResponse:
         count = actions.purge(actor=request.user, name=name)
         said = ngettext("%(n)s record was deleted from %(name)s.", "%(n)s records were deleted from %(name)s.", count)
         return dialogs.done(request, reverse("console:topic", args=[name]), said % {"n": f"{count:,}", "name": name})
-    return _confirm(request, name, form, "topics/purge.html")
+
+    return dialogs.confirm(request, "topics/purge.html", name, act, context=_at_stake(name))
 
 
 @requires(Permission.TOPIC_DELETE)
 @require_http_methods(["GET", "HEAD", "POST"])
 def delete(request: HttpRequest, name: str) -> HttpResponse:
-    form = TypeName(name, request.POST or None)
-    if request.method == "POST" and form.is_valid():
+    def act() -> HttpResponse:
         actions.delete(actor=request.user, name=name)
         said = _("Topic %(name)s was deleted.") % {"name": name}
         return dialogs.done(request, reverse("console:topic-list"), said)
-    return _confirm(request, name, form, "topics/delete.html")
+
+    return dialogs.confirm(request, "topics/delete.html", name, act, context=_at_stake(name))
 
 
-def _confirm(request: HttpRequest, name: str, form: TypeName, template: str) -> HttpResponse:
+def _at_stake(name: str) -> dict[str, Any]:
     picture = snapshot.current()
-    context = {
-        "name": name,
-        "form": form,
-        "topic": picture.topics.get(name),
-        "consumers": queries.consumers(picture, name),
-    }
-    return dialogs.show(request, template, context, refused=bool(form.errors))
+    return {"topic": picture.topics.get(name), "consumers": queries.consumers(picture, name)}

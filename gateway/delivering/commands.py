@@ -65,7 +65,10 @@ class Commands:
             self._traffic.downlink(outgoing.route, "pending", len(outgoing.payload))
             self._fanout.deliver(message)
             return
-        self._routes[origin] = (outgoing.route, outgoing.client_id, outgoing.topic)
+        route = (outgoing.route, outgoing.client_id, outgoing.topic)
+        if self._routes.get(origin) == route:
+            return  # taken as it came, while what its session had missed is read again
+        self._routes[origin] = route
         if not self._sessions.concerns(outgoing.client_id):
             del self._routes[origin]
             return

@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 
 from broker.client import Consumer, PlacedAt, Record, TopicPartition
@@ -24,10 +23,10 @@ from broker.client.administration.types import At
 from broker.client.errors import ClientError
 from gateway import contract
 from gateway.counters import Counters
+from gateway.delivering.joining import Joinings
 from gateway.delivering.messages import message_of
 from gateway.mqtt.fanout import Fanout
-from gateway.mqtt.topics import matches
-from gateway.ports import Message, NotAcknowledged, PublishProperties, Receipt, Subscription
+from gateway.ports import Message, NotAcknowledged, PublishProperties, Receipt
 from gateway.publishing.target import Target
 from gateway.publishing.uplinks import Fresh
 from gateway.receipts import wait
@@ -38,28 +37,6 @@ from gateway.storage.tail import Tail
 from gateway.storage.ticks import Ticks
 
 log = logging.getLogger("gateway.delivery")
-
-
-@dataclass(frozen=True, slots=True)
-class Joining:
-    """A subscription whose barrier is under way. What was written since the SUBSCRIBE is given to it already, so that a
-    device that publishes without waiting for another's SUBACK is heard."""
-
-    subscriber: Any  # a session or what stands for it
-    subscription: Subscription
-    since: int  # epoch milliseconds
-
-    def deliver(self, message: Message, timestamp: int) -> None:
-        wanted = self.subscription
-        if (
-            timestamp >= self.since
-            and matches(wanted.filter, message.topic)
-            and not (wanted.no_local and message.sender == self.subscriber.client_id)
-            and self.subscriber.state.rights.may_receive(message.topic)
-        ):
-            identifiers = () if wanted.identifier is None else (wanted.identifier,)
-            retain = message.retain and wanted.retain_as_published
-            self.subscriber.deliver(message, min(message.qos, wanted.qos), retain, identifiers)
 
 
 BARRIER_DEADLINE = 60.0
@@ -105,7 +82,7 @@ class Delivery:
         self._nudge = asyncio.Event()
         self._asked: list[Receipt[Any]] = []
         self._worker: asyncio.Task[None] | None = None
-        self.joining: list[Joining] = []
+        self.joining = Joinings()
         self._known: set[str] = set()
         self._since = 0.0
         self._resumed: dict[TopicPartition, int] = {}
@@ -266,8 +243,8 @@ class Delivery:
             message = message_of(record)
             if message is not None:
                 deliver(message)
-                for each in joining:
-                    each.deliver(message, record.timestamp)
+                if joining:
+                    joining.deliver(message, record.timestamp)
 
     def listening(self) -> Fresh | None:
         """`fresh`, if anybody subscribed at all."""
@@ -279,7 +256,7 @@ class Delivery:
         """Who is to be told where this message is when it is durable; None: it will be fetched."""
         if not target.plain or target.topic in self._registry.downlinks:
             return None
-        if not self.joining:
+        if not self.joining.by_first:
             if target.heard_at != self._fanout.version:
                 target.heard_at = self._fanout.version
                 target.heard = self._fanout.heard(target.mqtt_topic)
@@ -295,8 +272,8 @@ class Delivery:
         deliver, joining = self._fanout.deliver, self.joining
         for message, timestamp in messages:
             deliver(message)
-            for each in joining:
-                each.deliver(message, timestamp)
+            if joining:
+                joining.deliver(message, timestamp)
 
     def _down(self, record: Record) -> None:
         for route in self._registry.downlinks[record.topic]:

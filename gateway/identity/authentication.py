@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from gateway import passwords
 from gateway.config import Settings
-from gateway.contract import Credential, Device
+from gateway.contract import Credential, Device, DeviceLimits
 from gateway.counters import Counters
 from gateway.mqtt import scram
 from gateway.policy import unfit
@@ -40,6 +40,7 @@ FREE_GUESSES = 5
 GUESS_INTERVAL = 1.0  # seconds, doubling per further failure
 LONGEST_WAIT = 60.0
 REMEMBERED = 10_000
+NO_LIMITS = DeviceLimits()  # of a device's own
 
 
 class Verifier(Protocol):
@@ -64,7 +65,6 @@ class Authenticator:
         short_lived: bool = False,
     ) -> None:
         """`short_lived`: no session outlives its connection."""
-        self._short_lived = short_lived
         self._settings = settings
         self._registry = registry
         self._counters = counters
@@ -74,6 +74,17 @@ class Authenticator:
         self._secret = secrets.token_bytes(32)  # what unknown names get as salt
         self._guesses: OrderedDict[tuple[str, str], tuple[int, float]] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._open: dict[str, bool] = {}  # listeners, and whether they take anybody
+        self._usual = Limits(
+            session_expiry=0 if short_lived else OFFLINE_FOR_EVER,
+            packet_size=settings.packet_size,
+            in_flight=settings.in_flight,
+            queue=settings.queue,
+            queue_bytes=settings.queue_bytes,
+            overflow=settings.overflow,
+            keep_alive=settings.keep_alive,
+            conceal_denied=settings.conceal_denied,
+        )
 
     def authenticate(self, request: ConnectRequest) -> Receipt[Identity | Challenge]:
         receipt: Receipt[Identity | Challenge] = Receipt()
@@ -83,6 +94,8 @@ class Authenticator:
                 method, data = request.authentication_method, request.authentication_data or b""
                 return settled(self.begin(request, method, data))
             found = self._decide(request)
+            if isinstance(found, Identity):
+                self._not_banned(request, found.name)
         except Refused as refusal:
             self._counters.refused_connects += 1
             receipt.fail(refusal)
@@ -99,6 +112,7 @@ class Authenticator:
     ) -> None:
         try:
             identity = await self._slowly(request, device)
+            self._not_banned(request, identity.name)
         except Refused as refusal:
             self._counters.refused_connects += 1
             receipt.fail(refusal)
@@ -139,6 +153,7 @@ class Authenticator:
             device = self._registry.devices.get(scramming.username)
             if device is None:
                 raise Refused(NOT_AUTHORIZED, "the device is gone")
+            self._not_banned(request, device.name)
             receipt.settle(replace(self.identity(device, request), authentication_data=proof))
         except scram.ScramFailed as failure:
             self._failed(request.peer.address.rpartition(":")[0].strip("[]"), scramming.username)
@@ -150,9 +165,11 @@ class Authenticator:
 
     # --- the decision
 
-    def _not_banned(self, request: ConnectRequest) -> None:
+    def _not_banned(self, request: ConnectRequest, name: str | None = None) -> None:
+        """`name`: who a certificate or token says it is, once that is known."""
         address = request.peer.address.rpartition(":")[0].strip("[]")
-        ban = self._registry.banned(request.client_id, request.username or "", address, self._clock())
+        username = (request.username or "") if name is None else name
+        ban = self._registry.banned(request.client_id, username, address, self._clock())
         if ban is not None:
             raise Refused(BANNED, "banned" + (f": {ban.reason}" if ban.reason else ""))
 
@@ -170,7 +187,8 @@ class Authenticator:
             if self._verifiers:
                 return None
             return self._anonymous(request)
-        self._may_guess(address, username)
+        if username or not _token(request.password):  # others' wrong guesses are no reason to keep a token out
+            self._may_guess(address, username)
         device = registry.devices.get(username)
         if device is None and self._verifiers:
             return None
@@ -204,7 +222,10 @@ class Authenticator:
                 if unfit(identity.name):
                     raise Refused(NOT_AUTHORIZED, "a principal's name can't contain / + # or NUL")
                 self._reserved(identity.name, request.client_id)
-                return replace(identity, limits=self._limits(self._registry.devices.get(identity.name)))
+                known = self._registry.devices.get(identity.name)
+                if known is not None and not known.enabled:
+                    raise Refused(NOT_AUTHORIZED, "the device is disabled")
+                return replace(identity, limits=self._limits(known))
         if not request.username and not request.password:
             return self._anonymous(request)
         self._failed(address, request.username or "")
@@ -227,25 +248,19 @@ class Authenticator:
             raise Refused(CLIENT_ID_INVALID, "the client id belongs to another device")
 
     def _anonymous(self, request: ConnectRequest) -> Identity:
-        if not self._settings.anonymous_on(request.peer.listener):
+        listener = request.peer.listener
+        open_to_all = self._open.get(listener)
+        if open_to_all is None:
+            open_to_all = self._open[listener] = self._settings.anonymous_on(listener)
+        if not open_to_all:
             raise Refused(BAD_CREDENTIALS, "a user name and a password are needed")
         self._reserved("", request.client_id)
         return Identity(name="", username=None, limits=self._limits(None))
 
     def _limits(self, device: Device | None) -> Limits:
-        settings = self._settings
-        limits = Limits(
-            session_expiry=0 if self._short_lived else OFFLINE_FOR_EVER,
-            packet_size=settings.packet_size,
-            in_flight=settings.in_flight,
-            queue=settings.queue,
-            queue_bytes=settings.queue_bytes,
-            overflow=settings.overflow,
-            keep_alive=settings.keep_alive,
-            conceal_denied=settings.conceal_denied,
-        )
-        if device is None:
-            return limits
+        limits = self._usual
+        if device is None or device.limits == NO_LIMITS:
+            return limits  # one object for all of them
         own = device.limits
         return replace(
             limits,
@@ -264,8 +279,9 @@ class Authenticator:
         if failures < FREE_GUESSES:
             return
         pause = min(GUESS_INTERVAL * 2.0 ** (failures - FREE_GUESSES), LONGEST_WAIT)
-        if self._clock() < last + pause:
-            raise Refused(RATE_EXCEEDED, "too many wrong passwords from there; wait")
+        left = last + pause - self._clock()
+        if left > 0:
+            raise Refused(RATE_EXCEEDED, "too many wrong passwords from there; wait", after=left)
 
     def _failed(self, address: str, username: str) -> None:
         failures, last = self._guesses.pop((address, username), (0, 0.0))
@@ -275,6 +291,11 @@ class Authenticator:
         self._guesses[address, username] = (min(failures + 1, 32), now)
         while len(self._guesses) > REMEMBERED:
             self._guesses.popitem(last=False)
+
+
+def _token(password: bytes | None) -> bool:
+    """Whether it looks like a JSON Web Token, which nobody guesses."""
+    return password is not None and password.count(b".") == 2
 
 
 def _any_fits(credentials: Sequence[Credential], password: bytes) -> bool:

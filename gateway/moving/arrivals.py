@@ -16,13 +16,13 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from enum import Enum, auto
 from typing import Any, Protocol
 
 from broker.client import TopicPartition
 from broker.client.errors import ClientError
 from gateway import contract
 from gateway.contract import MalformedRecord, StoredSession
+from gateway.moving.steps import Step, step
 from gateway.peers.claims import Holder, Won
 from gateway.ports import NotAcknowledged, Opened, Receipt, Refused, Session
 from gateway.receipts import follow
@@ -41,32 +41,6 @@ TAKEN_OVER = 0x8E
 Positions = dict[TopicPartition, int]
 
 
-class Step(Enum):
-    """What is to be done about an arrival."""
-
-    WAIT = auto()  # its holder hasn't let go
-    NOTHING = auto()  # there is nothing to take over
-    RELEASED = auto()  # take it, from the positions in its record
-    LEFT = auto()  # take it, from the last checkpoint of the gateway in its record
-
-
-def step(record: StoredSession | None, previous: Holder | None, me: str, alive: Callable[[str], bool]) -> Step:
-    """What the newest record of a session and its holder before the claim call for."""
-    if previous is None:
-        return Step.NOTHING
-    if record is not None and record.released and record.claim >= previous.epoch:
-        return Step.RELEASED
-    if previous.gateway != me and alive(previous.gateway):
-        return Step.WAIT
-    if record is None:
-        return Step.NOTHING
-    if record.released:
-        return Step.RELEASED
-    if record.gateway not in (me, previous.gateway) and alive(record.gateway):
-        return Step.WAIT
-    return Step.LEFT
-
-
 @dataclass(slots=True, kw_only=True, eq=False)
 class Arrival:
     """One session on its way. `session` waits for it with `receipt`; none of them: adopted from a dead gateway."""
@@ -82,6 +56,10 @@ class Arrival:
     nudged: bool = True
     adopting: bool = False  # its holder counts as dead, whatever it does meanwhile
     relay: bool = False  # replaced meanwhile: what comes is passed on
+    since: Positions | None = None  # where an earlier run of this gateway had delivered; its checkpoint moves on
+
+
+Arriving = tuple[Arrival, StoredSession | None, Mailbox | None, Positions]
 
 
 class Cluster(Protocol):
@@ -95,10 +73,11 @@ class Cluster(Protocol):
     async def stored(self, client_ids: list[str]) -> dict[str, bytes]:
         """The newest records of these sessions (or checkpoints), everything committed by now considered."""
 
-    async def delivered(self) -> None:
-        """This gateway's tail has come to the ends of all topics as of now."""
+    async def current(self) -> None:
+        """What `rebuild` reads has everything that is committed by now."""
 
-    async def join(self, arriving: list[tuple[Mailbox, Positions]]) -> None: ...
+    async def join(self, arriving: list[tuple[Mailbox, Positions]]) -> None:
+        """They are delivered to as of now, and have got what they missed."""
 
     async def secure(self, mailboxes: list[Mailbox]) -> None:
         """What these hold is durable, and so is how far this gateway's delivery had come."""
@@ -109,6 +88,9 @@ class Home(Protocol):
 
     def rebuild(self, record: StoredSession, since: Positions) -> Awaitable[Mailbox | None]:
         """A mailbox from its records, not in the fan-out, whose delivery goes on at `since`; None: it has expired."""
+
+    def abandoned(self, mailbox: Mailbox) -> None:
+        """It was rebuilt and could not be brought up to date: forget it, it is rebuilt anew."""
 
     def arrived(self, session: Session, mailbox: Mailbox | None, epoch: int) -> Receipt[Opened]: ...
 
@@ -134,6 +116,7 @@ class Arrivals:
         self._cluster = cluster
         self._monotonic = monotonic
         self._waiting: dict[str, Arrival] = {}
+        self._passed: dict[str, Positions] = {}  # passed on, by a record that was not read yet
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -162,14 +145,16 @@ class Arrivals:
         """The session of a dead gateway (not `adopting`: of a living one) was claimed."""
         self._waiting[client_id] = Arrival(client_id=client_id, token=token, began=self._monotonic(), adopting=adopting)
 
-    def resume(self, holder: Holder, client_id: str, gateway: str) -> None:
-        """An earlier run of this gateway had claimed the session, and died before it took it over from `gateway`."""
+    def resume(self, holder: Holder, record: StoredSession) -> None:
+        """An earlier run of this gateway had claimed the session, and died before it took it over from the gateway in
+        its record, which lets go under the epoch that is there."""
+        client_id = record.client_id
         self._waiting[client_id] = Arrival(
             client_id=client_id,
             token="",
             began=self._monotonic(),
             epoch=holder.epoch,
-            previous=replace(holder, gateway=gateway),
+            previous=replace(holder, gateway=record.gateway, epoch=record.claim),
             heard=True,
         )
 
@@ -206,11 +191,13 @@ class Arrivals:
         self._drop(known, Refused(NOT_AUTHORIZED, "the client id is another principal's"))
         return True
 
-    def replaced(self, client_id: str, mine: Holder) -> None:
-        """A newer claim than `mine` was read: what is on its way, or was never here, is passed on."""
+    def replaced(self, client_id: str, mine: Holder, since: Positions | None = None) -> None:
+        """A newer claim than `mine` was read: what is on its way, or was never here, is passed on. `since`: where an
+        earlier run of this gateway had delivered."""
         known = self._waiting.get(client_id)
         if known is None:
             known = Arrival(client_id=client_id, token="", began=self._monotonic(), previous=mine, heard=True)
+            known.since = since
             self._waiting[client_id] = known
         if known.receipt is not None:
             known.receipt.fail(Refused(TAKEN_OVER, "session taken over"))
@@ -220,12 +207,21 @@ class Arrivals:
         known.began = self._monotonic()
         self._wake.set()
 
+    def behind(self) -> dict[str, Positions]:
+        """Sessions whose delivery must go on before this gateway's positions, should it die before they are passed
+        on."""
+        return {name: known.since for name, known in self._waiting.items() if known.since} | self._passed
+
     def stored(self, client_id: str) -> None:
         """A record of this session was read."""
         known = self._waiting.get(client_id)
         if known is not None:
             known.nudged = True
             self._wake.set()
+
+    def landed(self, client_id: str) -> None:
+        """A record of this session was read: if it was passed on, that is in the log."""
+        self._passed.pop(client_id, None)
 
     def changed(self) -> None:
         """A gateway came or went."""
@@ -293,7 +289,7 @@ class Arrivals:
                 await self._cluster.fence(gateway)
         rows = await self._cluster.stored([each.client_id for each in ready])
         places: dict[str, tuple[Positions, dict[str, Positions]]] = {}
-        arriving: list[tuple[Arrival, StoredSession | None, Mailbox | None, Positions]] = []
+        arriving: list[Arriving] = []
         for each in ready:
             record = _decoded(each.client_id, rows.get(each.client_id))
             if each.relay and record is not None and record.claim > each.epoch:
@@ -312,30 +308,47 @@ class Arrivals:
                 arriving.append((each, None, None, {}))
                 continue
             if found is Step.RELEASED:
-                since = _positions(record.positions)
+                since = read_positions(record.positions)
+            elif each.since is not None and record.gateway == self._gateway:
+                since = each.since
             else:
                 if record.gateway not in places:
                     places[record.gateway] = await self._checkpoint(record.gateway)
                 since = places[record.gateway][0] | places[record.gateway][1].get(each.client_id, {})
-            mailbox = None
             if each.relay:
-                arriving.append((each, replace(record, positions=positions_list(since)), None, since))
-                continue
-            if record.expiry:
-                mailbox = await self._home.rebuild(record, since)
-            arriving.append((each, record, mailbox, since))
-        joining = [(mailbox, since) for _, _, mailbox, since in arriving if mailbox is not None]
-        if joining:
-            await self._cluster.delivered()
-            await self._cluster.join(joining)
-            # before their records say that they are here: what they missed is nowhere else
-            await self._cluster.secure([mailbox for mailbox, _ in joining])
+                record = replace(record, positions=positions_list(since))
+            arriving.append((each, record, None, since))
+        if any(record is not None and record.expiry and not each.relay for each, record, _, _ in arriving):
+            await self._bring(arriving)
         for each, record, mailbox, _ in arriving:
             self._settle(each, record, mailbox)
+
+    async def _bring(self, arriving: list[Arriving]) -> None:
+        """Rebuild the mailboxes of those that have one, and deliver what they missed."""
+        # all that was in the log when their records were read, whatever partition it is in
+        await self._cluster.current()
+        joining: list[tuple[Mailbox, Positions]] = []
+        try:
+            for number, (each, record, _, since) in enumerate(arriving):
+                if record is not None and record.expiry and not each.relay:
+                    mailbox = await self._home.rebuild(record, since)
+                    arriving[number] = (each, record, mailbox, since)
+                    if mailbox is not None:
+                        joining.append((mailbox, since))
+            if joining:
+                await self._cluster.join(joining)
+                # before their records say that they are here: what they missed is nowhere else
+                await self._cluster.secure([mailbox for mailbox, _ in joining])
+        except BaseException:
+            for mailbox, _ in joining:  # they are rebuilt when it is tried again
+                self._home.abandoned(mailbox)
+            raise
 
     def _settle(self, known: Arrival, record: StoredSession | None, mailbox: Mailbox | None) -> None:
         if known.relay:
             self._waiting.pop(known.client_id, None)
+            if known.since:
+                self._passed[known.client_id] = known.since
             if mailbox is not None:
                 self._home.release(mailbox, known.epoch)
             else:
@@ -364,11 +377,12 @@ class Arrivals:
         if value is None:
             return {}, {}
         found = json.loads(value)
-        behind = {name: _positions(places) for name, places in found.get("behind", {}).items()}
-        return _positions(found["positions"]), behind
+        behind = {name: read_positions(places) for name, places in found.get("behind", {}).items()}
+        return read_positions(found["positions"]), behind
 
 
-def _positions(places: Iterable[Any]) -> Positions:
+def read_positions(places: Iterable[Any]) -> Positions:
+    """The reverse of `positions_list`."""
     return {TopicPartition(topic, index): at for topic, index, at in places}
 
 

@@ -65,10 +65,12 @@ class Checkpoints:
         touched, self._inbox.unsettled = self._inbox.unsettled, {}
         if not touched and positions == self.written:
             return
-        gone = [(mailbox, mailbox.gone) for mailbox in touched.values() if mailbox.gone]
+        # one that is not here any more may have been touched by what was under way: its rows are another's now
+        here = [each for each in touched.values() if self._sessions.mailboxes.get(each.client_id) is each]
+        gone = [(mailbox, mailbox.gone) for mailbox in here if mailbox.gone]
         for mailbox, _ in gone:
             mailbox.gone = []
-        if not await self._inbox.settle(touched.values()):
+        if not await self._inbox.settle(here):
             for mailbox, numbers in gone:
                 mailbox.gone += numbers
             return

@@ -44,7 +44,6 @@ class GatewayCluster:
         copy: LocalCopy,
         executor: Executor,
         producer: Callable[[str], Producer],
-        barrier: Callable[[], Awaitable[None]],
         checkpoint: Callable[[], Awaitable[None]],
         clock: Callable[[], float],
         held: Callable[[], bool],
@@ -60,7 +59,6 @@ class GatewayCluster:
         self._copy = copy
         self._executor = executor
         self._producer = producer
-        self._barrier = barrier
         self._checkpoint = checkpoint
         self._clock = clock
         self._held = held
@@ -113,9 +111,6 @@ class GatewayCluster:
         assert self.state is not None
         await self.state.caught_up()
         await self.state.write()
-
-    async def delivered(self) -> None:
-        await self._barrier()
 
     async def join(self, arriving: list[tuple[Mailbox, Positions]]) -> None:
         assert self.missed is not None

@@ -1,9 +1,11 @@
 """What sessions missed while they moved here: read again, matched for them alone, in order.
 
 Another gateway had delivered up to some positions, this one's tail is at others, further on. At one moment the sessions
-enter the fan-out, where what arrives for them from then on is held; what lies between is read by a consumer of its own
-and matched against their subscriptions only; then what was held follows. So each gets every record once, in the order
-of its partition. Sessions that wait at the same time share one reading: it costs what passed meanwhile, once.
+enter the fan-out, where what arrives for them from then on is held. What was on its way into the log at that moment may
+pass the tail unseen, since nobody here had subscribed (`Delivery.fresh`): so a barrier follows, and the positions after
+it are where they join. What lies before is read by a consumer of its own and matched against their subscriptions only;
+then what was held follows, from there on. So each gets every record once, in the order of its partition. Sessions that
+wait at the same time share one reading: it costs what passed meanwhile, once.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -88,8 +90,10 @@ class Missed:
         may_read: Callable[[Any, str], bool],
         down: Callable[[Record, Callable[[str], bool]], bool],
         entering: Callable[[Bucket], None],
+        barrier: Callable[[], Awaitable[None]],
     ) -> None:
-        """`positions`: where this gateway's tail is. `down` takes a record with a downlink route for the clients that
+        """`positions`: where this gateway's tail is, `barrier` comes back when it has dealt with all that was handed
+        over before. `down` takes a record with a downlink route for the clients that
         the callback names; False: there is none. `entering` is told of buckets from then on here."""
         self._fanout = fanout
         self._make = consumer
@@ -97,6 +101,7 @@ class Missed:
         self._may_read = may_read
         self._down = down
         self._entering = entering
+        self._barrier = barrier
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="missed")
         self._turn = asyncio.Lock()
 
@@ -106,13 +111,15 @@ class Missed:
 
         Raises ClientError; then nothing was changed but that some messages may have been delivered already."""
         async with self._turn:
-            until = dict(self._positions())
+            until: dict[TopicPartition, int] = {}
             waiting = [(self._begin(mailbox), since) for mailbox, since in arriving]
             try:
+                await self._barrier()
+                until.update(self._positions())
                 await self._read(waiting, until)
             finally:
                 for later, _ in waiting:
-                    self._enter(later)
+                    self._enter(later, until)
 
     def _begin(self, mailbox: Any) -> _Later:
         later = _Later(mailbox)
@@ -125,13 +132,15 @@ class Missed:
                 self._fanout.subscribe(later, replace(each, check=True))  # type: ignore[arg-type]  # stands for its session
         return later
 
-    def _enter(self, later: _Later) -> None:
+    def _enter(self, later: _Later, until: Positions) -> None:
         mailbox: Any = later.mailbox
         if isinstance(mailbox, Bucket):
+            mailbox.held = deque(each for each in mailbox.held or () if _from(each, until))
             mailbox.enter()
             return
         for message, qos, retain, identifiers in later.held:
-            mailbox.deliver(message, qos, retain, identifiers)
+            if _from(message, until):
+                mailbox.deliver(message, qos, retain, identifiers)
         for each in mailbox.subscriptions.values():
             if split_share(each.filter)[0] is None:
                 self._fanout.unsubscribe(later, each.filter)  # type: ignore[arg-type]  # stands for its session
@@ -197,3 +206,11 @@ class Missed:
 
     def close(self) -> None:
         self._thread.shutdown(wait=False)
+
+
+def _from(message: Message, until: Positions) -> bool:
+    """Whether it is none of those that were read again."""
+    if message.origin is None:
+        return True
+    topic, partition, offset = message.origin
+    return bool(offset >= until.get(TopicPartition(topic, partition), 0))

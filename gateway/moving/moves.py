@@ -160,7 +160,7 @@ class Moves:
         for receipt in list(mailbox.inbound.values()):
             await over(receipt)
         for _ in range(0 if stale else SETTLE_ATTEMPTS):
-            if await self._inbox.settle([mailbox]):
+            if await self._inbox.settle_whole(mailbox):
                 break
             await asyncio.sleep(SETTLE_AGAIN)
         self._inbox.forget(mailbox)
@@ -199,6 +199,10 @@ class Moves:
         self._sessions.mailboxes[record.client_id] = mailbox
         return mailbox
 
+    def abandoned(self, mailbox: Mailbox) -> None:
+        self._sessions.leave(mailbox)
+        self._inbox.forget(mailbox)
+
     def settled(self, mailbox: Mailbox, epoch: int) -> None:
         """A session is here whose device isn't."""
         self._caught_up(mailbox, epoch)
@@ -217,6 +221,7 @@ class Moves:
 
     def stored(self, client_id: str, writer: str | None) -> None:
         """A session's record was read; `writer` is the gateway that wrote it, where that is known."""
+        self.arrivals.landed(client_id)
         if client_id in self.arrivals:
             self.arrivals.stored(client_id)
         elif writer is not None and writer != self._gateway and self._claims.elsewhere(client_id) is None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from broker.client import TopicPartition
 from gateway import contract
 from gateway.contract import SHARE_KEY, MalformedRecord, Presence, StoredSession, parse_mark_key
-from gateway.moving.arrivals import CHECKPOINT_KEY, Arrivals
+from gateway.moving.arrivals import CHECKPOINT_KEY, Arrivals, read_positions
 from gateway.moving.shares import Shares
 from gateway.mqtt.fanout import Fanout
 from gateway.peers.claims import Claims
@@ -58,6 +58,7 @@ class Restoring:
         nothing to go on with). `rows` are those of `__sluice_sessions`."""
         found: dict[str, StoredSession] = {}
         positions: dict[TopicPartition, int] = {}
+        behind: dict[str, dict[TopicPartition, int]] = {}
         at = 0.0
         marks: dict[str, set[int]] = {}
         for key, value in rows.items():
@@ -66,7 +67,8 @@ class Restoring:
                 if name == CHECKPOINT_KEY + self._gateway:
                     given = json.loads(value)
                     at = float(given["at"])
-                    positions = {TopicPartition(topic, index): offset for topic, index, offset in given["positions"]}
+                    positions = read_positions(given["positions"])
+                    behind = {each: read_positions(places) for each, places in given.get("behind", {}).items()}
                 continue
             if (mark := parse_mark_key(key)) is not None:
                 marks.setdefault(mark[0], set()).add(mark[1])
@@ -79,8 +81,9 @@ class Restoring:
         shared = [record for name, record in found.items() if name.startswith(SHARE_KEY)]
         for name, record in found.items():
             if not name.startswith(SHARE_KEY):
-                self._restore(record, now)
-        self._shares.restore(shared)
+                self._restore(record, now, positions | behind.get(name, {}))
+        self._shares.restore(shared, lambda name: positions | behind.get(name, {}))
+        self._pass_on(found)
         for client_id, packet_ids in marks.items():
             mailbox = self._sessions.mailboxes.get(client_id)
             for packet_id in packet_ids:
@@ -92,19 +95,32 @@ class Restoring:
         self._say_offline(now)
         return positions, at
 
-    def _restore(self, record: StoredSession, now: float) -> None:
+    def _pass_on(self, found: Mapping[str, StoredSession]) -> None:
+        """An earlier run had claimed sessions that it never got, and who claimed them after it waits for it."""
+        for client_id, mine in self._claims.superseded.items():
+            arrivals = self._shares.arrivals if client_id.startswith(SHARE_KEY) else self._arrivals
+            record = found.get(client_id)
+            if (
+                mine.durable
+                and self._claims.elsewhere(client_id) is not None
+                and client_id not in arrivals
+                and (record is None or record.claim <= mine.epoch)
+            ):
+                arrivals.replaced(client_id, mine)
+
+    def _restore(self, record: StoredSession, now: float, since: dict[TopicPartition, int]) -> None:
         sessions, client_id = self._sessions, record.client_id
         holder = self._claims.holders.get(client_id)
         if holder is not None and holder.gateway == self._gateway:
             if record.gateway != self._gateway or record.released:
-                self._arrivals.resume(holder, client_id, record.gateway)
+                self._arrivals.resume(holder, record)
                 return
         elif record.gateway != self._gateway or record.released:
             return
         elif holder is not None:
             if record.expiry:  # who claimed it meanwhile waits for this gateway to let go
                 mine = replace(holder, gateway=self._gateway, epoch=holder.epoch - 1)
-                self._arrivals.replaced(client_id, mine)
+                self._arrivals.replaced(client_id, mine, since)
             return
         elif not record.expiry and self._claims.latest.get(client_id, self._gateway) != self._gateway:
             sessions.records.erase(client_id)  # its device has been elsewhere since

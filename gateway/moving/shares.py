@@ -221,7 +221,7 @@ class Shares:
                 places = found.setdefault(share_id(share_filter, bucket_of(topic, partition)), {})
                 place = TopicPartition(topic, partition)
                 places[place] = min(offset, places.get(place, offset))
-        return found
+        return self.arrivals.behind() | found
 
     # --- whose buckets
 
@@ -293,8 +293,9 @@ class Shares:
                 self._book.claim(gone, adopts=holder.epoch)
                 self._records.erase(client_id)
 
-    def restore(self, records: Iterable[StoredSession]) -> None:
-        """What an earlier run of this gateway had: its groups ended with it, unless a member is here again."""
+    def restore(self, records: Iterable[StoredSession], since: Callable[[str], Positions]) -> None:
+        """What an earlier run of this gateway had: its groups ended with it, unless a member is here again.
+        `since`: where it had delivered for a bucket."""
         filters = self._fanout.share_filters()
         for record in records:
             if record.gateway != self._gateway or record.released:
@@ -302,7 +303,7 @@ class Shares:
             holder = self._claims.elsewhere(record.client_id)
             if holder is not None:
                 mine = replace(holder, gateway=self._gateway, epoch=holder.epoch - 1)
-                self.arrivals.replaced(record.client_id, mine)
+                self.arrivals.replaced(record.client_id, mine, since(record.client_id))
             elif parse_share_id(record.client_id)[0] not in filters:
                 self._records.erase(record.client_id)
 
@@ -369,6 +370,9 @@ class Shares:
 
     async def rebuild(self, record: StoredSession, since: Positions) -> Any:
         return Bucket(record.client_id, self._fanout)
+
+    def abandoned(self, mailbox: Any) -> None:
+        self._here.pop(mailbox.client_id, None)
 
     def arrived(self, session: Session, mailbox: Any, epoch: int) -> Receipt[Opened]:
         return refused(Refused(0x87, "no client may have this id"))

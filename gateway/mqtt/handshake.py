@@ -167,7 +167,8 @@ class Handshake:
         if will is not None and will.retain and not limits.retain:
             raise _rejected(self._packet, "retained wills are not supported", Reason.RETAIN_NOT_SUPPORTED)
         # the secret is not needed any more, and shall not sit in memory for as long as the connection lives
-        session.request = dataclasses.replace(request, password=None, authentication_data=None)
+        if request.password is not None or request.authentication_data is not None:
+            session.request = dataclasses.replace(request, password=None, authentication_data=None)
         # it is us now who take time: the session may have to come from another gateway
         session._started = (
             session._moment.monotonic + session._settings.open_timeout - session._settings.connect_timeout

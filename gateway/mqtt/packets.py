@@ -15,6 +15,7 @@ from gateway.mqtt.properties import Properties, binary, property_block, read_bin
 from gateway.ports import PublishProperties
 
 PINGRESP = b"\xd0\x00"
+MOST_FILTERS = 20_000  # of one SUBSCRIBE or UNSUBSCRIBE: what one packet makes us do has an end
 _NAMES = {b"MQTT": (4, 5), b"MQIsdp": (3,)}
 
 
@@ -170,6 +171,8 @@ def decode_subscribe(data: bytes, protocol: int) -> Subscribe:
         if options & 0x03 == 3 or options & (0xC0 if protocol == 5 else 0xFC) or options & 0x30 == 0x30:
             raise Malformed("reserved subscription options")
         filters.append((name, options))
+        if len(filters) > MOST_FILTERS:
+            raise PeerError("too many filters in one SUBSCRIBE", Reason.QUOTA_EXCEEDED)
     if not filters:
         raise PeerError("SUBSCRIBE without a filter")
     return Subscribe(packet_id=packet_id, filters=filters, identifier=identifier)
@@ -185,6 +188,8 @@ def decode_unsubscribe(data: bytes, protocol: int) -> Unsubscribe:
     while position < end:
         name, position = read_text(data, position, end)
         filters.append(name)
+        if len(filters) > MOST_FILTERS:
+            raise PeerError("too many filters in one UNSUBSCRIBE", Reason.QUOTA_EXCEEDED)
     if not filters:
         raise PeerError("UNSUBSCRIBE without a filter")
     return Unsubscribe(packet_id=packet_id, filters=filters)

@@ -17,13 +17,15 @@ from gateway.mqtt import packets
 from gateway.mqtt import properties as p
 from gateway.mqtt.errors import ConnectRejected, Malformed, PeerError, Reason
 from gateway.mqtt.handshake import Handshake, Reauthentication
-from gateway.mqtt.pacing import CONGESTED, SUBSCRIBING, WRITING
+from gateway.mqtt.pacing import CONGESTED, RATE, SUBSCRIBING, WRITING
 from gateway.mqtt.properties import Properties
 from gateway.mqtt.receiver import Receiver
 from gateway.mqtt.sender import Sender
 from gateway.mqtt.surroundings import Link, Moment, Settings
-from gateway.mqtt.topics import split_share, valid_filter
+from gateway.mqtt.topics import MAX_LEVELS, split_share, valid_filter
 from gateway.ports import Ending, Engine, Message, Opened, Peer, Receipt, SessionState, Subscription
+
+LEVELS_EACH = 16  # topic levels that a subscription may have, averaged over as many as the device may have
 
 
 class Session(Receiver):
@@ -167,6 +169,12 @@ class Session(Receiver):
         if expires is not None and moment.wall >= expires:
             self.close(Reason.NOT_AUTHORIZED, "credential expired")
 
+    def hold_back(self, seconds: float) -> None:
+        """Many come from there: take its CONNECT later, and give it as much longer."""
+        self._started += seconds
+        self.hold(RATE)
+        self._link.wake_after(seconds)
+
     def writing_paused(self) -> None:
         """The peer doesn't take what we send: take nothing from it either."""
         self._stalled = self._moment.monotonic
@@ -231,7 +239,16 @@ class Session(Receiver):
         wanted: list[Subscription] = []
         codes: list[int] = []
         new: set[str] = set()
+        limit = self.identity.limits.subscriptions
+        levels = limit * LEVELS_EACH + MAX_LEVELS - sum(each.count("/") + 1 for each in self.subscriptions)
         for name, options in packet.filters:
+            if name not in self.subscriptions and name not in new:
+                deep = name.count("/") + 1
+                if limit and (len(self.subscriptions) + len(new) >= limit or levels < deep <= MAX_LEVELS):
+                    codes.append(Reason.QUOTA_EXCEEDED)
+                    continue
+                levels -= deep
+                new.add(name)
             group, plain = split_share(name)
             subscription = Subscription(
                 filter=name,
@@ -247,12 +264,6 @@ class Session(Receiver):
                 if self.request.protocol != 5 or "\x00" in name or not name:
                     raise Malformed("not a topic filter")
                 raise PeerError("not a topic filter", Reason.TOPIC_FILTER_INVALID)
-            limit = self.identity.limits.subscriptions
-            if name not in self.subscriptions and name not in new:
-                if limit and len(self.subscriptions) + len(new) >= limit:
-                    codes.append(Reason.QUOTA_EXCEEDED)
-                    continue
-                new.add(name)
             codes.append(-1)
             wanted.append(subscription)
         reply = _SubscribeReply(self, packet.packet_id, codes, wanted)

@@ -33,13 +33,8 @@ def valid_filter(topic_filter: str) -> bool:
     if "#" not in topic_filter and "+" not in topic_filter:
         return True
     levels = topic_filter.split("/")
-    last = len(levels) - 1
-    for number, level in enumerate(levels):
-        if "#" in level and (level != "#" or number != last):
-            return False
-        if "+" in level and level != "+":
-            return False
-    return True
+    hashes = topic_filter.count("#")
+    return topic_filter.count("+") == levels.count("+") and (not hashes or (hashes == 1 and levels[-1] == "#"))
 
 
 def split_share(topic_filter: str) -> tuple[str | None, str]:

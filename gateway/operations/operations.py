@@ -45,6 +45,7 @@ class Operations:
             write=self._write,
             clock=clock,
             refresh=server.account,
+            closed=server.refusals.take,
         )
         server.moved = self._moved
         self.metrics_port: int | None = None

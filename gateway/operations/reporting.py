@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from gateway import contract
 from gateway.contract import TRAFFIC, TrafficReport
+from gateway.mqtt.session import Session
 from gateway.ports import Receipt
 from gateway.publishing.traffic import Traffic
 from gateway.server.connection import Connection
@@ -35,13 +37,15 @@ class Reporter:
         write: Write,
         clock: Callable[[], float],
         refresh: Callable[[], None] = lambda: None,
+        closed: Callable[[], list[list[Any]]] = list,
     ) -> None:
-        """`refresh` brings the server's accounts up to date."""
+        """`refresh` brings the server's accounts up to date; `closed` gives what it refused since it was last asked."""
         self._gateway = gateway
         self._traffic = traffic
         self._write = write
         self._clock = clock
         self._refresh = refresh
+        self._closed = closed
         self._started = clock()
         self._due: dict[str, Connection] = {}
         self._task: asyncio.Task[None] | None = None
@@ -49,8 +53,8 @@ class Reporter:
     def moved(self, connections: Iterable[Connection]) -> None:
         for connection in connections:
             session = connection.session
-            if session is None or not isinstance(session.state, EngineConnection):
-                continue
+            if not isinstance(session, Session) or not isinstance(session.state, EngineConnection):
+                continue  # what comes by HTTP is counted by route and prefix
             if session.client_id in self._due or len(self._due) < REMEMBERED:
                 self._due[session.client_id] = connection
 
@@ -60,7 +64,8 @@ class Reporter:
         turn = list(self._due)[:DEVICES]
         devices = {client_id: _device(self._due.pop(client_id)) for client_id in turn}
         routes, prefixes = self._traffic.routes.changed(now), self._traffic.prefixes.changed(now)
-        if not (devices or routes or prefixes):
+        closed = self._closed()
+        if not (devices or routes or prefixes or closed):
             return False
         record = TrafficReport(
             gateway=self._gateway,
@@ -69,8 +74,9 @@ class Reporter:
             devices=devices,
             routes=routes,
             prefixes=prefixes,
+            closed=tuple(closed),
         )
-        self._write(TRAFFIC, contract.encode_report(record), self._gateway.encode())
+        self._write(TRAFFIC, contract.encode(record), self._gateway.encode())
         return True
 
     def start(self) -> None:
@@ -92,7 +98,7 @@ class Reporter:
 def _device(connection: Connection) -> list[float]:
     """In the order of `contract.DEVICE_FIELDS`."""
     session = connection.session
-    assert session is not None
+    assert isinstance(session, Session)
     state = session.state
     mailbox = state.mailbox
     gone = session.closed
@@ -107,4 +113,5 @@ def _device(connection: Connection) -> list[float]:
         (0 if gone else session.waiting) + (mailbox.waiting if mailbox is not None else 0),
         connection.received_bytes,
         connection.sent_bytes,
+        len(session.subscriptions or ()),
     ]

@@ -59,7 +59,7 @@ class PresenceBook:
     ) -> tuple[str, Receipt[Any]]:
         """Claim a client id, now: the claim's token, and a receipt that settles when every later claim is newer."""
         token = f"{self._prefix}{next(self._numbers)}"
-        claim = replace(presence, token=token, epoch=0, adopts=adopts, fresh=fresh)
+        claim = contract.revised(presence, token=token, epoch=0, adopts=adopts, fresh=fresh)
         self._claims.claiming(presence.client_id, token)
         if adopts is None:
             self.last[presence.client_id] = claim
@@ -106,7 +106,7 @@ class PresenceBook:
                 self.last.pop(client_id, None)
                 continue
             token = f"{self._prefix}{next(self._numbers)}"
-            self._put(replace(presence, token=token, epoch=holder.epoch, adopts=None, fresh=False))
+            self._put(contract.revised(presence, token=token, epoch=holder.epoch, adopts=None, fresh=False))
             if presence.clean and not presence.online:
                 del self.last[client_id]
 
@@ -132,8 +132,8 @@ class PresenceBook:
                 self.last[client_id] = presence  # an earlier run's
         heard = self._claims.hear(client_id, presence, offset)
         if value is not None and presence is not None and not presence.epoch:
-            more = {"epoch": offset, "token": presence.token or "-"}
-            value = value.rstrip()[:-1] + b"," + json.dumps(more).encode()[1:]  # of two equal names the later counts
+            more = f',"epoch":{offset},"token":{json.dumps(presence.token or "-")}}}'
+            value = value.rstrip()[:-1] + more.encode()  # of two equal names the later counts
         return value, heard
 
     # --- running

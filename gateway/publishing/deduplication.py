@@ -7,13 +7,15 @@ is acknowledged only once the first is durable.
 Persistent without a store of its own: the ids stand in the records' headers. `Recall` reads them back, at the start as
 far as the windows reach, and from then on what other gateways store, which reaches this one within moments (two copies
 sent to two gateways at the same instant are both stored; a consumer's ledger is there for those).
-Bounded: at most `REMEMBERED` ids are known, and the oldest go first; those that go within their window are counted.
+Bounded: at most `REMEMBERED` ids are known, long ones as digests, and the oldest go first; those that go within their
+window are counted.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -32,6 +34,7 @@ from gateway.storage.catalogue import Catalogue
 log = logging.getLogger("gateway.deduplication")
 
 REMEMBERED = 100_000
+LONG = 80  # characters of an id
 LOOK_SECONDS = 2.0  # how often routes and topics are looked at
 START_SECONDS = 30.0  # how long a start waits for the windows to be read
 READ = 2_000
@@ -54,7 +57,7 @@ class Seen:
     def earlier(self, topic: str, message_id: str, window: float) -> Receipt[Any] | None:
         """The receipt of the message that had this id within `window` seconds; None: it is new, or its predecessor
         is not known to be stored."""
-        found = self._ids.get((topic, message_id))
+        found = self._ids.get(_key(topic, message_id))
         if found is None or self._clock() - found[0] >= window:
             return None
         receipt = found[2]
@@ -62,13 +65,14 @@ class Seen:
 
     def note(self, topic: str, message_id: str, window: float, receipt: Receipt[Any]) -> None:
         """A new message is on its way; its receipt settles when it is durable."""
-        self._put((topic, message_id), (self._clock(), window, receipt))
+        self._put(_key(topic, message_id), (self._clock(), window, receipt))
 
     def recall(self, topic: str, message_id: str, at: float, window: float) -> None:
         """A record of `at` (epoch seconds) stands in the log."""
-        found = self._ids.get((topic, message_id))
+        key = _key(topic, message_id)
+        found = self._ids.get(key)
         if found is None or found[2].failure is not None or found[2].doubtful:
-            self._put((topic, message_id), (at, window, _DURABLE))
+            self._put(key, (at, window, _DURABLE))
 
     def _put(self, key: tuple[str, str], entry: tuple[float, float, Receipt[Any]]) -> None:
         self._ids[key] = entry
@@ -77,6 +81,13 @@ class Seen:
             _, (at, window, _) = self._ids.popitem(last=False)
             if self._clock() - at < window:
                 self._counters.forgotten_ids += 1
+
+
+def _key(topic: str, message_id: str) -> tuple[str, str]:
+    """A long id is kept as its digest: what is remembered is bounded in bytes too."""
+    if len(message_id) > LONG:
+        message_id = "sha256:" + hashlib.sha256(message_id.encode("utf-8", "surrogatepass")).hexdigest()
+    return topic, message_id
 
 
 class Recall:

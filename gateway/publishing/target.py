@@ -9,6 +9,7 @@ from __future__ import annotations
 from broker.client.delaying import MAX_DELAY_MS
 from broker.client.records import DELIVER_AFTER, DELIVER_TOPIC, MESSAGE_ID
 from gateway import contract
+from gateway.ports import Fate
 from gateway.publishing.traffic import DEFAULT_ROUTE
 from gateway.routes import Placed, Uplink
 
@@ -22,6 +23,7 @@ class Target:
     __slots__ = (
         "client_id",
         "delay",
+        "fate",
         "headers",
         "heard",
         "heard_at",
@@ -51,6 +53,7 @@ class Target:
         self.plain = False  # its records say of the message what the message itself says, and nothing else
         self.heard = False  # whether somebody here had subscribed, when the subscriptions were at version `heard_at`
         self.heard_at = -1
+        self.fate: Fate | None = None  # of the newest message that was not simply stored
 
 
 def later(topic: str) -> tuple[bytes, str] | None:

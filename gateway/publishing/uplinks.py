@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import random
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from broker.client import Failure, PlacedAt
 from broker.client.delaying import DELAY_TOPIC
@@ -21,7 +21,7 @@ from gateway import contract, routes
 from gateway.contract import GATEWAY_DEAD_LETTERS, MARK, RETAINED, SESSIONS, RetainedMessage, mark_key
 from gateway.counters import Counters
 from gateway.headers import headers_from, properties_object
-from gateway.ports import PublishItem, PublishProperties, Receipt, Session, Will
+from gateway.ports import Fate, Identity, PublishItem, PublishProperties, Receipt, Will
 from gateway.publishing.deduplication import Seen
 from gateway.publishing.target import DELAYED, Target, headers_of, later
 from gateway.publishing.traffic import Traffic, prefix_of
@@ -32,6 +32,24 @@ from gateway.storage.ticks import Tick, Ticks, Write
 
 NOT_AUTHORIZED = 0x87
 TOPIC_NAME_INVALID = 0x90
+AGAIN = 0.05  # seconds within which a device that publishes again waits for each acknowledgement
+DROPPED = Fate(outcome="dropped")
+SAMPLED_OUT = Fate(outcome="sampled-out")
+DUPLICATE = Fate(duplicate=True)
+
+
+class Publisher(Protocol):
+    """Whoever publishes: a session, or somebody without one."""
+
+    @property
+    def client_id(self) -> str: ...
+
+    @property
+    def identity(self) -> Identity: ...
+
+    @property
+    def state(self) -> Any:
+        """A `gateway.sessions.connected.Connection`."""
 
 
 Fresh = Callable[[Target, bytes, int, PublishProperties | None], PlacedAt | None]
@@ -69,7 +87,7 @@ class Uplinks:
         self.fresh: Callable[[], Fresh | None] = lambda: None  # see `Delivery.listening`
         self.seen = Seen(counters, clock=clock) if seen is None else seen
 
-    def target(self, session: Session, topic: str) -> Target:
+    def target(self, session: Publisher, topic: str) -> Target:
         """Never fails: a refusal is a target that says so."""
         username = session.identity.username or ""
         delay = b""
@@ -115,7 +133,7 @@ class Uplinks:
         self._counters.denied += 1
         self.traffic.refused(target)
 
-    def publish(self, session: Session, items: Sequence[PublishItem]) -> Receipt[Any]:
+    def publish(self, session: Publisher, items: Sequence[PublishItem]) -> Receipt[Any]:
         """Take a run in order."""
         self._counters.received += len(items)
         self.traffic.published(items)
@@ -123,16 +141,20 @@ class Uplinks:
             return self._publish_exactly(session, items)
         return self._publish(session, items)
 
-    def _publish(self, session: Session, items: Sequence[PublishItem]) -> Receipt[Any]:
-        ticks = self._ticks()
-        tick = ticks.current()
+    def _publish(self, session: Publisher, items: Sequence[PublishItem]) -> Receipt[Any]:
+        ticks, connection = self._ticks(), session.state
+        now = ticks.now()
+        tick = ticks.current(hurried=now - connection.published_at < AGAIN)
+        connection.published_at = now
         tick.runs.append((session, items))
         away = ticks.away
-        send, fresh = ticks.send, self.fresh()
+        gather, fresh = tick.gathered.append, self.fresh()
+        size = 0
         for target, payload, flags, _, properties in items:
             if away and not flags & 6:
                 self._counters.dropped_away += 1
                 self.traffic.dropped(target)
+                target.fate = DROPPED
                 continue
             if target.route is not None:
                 self._render(ticks, target, payload, flags, properties, tick)
@@ -144,12 +166,14 @@ class Uplinks:
                 if properties is not None:
                     headers = headers + headers_from(properties)
                 placed = fresh(target, payload, flags, properties) if fresh is not None else None
-                send(tick, target.topic, payload, target.key, headers, placed)
+                gather((target.topic, payload, target.key, headers, placed))
+                size += len(payload)
             if flags & 1:
                 self._retain(ticks, target, payload, flags, properties, tick)
+        tick.size += size
         return tick.receipt
 
-    def _publish_exactly(self, session: Session, items: Sequence[PublishItem]) -> Receipt[Any]:
+    def _publish_exactly(self, session: Publisher, items: Sequence[PublishItem]) -> Receipt[Any]:
         """A run with QoS 2 messages of a persistent session: each goes into a transaction with its packet id's mark."""
         gathered = Gathering()
         others = []
@@ -218,6 +242,7 @@ class Uplinks:
             return
         if route.sample < 1.0 and self._dice() >= route.sample:
             self._counters.sampled_out += 1
+            target.fate = SAMPLED_OUT
             return
         message = Incoming(
             topic=target.mqtt_topic,
@@ -233,11 +258,14 @@ class Uplinks:
             headers = headers_of(target, flags & 7, None)
             if properties is not None:
                 headers += headers_from(properties)
-            headers += [(ERROR_REASON, _slug(place.reason)), (ERROR_DETAIL, f"{place.route}: {place.detail}")]
+            reason, detail = _slug(place.reason), f"{place.route}: {place.detail}"
+            headers += [(ERROR_REASON, reason), (ERROR_DETAIL, detail)]
+            target.fate = Fate(outcome="dead-letter", reason=reason, detail=detail)
             send(tick, GATEWAY_DEAD_LETTERS, payload, target.client_id.encode(), headers)
             return
         if route.deduplicate and self._repeated(sink, tick, route, place, properties):
             self._counters.duplicates += 1
+            target.fate = DUPLICATE
             return
         self._wrote(place.topic)
         headers = headers_of(target, flags & 7, place)
@@ -319,13 +347,11 @@ class Uplinks:
                 if waiter is not None and item[0].topic == failure.topic and item[1] == failure.value:
                     headers = headers_of(item[0], item[2] & 7, None)
                     target = item[0]
+        reason = "size" if type(failure.error).__name__ == "RecordTooLarge" else "rejected"
         if target is not None:
             self.traffic.dead_lettered(target)
-        headers += [
-            (ERROR_REASON, "size" if type(failure.error).__name__ == "RecordTooLarge" else "rejected"),
-            (ERROR_DETAIL, str(failure.error)),
-            (ORIGIN_TOPIC, failure.topic),
-        ]
+            target.fate = Fate(outcome="dead-letter", reason=reason, detail=str(failure.error))
+        headers += [(ERROR_REASON, reason), (ERROR_DETAIL, str(failure.error)), (ORIGIN_TOPIC, failure.topic)]
         return GATEWAY_DEAD_LETTERS, failure.value, failure.key, headers
 
 

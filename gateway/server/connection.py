@@ -1,11 +1,12 @@
-"""One connection: the asyncio protocol between a socket and a `Session`.
+"""One connection: the asyncio protocol between a socket and a `Session`, or a `Conversation` on an HTTP listener.
 
 All connections of a worker share one read buffer (reading and handling are one step, so nobody finds another's bytes
 in it); what a connection keeps while idle is this object, its session, and the transport. Writes are gathered and
-leave once per turn of the loop, in one piece.
+leave once per turn of the loop, in one piece. Whoever fills the buffer rests until the next turn: a peer that sends as
+fast as it can takes one buffer's worth of work a turn from the others, and no more.
 
-Stages: [PROXY header] → [TLS] → [WebSocket upgrade → WebSocket frames] → MQTT. A PROXY header is read exactly, so that
-whatever follows is still in the socket when TLS takes over.
+Stages: [PROXY header] → [TLS] → [WebSocket upgrade → WebSocket frames] → greeting → MQTT, or HTTP. A PROXY header is
+read exactly, so that whatever follows is still in the socket when TLS takes over.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import asyncio
 import ssl
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from gateway.http.conversation import Conversation
 from gateway.mqtt.session import Session
 from gateway.ports import Peer
 from gateway.server import proxy, websocket
@@ -23,7 +25,10 @@ from gateway.server.listeners import Listener
 if TYPE_CHECKING:
     from gateway.server.server import Server
 
-_PROXY, _UPGRADE, _FRAMES, _MQTT, _CLOSED = range(5)
+Talk = Session | Conversation
+
+# HTTP is a session's bytes as MQTT is, without a greeting
+_PROXY, _UPGRADE, _FRAMES, _GREETING, _MQTT, _CLOSED = range(6)
 _FLUSH_AT: Final = 256 * 1024  # gathered bytes that don't wait for the end of the turn
 
 
@@ -39,6 +44,7 @@ class Connection(asyncio.BufferedProtocol):
         "_out_size",
         "_proxied",
         "_reading",
+        "_resting",
         "_server",
         "_stage",
         "_transport",
@@ -57,7 +63,7 @@ class Connection(asyncio.BufferedProtocol):
         self._server = server
         self._listener = listener
         self._transport: asyncio.Transport | None = None
-        self._stage = _PROXY if listener.proxy else _UPGRADE if listener.websocket else _MQTT
+        self._stage = _PROXY if listener.proxy else _UPGRADE if listener.websocket else _GREETING
         self._exact: bytearray | None = bytearray() if listener.proxy else None
         self._proxied: proxy.ProxyHeader | None = None
         self._web: websocket.Upgrade | websocket.Frames | None = None
@@ -66,8 +72,9 @@ class Connection(asyncio.BufferedProtocol):
         self._dirty = False
         self._early = b""
         self._reading = True
+        self._resting = False
         self.writable = True
-        self.session: Session | None = None
+        self.session: Talk | None = None
         self.opened_at = server.moment.monotonic
         self.closing_since = 0.0
         self.received_bytes = self.sent_bytes = self.writes = 0
@@ -78,7 +85,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's is none by class
         transport.set_write_buffer_limits(high=self._server.settings.write_buffer)
-        if not self._server.admit(self):
+        if not self._server.admit(self) or self._too_many_before():
             self._stage = _CLOSED
             transport.abort()
             return
@@ -102,6 +109,21 @@ class Connection(asyncio.BufferedProtocol):
         data = bytes(server.view[:nbytes])
         server.read_clock()
         self._taken(data)
+        if nbytes == len(server.view):
+            self._rest()
+
+    def _rest(self) -> None:
+        """There may be more, and others have their turn first."""
+        if self._transport is not None and not self._resting and not self._transport.is_closing():
+            self._resting = True
+            self._transport.pause_reading()
+            self._server.next_turn(self)
+
+    def rested(self) -> None:
+        """It is the next turn."""
+        self._resting = False
+        if self._reading and self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def _taken(self, data: bytes) -> None:
         if self._stage == _MQTT:
@@ -109,6 +131,10 @@ class Connection(asyncio.BufferedProtocol):
             self.session.receive(data)
             if self.session.closed:
                 self._note_end()
+        elif self._stage == _GREETING:
+            self._stage = _MQTT
+            if self._keep_pace():
+                self._taken(data)
         elif self._stage == _PROXY:
             self._proxy_bytes(data)
         else:
@@ -186,17 +212,20 @@ class Connection(asyncio.BufferedProtocol):
         transport.write_eof()
         if not self._reading:
             self._reading = True
-            transport.resume_reading()
+            if not self._resting:
+                transport.resume_reading()
 
     def pause_reading(self) -> None:
         if self._transport is not None and self._reading and self._stage != _CLOSED:
             self._reading = False
-            self._transport.pause_reading()
+            if not self._resting:
+                self._transport.pause_reading()
 
     def resume_reading(self) -> None:
         if self._transport is not None and not self._reading and self._stage != _CLOSED:
             self._reading = True
-            self._transport.resume_reading()
+            if not self._resting:
+                self._transport.resume_reading()
 
     def wake_after(self, seconds: float) -> None:
         if self.session is not None:
@@ -274,14 +303,57 @@ class Connection(asyncio.BufferedProtocol):
         peer = Peer(
             address=self.address,
             listener=str(self._listener),
-            transport="ws" if self._listener.websocket else "tcp",
+            transport="ws" if self._listener.websocket else "http" if self._listener.http else "tcp",
             tls=secure is not None or (proxied is not None and proxied.tls),
             certificate=certificate,
             certificate_subject=subject,
         )
         if not self._listener.websocket:
+            self._stage = _GREETING
+        if self._listener.http:
+            # costs no records in the log: what is published is paced by its publisher's allowance
             self._stage = _MQTT
+            self.session = Conversation(
+                server.door_for(self._listener), self, server.settings.http, server.moment, peer, self._refused
+            )
+            return
         self.session = Session(server.engine, self, server.settings.mqtt, server.moment, peer)
+        if self._listener.websocket:
+            self._stage = _FRAMES
+            self._keep_pace()
+
+    def _too_many_before(self) -> bool:
+        """Whether the turn of its CONNECT would come too late anyway: known before anything is made for it."""
+        server = self._server
+        if self._stage == _PROXY or self._listener.http:
+            return False
+        address = self.address
+        if server.pace.ahead(address, server.moment.monotonic) <= server.settings.patience:
+            return False
+        self._turned_away(address)
+        return True
+
+    def _turned_away(self, address: str) -> None:
+        self._server.turned_away += 1
+        self._server.refusals.report("address-rate", "too many connects from there", address)
+
+    def _keep_pace(self) -> bool:
+        """The peer says its first word: it may have to wait, when many come from its address; False: too many do."""
+        server, session = self._server, self.session
+        assert isinstance(session, Session)
+        wait = server.pace.wait(session.peer.address, server.moment.monotonic)
+        if wait > server.settings.patience:
+            self._turned_away(session.peer.address)
+            self.abort()
+            return False
+        if wait:
+            session.hold_back(wait)
+        return True
+
+    def _refused(self, kind: str, detail: str) -> None:
+        """A request was refused; the connection may go on."""
+        who = self.session.client_id if self.session is not None else ""
+        self._server.refusals.report(kind, detail, self.address, client_id=who, username=who)
 
     def _wanted(self) -> int:
         assert self._exact is not None
@@ -339,9 +411,8 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.write(answer)
             data = self._web.rest
             self._web = websocket.Frames()
-            self._stage = _FRAMES
             self._start_session()
-            if not data:
+            if not data or self._stage == _CLOSED:
                 return
         assert isinstance(self._web, websocket.Frames) and self.session is not None
         try:
@@ -375,7 +446,14 @@ class Connection(asyncio.BufferedProtocol):
         session = self.session
         if session is not None and session.blamed:
             blamed, session.blamed = session.blamed, ""
-            self._server.refusals.report(blamed, session.ended, self.address)
+            request = getattr(session, "request", None)  # none before a whole CONNECT
+            self._server.refusals.report(
+                blamed,
+                session.ended,
+                self.address,
+                client_id=session.client_id,
+                username=(request.username if request is not None else None) or "",
+            )
 
 
 def _common_name(certificate: Any) -> str | None:

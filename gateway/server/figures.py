@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from operator import add, sub
 from typing import NamedTuple
 
@@ -18,9 +19,11 @@ class Figures(NamedTuple):
     received_bytes: int
     sent_bytes: int
 
-    def plus(self, now: Figures, before: Figures) -> Figures:
-        """These totals after something else went from `before` to `now`."""
-        return Figures._make(map(add, self, map(sub, now, before)))
+    def plus(self, now: Sequence[Figures], before: Sequence[Figures]) -> Figures:
+        """These totals after others went from `before` to `now`; neither is empty. Summed by column: there may be
+        thousands of them every second."""
+        sums = map(sub, map(sum, zip(*now, strict=True)), map(sum, zip(*before, strict=True)))
+        return Figures._make(map(add, self, sums))
 
 
 NOTHING = Figures(0, 0, 0, 0, 0, 0, 0, 0)

@@ -1,4 +1,7 @@
-"""Where the gateway listens, as text and as values: `mqtt://127.0.0.1:1883,wss://0.0.0.0:8084/mqtt?proxy=1`."""
+"""Where the gateway listens, as text and as values: `mqtt://127.0.0.1:1883,wss://0.0.0.0:8084/mqtt?proxy=1`.
+
+Schemes: mqtt, ws and http, and with TLS mqtts, wss and https.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import parse_qs, urlsplit
 
-_SCHEMES = {"mqtt": (False, False), "mqtts": (False, True), "ws": (True, False), "wss": (True, True)}
-_PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 8083, "wss": 8084}
+_PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 8083, "wss": 8084, "http": 8085, "https": 8086}
 
 
 class BadListener(ValueError):
@@ -26,11 +28,15 @@ class Listener:
 
     @property
     def websocket(self) -> bool:
-        return _SCHEMES[self.scheme][0]
+        return self.scheme in ("ws", "wss")
+
+    @property
+    def http(self) -> bool:
+        return self.scheme in ("http", "https")
 
     @property
     def tls(self) -> bool:
-        return _SCHEMES[self.scheme][1]
+        return self.scheme in ("mqtts", "wss", "https")
 
     @property
     def loopback(self) -> bool:
@@ -58,8 +64,8 @@ def _parse(text: str) -> Listener:
         port = parts.port
     except ValueError as error:
         raise BadListener(f"{text}: {error}") from None
-    if parts.scheme not in _SCHEMES:
-        raise BadListener(f"{text}: the scheme must be one of {', '.join(_SCHEMES)}")
+    if parts.scheme not in _PORTS:
+        raise BadListener(f"{text}: the scheme must be one of {', '.join(_PORTS)}")
     if not parts.hostname:
         raise BadListener(f"{text}: the host is missing")
     options = parse_qs(parts.query)

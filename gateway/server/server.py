@@ -12,49 +12,63 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from typing import Any
 
+from gateway.http.conversation import Settings as HttpSettings
+from gateway.http.port import Door
 from gateway.mqtt.errors import Reason
-from gateway.mqtt.session import Session
 from gateway.mqtt.surroundings import Moment, Settings
 from gateway.ports import Engine
 from gateway.server.certificates import Certificates, NoCertificate, TlsFiles
-from gateway.server.connection import Connection
+from gateway.server.connection import Connection, Talk
 from gateway.server.figures import NOTHING
 from gateway.server.listeners import Listener
+from gateway.server.pace import Pace
 from gateway.server.refusals import Refusals
 
 log = logging.getLogger("sluice.gateway")
+
+SLICE = 100  # connections whose deadlines are looked at before others have their turn: all may be due for closing
+
+
+class NoDoor(Exception):
+    """An HTTP listener needs the engine's door."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
     mqtt: Settings = field(default_factory=Settings)
+    http: HttpSettings = field(default_factory=HttpSettings)
     tls: TlsFiles | None = None
-    read_buffer: int = 256 * 1024
+    read_buffer: int = 16 * 1024  # bytes that one connection may bring a turn
     write_buffer: int = 1 << 20  # bytes a peer may leave unread before it counts as slow
     closing: float = 5.0  # seconds a peer has to take our last words
     max_connections: int = 0  # 0: as many as the machine has descriptors for
     connects_rate: float = 0.0  # new connections a second, with one second's burst; 0: unlimited
+    pace: float = 0.0  # CONNECTs a second from one address, more wait for their turn; 0: unlimited
+    patience: float = 5.0  # seconds that a CONNECT may have to wait for that; with more it is turned away
     backlog: int = 4096
     trusted_proxies: tuple[str, ...] = ()  # networks that may send a PROXY header; empty: whoever reaches the listener
     reuse_port: bool = False  # several workers share the port
 
 
 class Server:
-    """See the module. `engine` is the gateway's port to everything durable."""
+    """See the module. `engine` is the gateway's port to everything durable, `door` that of HTTP listeners."""
 
     def __init__(
         self,
         engine: Engine,
         settings: ServerSettings,
         *,
+        door: Door | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.engine = engine
         self.settings = settings
+        self._door = door
         self.moment = Moment(monotonic(), wall())
         self.view = memoryview(bytearray(settings.read_buffer))
-        self.refusals = Refusals(log)
+        self.refusals = Refusals(log, clock=wall)
+        self.pace = Pace(settings.pace)
         self.connections: set[Connection] = set()
         self.accepted = 0
         self.turned_away = 0
@@ -66,6 +80,7 @@ class Server:
         self._allowance = settings.connects_rate
         self._allowance_at = self.moment.monotonic
         self._waiting: list[Connection] = []  # for their flush
+        self._resting: list[Connection] = []  # until the next turn
         self._servers: list[asyncio.Server] = []
         self._certificates: Certificates | None = None
         self._sweeper: asyncio.Task[None] | None = None
@@ -93,6 +108,8 @@ class Server:
 
     async def _listen(self, listener: Listener) -> asyncio.Server:
         assert self._loop is not None
+        if listener.http:
+            self.door_for(listener)
         context = None
         if listener.tls:
             secured = self._secured()
@@ -169,6 +186,12 @@ class Server:
         else:
             connection.secured(secured)
 
+    def door_for(self, listener: Listener) -> Door:
+        """What HTTP is given; raises NoDoor."""
+        if self._door is None:
+            raise NoDoor(f"{listener}: this server was made without an HTTP door")
+        return self._door
+
     # -- for connections -------------------------------------------------------------------------------------------
 
     def read_clock(self) -> None:
@@ -210,12 +233,12 @@ class Server:
     def account(self) -> None:
         """Add up what went through since the last time; costs as much as there are connections that moved."""
         active, self.active = self.active, set()
-        totals = self.totals
-        for connection in active:
-            figures = connection.count()
-            totals = totals.plus(figures, connection.figures)
-            connection.figures = figures
-        self.totals = totals
+        if active:
+            crowd = list(active)
+            now = [connection.count() for connection in crowd]
+            self.totals = self.totals.plus(now, [connection.figures for connection in crowd])
+            for connection, figures in zip(crowd, now, strict=True):
+                connection.figures = figures
         if self.moved is not None:
             self.moved(active)
 
@@ -236,11 +259,23 @@ class Server:
         for connection in waiting:
             connection.flushed()
 
-    def wake_after(self, seconds: float, session: Session) -> None:
+    def next_turn(self, connection: Connection) -> None:
+        """This connection reads on once all others had their turn."""
+        if not self._resting:
+            assert self._loop is not None
+            self._loop.call_soon(self._go_on)
+        self._resting.append(connection)
+
+    def _go_on(self) -> None:
+        resting, self._resting = self._resting, []
+        for connection in resting:
+            connection.rested()
+
+    def wake_after(self, seconds: float, session: Talk) -> None:
         assert self._loop is not None
         self._loop.call_later(seconds, self._recovered, session)
 
-    def _recovered(self, session: Session) -> None:
+    def _recovered(self, session: Talk) -> None:
         self.read_clock()
         session.rate_recovered()
 
@@ -252,9 +287,9 @@ class Server:
             if self._certificates is not None:
                 self._certificates.reload_if_changed()
             crowd = list(self.connections)
-            for start in range(0, len(crowd), 2000):
+            for start in range(0, len(crowd), SLICE):
                 self.read_clock()
-                for connection in crowd[start : start + 2000]:
+                for connection in crowd[start : start + SLICE]:
                     try:
                         connection.tick()
                     except Exception:  # one connection's bug is not everybody's end

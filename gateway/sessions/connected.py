@@ -15,8 +15,8 @@ class Connection:
     """What `Session.state` holds. `token` is the claim's that the connection stands on."""
 
     __slots__ = (
-        *("asked", "expired", "feed", "gate", "known", "last", "mailbox", "overflowed", "own", "principal", "rights"),
-        *("since", "token", "will"),
+        *("asked", "expired", "feed", "gate", "known", "last", "mailbox", "overflowed", "own", "principal"),
+        *("published_at", "rights", "since", "token", "will"),
     )
 
     def __init__(self, principal: str, rights: Rights, since: float, will: Will | None) -> None:
@@ -33,6 +33,7 @@ class Connection:
         self.feed: list[Any] | None = None  # retained messages still to be given
         self.expired = 0  # messages on their way to it, since it connected
         self.overflowed = 0  # for want of room
+        self.published_at = 0.0  # the loop's time when it last did
         self.known: dict[str, bool] = {}  # filters of a SUBSCRIBE under way: had before
 
 
@@ -53,4 +54,5 @@ def presence_of(session: Session, *, gateway: str, online: bool, reason: str, no
         listener=request.peer.listener,
         tls=request.peer.tls,
         reason=reason,
+        subscriptions=len(getattr(session, "subscriptions", None) or ()),
     )

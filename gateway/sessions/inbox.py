@@ -42,6 +42,7 @@ from gateway.storage.ticks import Ticks
 
 log = logging.getLogger("gateway.inbox")
 
+SOON = 0.01
 SLICE = 200  # mailboxes written in one turn of the loop
 LOADS = 64  # at the same time
 AGAIN = 1.0  # seconds until a load that failed is tried again
@@ -81,6 +82,7 @@ class Inbox:
         self._followed = followed
         self._loop = loop
         self.unsettled: dict[str, Mailbox] = {}
+        self._settling: dict[str, int] = {}  # calls of `settle` whose writes have no outcome yet, by client id
         self._loads = asyncio.Semaphore(LOADS)
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed: dict[str, Mailbox] = {}
@@ -170,6 +172,13 @@ class Inbox:
         key = single_key(mailbox.client_id, entry.number)
         return self._ticks().write(INBOX, encode_single(entry, mailbox.claim), key)
 
+    async def settle_whole(self, mailbox: Mailbox) -> bool:
+        """As `settle`, what others are writing for this mailbox at the moment included."""
+        await over(self._ticks().flushed())
+        while mailbox.client_id in self._settling:  # noqa: ASYNC110  # rare, and over in moments
+            await asyncio.sleep(SOON)
+        return await self.settle([mailbox])
+
     async def settle(self, mailboxes: Iterable[Mailbox]) -> bool:
         """Make everything durable that these hold; False: the outcome is unknown, and they are to be settled again."""
         writes: list[tuple[Receipt[None], Mailbox, What]] = []
@@ -178,12 +187,21 @@ class Inbox:
                 await asyncio.sleep(0)
             writes += self._write(mailbox)
         good = True
-        for receipt, pairs in itertools.groupby(writes, lambda write: write[0]):
-            await over(receipt)
-            if receipt.failure is not None:
-                good = False
-                for _, mailbox, what in pairs:
-                    self._again(mailbox, what)
+        concerned = {mailbox.client_id for _, mailbox, _ in writes}
+        for client_id in concerned:
+            self._settling[client_id] = self._settling.get(client_id, 0) + 1
+        try:
+            for receipt, pairs in itertools.groupby(writes, lambda write: write[0]):
+                await over(receipt)
+                if receipt.failure is not None:
+                    good = False
+                    for _, mailbox, what in pairs:
+                        self._again(mailbox, what)
+        finally:
+            for client_id in concerned:
+                self._settling[client_id] -= 1
+                if not self._settling[client_id]:
+                    del self._settling[client_id]
         return good
 
     def _write(self, mailbox: Mailbox) -> list[tuple[Receipt[None], Mailbox, What]]:

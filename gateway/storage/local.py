@@ -98,13 +98,13 @@ class LocalCopy:
 
     def write(self, changes: Iterable[Change], positions: Iterable[tuple[str, int, int, str]]) -> None:
         """Apply changes in order and move positions (topic, partition, next, topic id), in one transaction."""
+        newest = {(topic, key): value for topic, key, value in changes}
         self._database.execute("BEGIN IMMEDIATE")
         try:
-            for topic, key, value in changes:
-                if value is None:
-                    self._database.execute("DELETE FROM rows WHERE topic = ? AND key = ?", (topic, key))
-                else:
-                    self._database.execute("INSERT OR REPLACE INTO rows VALUES (?, ?, ?)", (topic, key, value))
+            gone = (place for place, value in newest.items() if value is None)
+            self._database.executemany("DELETE FROM rows WHERE topic = ? AND key = ?", gone)
+            kept = ((*place, value) for place, value in newest.items() if value is not None)
+            self._database.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?, ?)", kept)
             self._database.executemany("INSERT OR REPLACE INTO positions VALUES (?, ?, ?, ?)", positions)
         except BaseException:
             self._database.execute("ROLLBACK")

@@ -203,17 +203,20 @@ class Tail:
         try:
             if self._stopping:
                 return
-            positions = self._positions
-            records = [record for record in records if record.offset >= positions.get(record.origin, 0)]
-            if records:
-                self._handle(records)
-                for record in records:
-                    key = record.origin
-                    if key in positions:
-                        positions[key] = record.offset + 1
-            for key, offset in ends.items():
-                if positions.get(key, offset) < offset:
-                    positions[key] = offset
+            positions: dict[Any, int] = self._positions
+            fresh: list[Record] = []
+            reached: dict[tuple[str, int], int] = {}
+            for record in records:
+                key = (record.topic, record.partition)  # a plain tuple is equal, and made sooner
+                if record.offset >= positions.get(key, 0):
+                    fresh.append(record)
+                    reached[key] = record.offset + 1
+            if fresh:
+                self._handle(fresh)
+                positions.update({key: offset for key, offset in reached.items() if key in positions})
+            for end, offset in ends.items():
+                if positions.get(end, offset) < offset:
+                    positions[end] = offset
             if self._waiting:
                 self._go_on([], {key: positions[TopicPartition(*key)] for key in self._waiting})
             self._moved()

@@ -1,9 +1,15 @@
-"""Writing to the log: everything handed over during one turn of the event loop shares one batch and one receipt.
+"""Writing to the log: everything that is gathered until the next batch leaves shares that batch and one receipt.
 
 Theory. A message costs one call into the producer and nothing else of ours: no closure, no future, no entry in a
 table. The batch counts outcomes; the tick's receipt settles when it has them all, and every session that published
-during the turn waits on that same receipt. Who a *failed* message belonged to is looked up afterwards, in the runs that
+into it waits on that same receipt. Who a *failed* message belonged to is looked up afterwards, in the runs that
 the tick keeps for as long as it is under way: failures are rare and may cost.
+
+When a batch leaves. A request to the broker costs as much as some ten messages in it, and there is one per partition:
+ten thousand devices whose messages come one by one would pay for a request each. So the more messages a second come,
+the longer a batch gathers after the last one left (`GATHER_PER`, at most `GATHER`); where few come, it leaves at the
+end of the turn that began it. Whoever publishes again right after an acknowledgement is held up by that, and *hurries*
+its tick: it leaves as soon as no other is under way. So do `ENOUGH` messages, at the end of their turn.
 
 Outcomes. The log holds the message (durable: the broker answers a produce with acks=all after its fsync), refused it
 (certain: `Refusals` decide what becomes of it), or may hold it (unknown: the sessions concerned are put in doubt and
@@ -21,7 +27,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from broker.client import Batch, Failure, PlacedAt, Producer
-from broker.client.errors import ClientError, ClusterError, QueueFull
+from broker.client.errors import ClusterError
 from gateway.ports import NotAcknowledged, Receipt
 
 log = logging.getLogger("gateway.ticks")
@@ -29,23 +35,31 @@ log = logging.getLogger("gateway.ticks")
 Headers = list[tuple[str, bytes | str | None]]
 Write = tuple[str, bytes | None, bytes | None, Headers | None]
 """(topic, value, key, headers)."""
+Sending = tuple[str, bytes | None, bytes | None, Headers | None, PlacedAt | None]
+"""A write, and who wants to know its place in the log."""
 
 BUSY = 20_000  # messages without an outcome at which sessions stop reading
 CALM = 8_000  # and go on again
 BUSY_BYTES = 32 << 20  # likewise in bytes of payload, so that large messages don't fill the memory
 CALM_BYTES = 16 << 20
 STALLED = 1.0  # seconds without an outcome after which the broker counts as away
+GATHER = 0.02  # seconds at most between two batches that nobody hurries
+GATHER_PER = 4e-6  # seconds of that for each message a second
+MEASURED = 0.05  # seconds over which messages a second are counted
+ENOUGH = 300  # messages that make a batch worth its requests
 
 
 class Tick:
-    """One batch under way."""
+    """One batch, gathered or under way."""
 
-    __slots__ = ("batch", "began", "held", "receipt", "runs", "sealed", "size")
+    __slots__ = ("batch", "began", "count", "gathered", "held", "receipt", "runs", "sealed", "size")
 
-    def __init__(self, batch: Batch, began: float) -> None:
-        self.batch = batch
+    def __init__(self, began: float) -> None:
+        self.batch: Batch | None = None  # once it has left
         self.began = began
         self.size = 0  # bytes of payload
+        self.count = 0  # messages, once it has left
+        self.gathered: list[Sending] = []  # until it leaves
         self.receipt: Receipt[Any] = Receipt()
         # (waiter, writes): for finding whose a failed message was
         self.runs: list[tuple[Any, Sequence[Any]]] = []
@@ -66,12 +80,17 @@ class _Dependence:
         if receipt.failure is not None or receipt.doubtful:
             tick.receipt.failure = NotAcknowledged("the message it repeats may not be stored")
         tick.held -= 1
-        if tick.sealed and not tick.held:
-            tick.batch.seal()
+        _seal(tick)
+
+
+def _seal(tick: Tick) -> None:
+    """Nothing more is coming, if so."""
+    if tick.sealed and not tick.held and tick.batch is not None:
+        tick.batch.seal()
 
 
 class Ticks:
-    """The producer, a batch per turn of the loop, and what waits for room in it."""
+    """The producer, the batch that gathers, those under way, and what waits for room in the producer."""
 
     def __init__(
         self,
@@ -88,19 +107,27 @@ class Ticks:
         self._loop = loop
         self._congestion = congestion
         self._producer = make()
-        self._producer.attach(loop)
+        self._producer.attach(loop, fine=True)
         self._tick: Tick | None = None
         self._open: set[Tick] = set()
-        self._overflow: deque[tuple[Tick, Write]] = deque()
+        self._overflow: deque[tuple[Tick, Sending]] = deque()
         self._retry: asyncio.TimerHandle | None = None
+        self._left = -GATHER  # when the last batch did
+        self._counted = 0  # messages that left since
+        self._counted_since = 0.0
+        self._gap = 0.0  # seconds that a batch gathers after the last one left
+        self._hurried = False
+        self._looking = False  # whether to leave, at the end of this turn
+        self._departure: asyncio.TimerHandle | None = None
         self._flushes: list[tuple[set[Tick], Receipt[Any]]] = []
-        self._size = 0  # bytes of payload without an outcome
+        self._under_way = 0  # messages that left and have no outcome
+        self._size = 0  # their bytes of payload
         self.congested = False
 
     @property
     def waiting(self) -> int:
         """Messages without an outcome."""
-        return len(self._producer) + len(self._overflow)
+        return self._under_way + (len(self._tick.gathered) if self._tick is not None else 0)
 
     @property
     def waiting_bytes(self) -> int:
@@ -117,26 +144,35 @@ class Ticks:
         """Whether the broker has not answered for a while."""
         return any(self._loop.time() - tick.began > STALLED for tick in self._open)
 
+    def now(self) -> float:
+        """The loop's time, in seconds."""
+        return self._loop.time()
+
     def reserve(self, topic: str) -> None:
         """Have the cluster make the topic, if it makes topics by their use. Blocks; from any thread."""
         self._producer.partitions(topic)
 
-    def current(self) -> Tick:
-        """This turn's tick."""
+    def current(self, *, hurried: bool = False) -> Tick:
+        """The tick that gathers. `hurried`: somebody waits for it before going on."""
         tick = self._tick
         if tick is None:
-            if self._producer.fatal is not None:
-                self._rebuild()
-            tick = self._tick = Tick(self._producer.batch(self._done), self._loop.time())
+            self._hurried = hurried
+            tick = self._tick = Tick(self._loop.time())
             self._open.add(tick)
-            self._loop.call_soon(self._seal)
-        elif not self.congested:
+            self._look_soon()
+            return tick
+        if not self.congested:
             # one turn may read a good deal from every connection: don't wait for its end
             self._look(tick)
+        if hurried and not self._hurried:
+            self._hurried = True
+            self._look_soon()
+        elif len(tick.gathered) >= ENOUGH:
+            self._look_soon()
         return tick
 
     def _look(self, tick: Tick) -> None:
-        if len(self._producer) > BUSY or self._size + tick.size > BUSY_BYTES:
+        if self._under_way + len(tick.gathered) > BUSY or self._size + tick.size > BUSY_BYTES:
             self._congest()
 
     def send(
@@ -151,19 +187,7 @@ class Ticks:
         """One message, in order; never fails. `placed` may be called with its place in the log, see `Batch.send`."""
         if value is not None:
             tick.size += len(value)
-        if not self._overflow:
-            try:
-                if placed is None:
-                    tick.batch.send(topic, value, key, headers)
-                else:
-                    tick.batch.send(topic, value, key, headers, placed=placed)
-                return
-            except QueueFull:
-                pass
-            except ClientError as error:
-                tick.batch.failures.append(Failure(topic, -1, key, value, error))
-                return
-        self._hold(tick, (topic, value, key, headers))
+        tick.gathered.append((topic, value, key, headers, placed))
 
     def write(self, topic: str, value: bytes | None, key: bytes | None, headers: Headers | None = None) -> Receipt[Any]:
         """One record of our own; its receipt (shared with the turn's others) fails if its outcome is unknown."""
@@ -189,27 +213,71 @@ class Ticks:
         elif earlier.failure is not None:
             tick.receipt.failure = earlier.failure
 
-    # --- the turn's end
+    # --- leaving
 
-    def _seal(self) -> None:
+    def _look_soon(self) -> None:
+        if not self._looking:
+            self._looking = True
+            self._loop.call_soon(self._turn_over)
+
+    def _turn_over(self) -> None:
+        """A turn that gathered something is over: let it leave now, or say when."""
+        self._looking = False
+        tick = self._tick
+        if tick is None:
+            return
+        due = self._left + self._gap
+        now = self._loop.time()
+        if now >= due or len(tick.gathered) >= ENOUGH or (self._hurried and len(self._open) == 1):
+            self._leave()
+        elif self._departure is None:
+            self._departure = self._loop.call_later(due - now, self._leave)
+
+    def _leave(self) -> None:
+        if self._departure is not None:
+            self._departure.cancel()
+            self._departure = None
         tick, self._tick = self._tick, None
         if tick is None:
             return
         self._look(tick)
+        tick.count = len(tick.gathered)
+        self._measure(tick.count)
         self._size += tick.size
+        self._under_way += tick.count
+        if self._producer.fatal is not None:
+            self._rebuild()
+        tick.batch = self._producer.batch(self._done)
+        self._hand_over(tick)
+
+    def _measure(self, count: int) -> None:
+        """So many leave now: how long the next ones are to be gathered."""
+        now = self._left = self._loop.time()
+        self._counted += count
+        passed = now - self._counted_since
+        if passed >= MEASURED:
+            self._gap = min(GATHER, self._counted / passed * GATHER_PER)
+            self._counted, self._counted_since = 0, now
+
+    def _hand_over(self, tick: Tick) -> None:
+        """Everything gathered to the producer; what it has no room for waits, and all that comes after it."""
+        gathered, tick.gathered = tick.gathered, []
+        assert tick.batch is not None
+        taken = 0 if self._overflow else tick.batch.send_all(gathered)
+        if taken < len(gathered):
+            self._hold(tick, gathered[taken:])
         tick.sealed = True
-        if not tick.held:
-            tick.batch.seal()
+        _seal(tick)
 
     def _congest(self) -> None:
         if not self.congested:
             self.congested = True
             self._congestion(True)
 
-    def _hold(self, tick: Tick, write: Write) -> None:
+    def _hold(self, tick: Tick, writes: list[Sending]) -> None:
         self._congest()
-        tick.held += 1
-        self._overflow.append((tick, write))
+        tick.held += len(writes)
+        self._overflow.extend((tick, write) for write in writes)
         if self._retry is None:
             self._retry = self._loop.call_later(0.02, self._drain)
 
@@ -218,16 +286,12 @@ class Ticks:
         overflow = self._overflow
         while overflow:
             tick, write = overflow[0]
-            try:
-                tick.batch.send(write[0], write[1], write[2], write[3])
-            except QueueFull:
+            assert tick.batch is not None
+            if not tick.batch.send_all((write,)):
                 break
-            except ClientError as error:
-                tick.batch.failures.append(Failure(write[0], -1, write[2], write[1], error))
             overflow.popleft()
             tick.held -= 1
-            if tick.sealed and not tick.held:
-                tick.batch.seal()
+            _seal(tick)
         if overflow:
             self._retry = self._loop.call_later(0.02, self._drain)
         else:
@@ -245,11 +309,14 @@ class Ticks:
                 return
         self._open.discard(tick)
         self._size -= tick.size
+        self._under_way -= tick.count
         tick.runs.clear()
         tick.receipt.settle()
         if self._flushes:
             self._flush(tick)
         self._calm()
+        if self._hurried and len(self._open) == 1 and self._tick is not None:
+            self._look_soon()
 
     def _after_failures(self, tick: Tick, failures: list[Failure]) -> list[Write]:
         instead = []
@@ -284,14 +351,13 @@ class Ticks:
         if self._producer.fatal is not None:
             self._rebuild()
         tick.batch = self._producer.batch(self._done)
+        tick.sealed = False
         before = tick.size
         for topic, value, key, headers in writes:
             self.send(tick, topic, value, key, headers)
         self._size += tick.size - before
-        tick.sealed = True
-        if not tick.held:
-            # never from within the callback that brought us here
-            self._loop.call_soon(tick.batch.seal)
+        # never from within the callback that brought us here
+        self._loop.call_soon(self._hand_over, tick)
 
     def _flush(self, tick: Tick) -> None:
         still = []
@@ -307,7 +373,7 @@ class Ticks:
         if (
             self.congested
             and not self._overflow
-            and len(self._producer) < CALM
+            and self._under_way < CALM
             and (self._size < CALM_BYTES or not self._open)
         ):
             self.congested = False
@@ -316,13 +382,13 @@ class Ticks:
     def _rebuild(self) -> None:
         log.error("the producer can't go on (%s); it is built anew", self._producer.fatal)
         old, self._producer = self._producer, self._make()
-        self._producer.attach(self._loop)
-        old.close(timeout=0.0)
+        self._producer.attach(self._loop, fine=True)
+        # in a turn of its own: this one may be within an outcome that the old one reports
+        self._loop.call_soon(old.close, 0.0)
 
     def close(self, timeout: float) -> int:
         """Wait for outcomes; how many are left without one."""
         if self._retry is not None:
             self._retry.cancel()
-        if self._tick is not None:
-            self._seal()
+        self._leave()
         return self._producer.close(timeout)

@@ -107,3 +107,32 @@ def test_a_bridge_is_made_and_says_why_it_fails(size: str, theme: str, opened: C
     expect(page.locator("main")).not_to_contain_text("a secret")
     assert objections(page) == []
     narrow(page)
+
+
+def test_a_device_s_page_says_why_it_is_refused(product: Product, opened: Callable[..., Page]) -> None:
+    page = opened("phone", "dark")
+    page.goto("/devices/")
+    page.get_by_role("button", name="Add device").click()
+    page.locator("#dialog").get_by_label("Name").fill("locked-out")
+    page.locator("#dialog").get_by_role("button", name="Add", exact=True).click()
+    page.get_by_role("link", name="I have it").click()
+    page.wait_for_url("**/devices/locked-out/")
+    wrong = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id="locked-out")
+    wrong.username_pw_set("locked-out", "not its password")
+    refused = threading.Event()
+    wrong.on_connect = lambda *_: refused.set()
+    wrong.connect("127.0.0.1", product.mqtt_port)
+    wrong.loop_start()
+    try:
+        assert refused.wait(20)
+    finally:
+        wrong.loop_stop()
+    for _ in range(30):  # it is drawn once the monitor has heard of it
+        page.reload()
+        if page.get_by_text("Unknown user name or wrong password").count():
+            break
+        page.wait_for_timeout(1000)
+    expect(page.locator("main")).to_contain_text("or give it a new password")
+    settled(page)
+    assert objections(page) == []
+    narrow(page)

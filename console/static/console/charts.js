@@ -5,6 +5,16 @@ const Charts = (() => {
   const colours = ["--series-1", "--series-2", "--series-3", "--series-4"];
   const dashes = [[], [5, 4], [2, 3], [8, 3]];
   const charts = [];
+  // Axis labels as exact as their step, so that no two are alike; counts have whole steps only
+  const steps = [...Array(17).keys()].flatMap((power) => [1, 2, 5].map((first) => Number(`${first}e${power - 4}`)));
+  const counted = (form) => form === Format.rate || form === Format.num;
+  const labels = (form, ticks, step) => {
+    if (!counted(form)) return ticks.map(form);
+    const compact = ticks.at(-1) >= 1e6, unit = compact ? step / 10 ** (3 * Math.floor(Math.log10(ticks.at(-1)) / 3)) : step;
+    const places = Math.min(6, Math.max(0, Math.ceil(-Math.log10(unit) - 1e-9)));
+    const exact = new Intl.NumberFormat("en", { notation: compact ? "compact" : "standard", minimumFractionDigits: compact ? 0 : places, maximumFractionDigits: places });
+    return ticks.map((tick) => exact.format(tick));
+  };
   let span = Number(sessionStorage.getItem("window")) || 3600;
 
   class Chart {
@@ -109,7 +119,7 @@ const Charts = (() => {
         },
         axes: [
           { stroke: axis, font, grid: { show: false }, ticks: { show: false }, gap: 6, size: 28, space: (plot) => (plot?.width < 480 ? 56 : 84), values: times },
-          { stroke: axis, font, grid: { stroke: grid, width: 1 }, ticks: { show: false }, gap: 6, size: 56, space: 44, values: (_plot, ticks) => ticks.map((tick) => (form === Format.rate ? Format.num : form)(tick)) },
+          { stroke: axis, font, grid: { stroke: grid, width: 1 }, ticks: { show: false }, gap: 6, size: 56, space: 44, ...(counted(form) && { incrs: form === Format.num ? steps.filter((step) => step >= 1) : steps }), values: (_plot, ticks, _axis, _space, step) => labels(form, ticks, step) },
         ],
         series: [
           {},

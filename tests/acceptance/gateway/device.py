@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import time
 from collections import deque
 from collections.abc import Sequence
 
@@ -191,7 +192,7 @@ class Publisher:
 class Keeper:
     """A device with a persistent session that subscribes once and is then now online, now offline, at any of the ports;
     sometimes it takes itself over. `received` are the payloads it was given, each QoS 2 message once by the rules of a
-    receiver; `forgotten` counts connections that found no session."""
+    receiver; `forgotten` counts connections that found no session; `log` has a line per connection."""
 
     def __init__(
         self, ports: Sequence[int], client_id: str, filters: Sequence[str], *, qos: int, dice: random.Random
@@ -201,6 +202,7 @@ class Keeper:
         self.received: list[bytes] = []
         self.connections = self.takeovers = self.forgotten = 0
         self.settling = False  # it stays online now
+        self.log: list[str] = []
         self._filters = filters
         self._qos = qos
         self._dice = dice
@@ -219,7 +221,8 @@ class Keeper:
             close_all(self._left, 0)
 
     async def _connection(self) -> None:
-        wire = await Wire.open(self._dice.choice(self.ports))
+        port = self._dice.choice(self.ports)
+        wire = await Wire.open(port)
         stay = self._dice.uniform(0.2, 3.0)
         try:
             wire.write(connect(self.client_id, clean=False))
@@ -227,6 +230,7 @@ class Keeper:
             if first != 0x20 or body[1]:
                 raise Lost(f"refused: {body!r}")
             self.connections += 1
+            self.log.append(f"{time.time():.3f} at {port}, session present {body[0]}, {len(self.received)} received")
             if not body[0]:
                 self.forgotten += self.subscribed.is_set()
                 self._unreleased.clear()

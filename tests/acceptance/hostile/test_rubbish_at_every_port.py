@@ -88,11 +88,29 @@ def http_noise(rng: random.Random) -> bytes:
     return head + b"Host: \xff\xfe" + rng.randbytes(6) + b"\r\n" + upgrade + key + b"\r\n" + rng.randbytes(80)
 
 
+def door_heads(rng: random.Random) -> bytes:
+    """A request to publish, with rubbish in its topic, its query and its headers."""
+    target = bytes(rng.choice(b"%+#?&=/$.abc0123456789\xff") for _ in range(rng.randint(0, 60)))
+    name = rng.choice([b"Authorization: Basic ", b"Content-Length: ", b"Transfer-Encoding: ", b"Expect: ", b"\x00: "])
+    head = b"POST /topics/" + target + b" HTTP/1.1\r\nHost: x\r\n" + name + rng.randbytes(rng.randint(0, 40))
+    return head + b"\r\n\r\n" + rng.randbytes(rng.randint(0, 40))
+
+
+def door_bodies(rng: random.Random) -> bytes:
+    """A good head, then chunks that claim anything."""
+    head = b"POST /topics/rubbish HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunks = [
+        b"%x\r\n" % rng.choice([1, 5, *HUGE]) + rng.randbytes(rng.randint(0, 9)) for _ in range(rng.randint(1, 9))
+    ]
+    return head + b"\r\n".join(chunks)
+
+
 KINDS: dict[str, tuple[Rubbish, ...]] = {
     "kafka": (noise, kafka_lengths, kafka_counts, kafka_truncated),
     "internal": (noise, kafka_lengths, kafka_counts, kafka_truncated),
     "mqtt": (noise, mqtt_lengths, mqtt_after_connect, mqtt_truncated),
     "ws": (noise, http_noise, mqtt_after_connect),
+    "door": (noise, http_noise, door_heads, door_bodies),
     "http": (noise, http_noise),
 }
 
@@ -104,6 +122,7 @@ def ports(product: Product) -> dict[str, int]:
         "internal": int(internal.rpartition(":")[2]),
         "mqtt": product.mqtt_port,
         "ws": product.ws_port,
+        "door": product.door_port,
         "http": int(product.http.rpartition(":")[2]),
     }
 

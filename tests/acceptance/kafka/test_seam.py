@@ -1,8 +1,11 @@
 """Our own client against a cluster: producer, consumer, admin."""
 
 import asyncio
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from kafka.partitioner.default import murmur2
@@ -139,6 +142,7 @@ def test_a_topic_created_again_has_another_id_and_no_records(
 ) -> None:
     made = name("again")
     admin.create_topic(made, 1)
+    assert eventually(lambda: made in admin.topics([made]))  # Apache Kafka tells of it a moment later
     first = admin.topics([made])[made].id
     producer = Producer(settings)
     producer.send(made, b"x")
@@ -146,6 +150,7 @@ def test_a_topic_created_again_has_another_id_and_no_records(
     admin.delete_topic(made)
     assert eventually(lambda: made not in admin.topics())
     admin.create_topic(made, 1)
+    assert eventually(lambda: made in admin.topics([made]))
     assert admin.topics([made])[made].id != first
     assert admin.offsets([TopicPartition(made, 0)])[TopicPartition(made, 0)].offset == 0
 
@@ -307,3 +312,59 @@ def test_what_the_cluster_can_do_is_found_out(cluster: Node, settings: Settings)
 def test_an_address_where_nobody_listens_is_named() -> None:
     with Admin(Settings(bootstrap="127.0.0.1:1"), timeout=0.5) as admin, pytest.raises(errors.Unreachable):
         admin.cluster()
+
+
+CALLBACKS = """
+import sys, time
+from broker.client import Consumer, Producer, Settings, TopicPartition
+settings, topic = Settings(bootstrap=sys.argv[1]), sys.argv[2]
+told = []
+often = {"statistics.interval.ms": 1, "stats_cb": lambda _: told.append(1)}
+producer, finished = Producer(settings, overrides=often), []
+
+def done(batch):
+    time.sleep(0.05)  # more callbacks wait behind this one
+    producer.flush(1.0)
+    producer.poll()
+    finished.append(batch)
+
+for _ in range(2):
+    batch = producer.batch(done)
+    batch.send(topic, b"value")
+    batch.seal()
+while len(finished) < 2:
+    producer.poll(0.1)
+for _ in range(5):
+    producer.poll(0.1)
+consumer, given = Consumer(settings, topic + "-group", overrides=often), []
+
+def assigned(partitions):
+    consumer.add(dict.fromkeys(partitions, 0))
+    consumer.pause(partitions)
+    time.sleep(0.05)
+    consumer.resume(partitions)
+    given.extend(partitions)
+
+consumer.subscribe([topic], assigned=assigned)
+found, before = [], len(told)
+while len(found) < 2:
+    found += consumer.poll(10, 0.2)
+assert given and len(told) > before
+consumer.close()
+producer.close()
+print("survived")
+"""
+
+
+def test_callbacks_that_use_their_own_producer_or_consumer_do_not_end_the_process(
+    cluster: Node, topic: Callable[..., str]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CALLBACKS, cluster.bootstrap, topic(1)],
+        cwd=Path(__file__).resolve().parents[3],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.strip() == "survived", done.stderr[-2000:]

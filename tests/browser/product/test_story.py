@@ -237,7 +237,7 @@ def test_the_whole_story(stage: Stage, page: Page) -> None:
         assert page.evaluate("window.sameDocument") is True
         row.first.get_by_role("link").first.click()
         page.wait_for_url("**/dead-letters/dlq.mqtt.messages/")
-        page.locator("tbody th a").first.click()
+        page.locator("#letters-body tbody th a").first.click()
         drawer = page.locator("#drawer")
         expect(drawer).to_contain_text("a passage without a plate")
         drawer.get_by_role("button", name="Edit and send again").click()

@@ -1,10 +1,12 @@
 """How values look, and that nobody's text becomes a formula, a script or a zero."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from console.lists import neutral
 from console.messages.display import preview, shown
-from console.templatetags.sluice import num, rate, size, span, span_ms
+from console.templatetags.sluice import in_words, num, rate, size, span, span_ms
 
 
 @pytest.mark.parametrize(
@@ -56,3 +58,20 @@ def test_a_preview_is_one_line_and_short() -> None:
     assert preview(b"a\n  b\tc") == "a b c"
     assert len(preview(b"x" * 10_000)) == 240
     assert preview(bytes(range(128, 200))).startswith("80 81 82")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("retention.ms", "604800000", "(7 days)"),
+        ("retention.ms", "-1", "(no limit)"),
+        ("flush.ms", str(2**63 - 1), "(no limit)"),
+        ("file.delete.delay.ms", "60000", "(1 min 0 s)"),
+        ("segment.bytes", "1073741824", "(1.0 GiB)"),
+        ("compression.gzip.level", "-1", ""),
+        ("local.retention.bytes", "-2", ""),
+        ("cleanup.policy", "delete", ""),
+    ],
+)
+def test_a_configured_number_is_said_in_words_too(name: str, value: str, words: str) -> None:
+    assert in_words(SimpleNamespace(name=name, value=value)) == words

@@ -26,6 +26,15 @@ class FakeBatch:
             raise QueueFull("full")
         self.records.append((topic, value, key, headers))
 
+    def send_all(self, messages: Any) -> int:
+        taken = 0
+        for topic, value, key, headers, _ in messages:
+            if self.producer.full:
+                break
+            self.records.append((topic, value, key, headers))
+            taken += 1
+        return taken
+
     def seal(self) -> None:
         self.sealed = True
         if not self.records:
@@ -50,7 +59,7 @@ class FakeProducer:
     def __len__(self) -> int:
         return sum(len(batch.records) for batch in self.batches if not batch.finished)
 
-    def attach(self, loop: Any) -> None:
+    def attach(self, loop: Any, *, fine: bool = False) -> None:
         pass
 
     def batch(self, done: Callable[[Any], None]) -> FakeBatch:
@@ -64,36 +73,45 @@ class FakeProducer:
 
 
 class FakeLoop:
-    """Runs what is called soon when told to."""
+    """Runs what is called soon when told to, and what is called later when its time has come."""
 
     def __init__(self) -> None:
+        self.now = 0.0
         self.soon: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
-        self.later: list[tuple[float, Callable[..., Any], tuple[Any, ...]]] = []
+        self.later: list[tuple[float, Callable[..., Any], tuple[Any, ...], FakeTimer]] = []
 
     def time(self) -> float:
-        return 0.0
+        return self.now
 
     def call_soon(self, call: Callable[..., Any], *arguments: Any) -> None:
         self.soon.append((call, arguments))
 
     def call_later(self, delay: float, call: Callable[..., Any], *arguments: Any) -> FakeTimer:
-        self.later.append((delay, call, arguments))
-        return FakeTimer()
+        timer = FakeTimer()
+        self.later.append((self.now + delay, call, arguments, timer))
+        return timer
 
     def turn(self) -> None:
         soon, self.soon = self.soon, []
         for call, arguments in soon:
             call(*arguments)
 
-    def pass_time(self) -> None:
+    def pass_time(self, seconds: float = 3600.0) -> None:
+        self.now += seconds
         later, self.later = self.later, []
-        for _, call, arguments in later:
-            call(*arguments)
+        for due, call, arguments, timer in later:
+            if due > self.now:
+                self.later.append((due, call, arguments, timer))
+            elif not timer.cancelled:
+                call(*arguments)
 
 
 class FakeTimer:
+    def __init__(self) -> None:
+        self.cancelled = False
+
     def cancel(self) -> None:
-        pass
+        self.cancelled = True
 
 
 def request(

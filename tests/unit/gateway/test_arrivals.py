@@ -11,17 +11,18 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from broker.client import TopicPartition
-from gateway.contract import Presence, StoredSession, encode
-from gateway.moving.arrivals import CHECKPOINT_KEY, Arrivals, positions_list
+from gateway.contract import Presence, StoredSession, decode, encode
+from gateway.moving.arrivals import CHECKPOINT_KEY, RELAY_PATIENCE, Arrivals, positions_list, read_positions
 from gateway.peers.claims import Claims, Denied, Taken, Won
 from gateway.ports import Opened, Receipt, settled
 from tests.unit.gateway.parts import FakeSession
 
 PLACE = TopicPartition("t", 0)
+NOBODY = Presence(client_id="", online=False, since=0.0, gateway="")
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:
@@ -45,7 +46,7 @@ class Box:
 
 @dataclass
 class World:
-    claims: list[Presence] = field(default_factory=list)
+    claims: list[Presence] = field(default_factory=lambda: [NOBODY])  # no claim is at offset 0
     records: list[tuple[str, bytes]] = field(default_factory=list)
     newest: dict[str, bytes] = field(default_factory=dict)
     stored: dict[str, set[int]] = field(default_factory=dict)
@@ -53,6 +54,7 @@ class World:
     since: dict[str, int] = field(default_factory=dict)
     got: dict[str, list[int]] = field(default_factory=dict)
     away: set[str] = field(default_factory=set)
+    clock: float = 0.0
 
     def put(self, key: str, value: bytes) -> None:
         self.records.append((key, value))
@@ -66,7 +68,7 @@ class Node:
         self.name = name
         self.world = world
         self.claims = Claims(name)
-        self.arrivals = Arrivals(name, self, self, monotonic=lambda: 0.0)
+        self.arrivals = Arrivals(name, self, self, monotonic=lambda: world.clock)
         self.boxes: dict[str, Box] = {}
         self.read = self.records_read = 0
         self.tail = world.written
@@ -122,11 +124,13 @@ class Node:
         for box in self.boxes.values():
             self.world.stored[box.client_id] = set(box.waiting)
         self.checkpointed = self.tail
-        value = {"v": 1, "at": 0.0, "positions": [[*PLACE, self.tail]]}
+        behind = {name: positions_list(places) for name, places in self.arrivals.behind().items()}
+        value = {"v": 1, "at": 0.0, "positions": [[*PLACE, self.tail]], "behind": behind}
         self.world.put(CHECKPOINT_KEY + self.name, json.dumps(value).encode())
 
     def hear(self, limit: int) -> None:
         for client_id, _ in self.world.records[self.records_read :]:
+            self.arrivals.landed(client_id)
             self.arrivals.stored(client_id)
         self.records_read = len(self.world.records)
         for offset in range(self.read, min(self.read + limit, len(self.world.claims))):
@@ -160,10 +164,52 @@ class Node:
     def round(self) -> None:
         run(self.arrivals._round())
 
+    def start_again(self) -> None:
+        """As `Restoring` does, in a new process: `self` is as new."""
+        self.hear_of_it()
+        value = self.world.newest.get(CHECKPOINT_KEY + self.name)
+        found = json.loads(value) if value is not None else {}
+        at = read_positions(found.get("positions", ()))
+        behind = {name: read_positions(places) for name, places in found.get("behind", {}).items()}
+        for client_id, value in list(self.world.newest.items()):
+            if client_id.startswith(CHECKPOINT_KEY):
+                continue
+            record, holder = decode(StoredSession, value), self.claims.holders.get(client_id)
+            left = record.gateway != self.name or record.released
+            if holder is not None and holder.gateway == self.name and left:
+                self.arrivals.resume(holder, record)
+            elif holder is not None and holder.gateway != self.name and not left:
+                mine = replace(holder, gateway=self.name, epoch=holder.epoch - 1)
+                self.arrivals.replaced(client_id, mine, at | behind.get(client_id, {}))
+            elif not left:
+                assert holder is not None
+                waiting = sorted(self.world.stored.get(client_id, ()))
+                self.boxes[client_id] = Box(client_id, epoch=holder.epoch, waiting=waiting)
+        for client_id, holder in self.claims.superseded.items():
+            value = self.world.newest.get(client_id)
+            taken = value is not None and decode(StoredSession, value).claim > holder.epoch
+            if self.claims.elsewhere(client_id) is not None and client_id not in self.arrivals and not taken:
+                self.arrivals.replaced(client_id, holder)
+        self.claims.started()
+        if self.boxes:
+            self.tail = at.get(PLACE, self.tail)
+            for box in self.boxes.values():
+                box.waiting = [each for each in box.waiting if each < self.tail]
+            self.deliver()
+
+    def hear_of_it(self) -> None:
+        """All claims, before anything is done about any."""
+        for offset, record in enumerate(self.world.claims):
+            self.claims.hear(record.client_id, record, offset)
+        self.read, self.records_read = len(self.world.claims), len(self.world.records)
+
     # --- the arrivals' home
 
     async def rebuild(self, record: StoredSession, since: dict[TopicPartition, int]) -> Any:
         return Box(record.client_id, waiting=sorted(self.world.stored.get(record.client_id, ())))
+
+    def abandoned(self, mailbox: Any) -> None:
+        self.boxes.pop(mailbox.client_id, None)
 
     def arrived(self, session: Any, mailbox: Any, epoch: int) -> Receipt[Opened]:
         box = mailbox
@@ -218,10 +264,11 @@ class Node:
     async def stored(self, client_ids: list[str]) -> dict[str, bytes]:
         return {each: self.world.newest[each] for each in client_ids if each in self.world.newest}
 
-    async def delivered(self) -> None:
-        self.deliver()
+    async def current(self) -> None:
+        pass
 
     async def join(self, arriving: list[tuple[Any, dict[TopicPartition, int]]]) -> None:
+        self.deliver()
         for box, since in arriving:
             known = set(box.waiting)
             box.waiting += [each for each in range(since.get(PLACE, self.tail), self.tail) if each not in known]
@@ -243,6 +290,7 @@ MOVES = st.one_of(
     st.tuples(st.just("round"), WHO, st.just("")),
     st.tuples(st.just("survey"), WHO, st.just("")),
     st.tuples(st.just("die"), WHO, st.just("")),
+    st.tuples(st.just("start again"), WHO, st.just("")),
     st.tuples(st.just("sleep"), WHO, st.just("")),
     st.tuples(st.just("wake"), WHO, st.just("")),
 )
@@ -281,7 +329,19 @@ def settle(nodes: list[Node]) -> None:
             node.survey()
 
 
+CLAIMED_MEANWHILE = [
+    ("connect", 0, "x"),
+    ("hear", 0, ""),
+    ("connect", 1, "x"),
+    ("write", 0, ""),
+    ("start again", 0, ""),
+]
+CHECKPOINT = ("checkpoint", 0, "")
+
+
 @settings(max_examples=400, deadline=None)
+@example([*CLAIMED_MEANWHILE, CHECKPOINT])  # before what an earlier run left was passed on
+@example([*CLAIMED_MEANWHILE, CHECKPOINT, ("start again", 0, ""), CHECKPOINT])
 @given(st.lists(MOVES, max_size=50))
 def test_a_session_gets_everything_wherever_it_moves_and_whoever_dies(moves: list[tuple[str, int, str]]) -> None:
     world = World()
@@ -293,6 +353,10 @@ def test_a_session_gets_everything_wherever_it_moves_and_whoever_dies(moves: lis
         if kind == "die" and len(dead) < 2 and node.name not in dead:
             dead.add(node.name)
             world.away.add(node.name)
+            disturbed = True
+        elif kind == "start again" and node.name not in world.away:  # at once: nobody sees that it was gone
+            nodes[index] = Node(node.name, world)
+            nodes[index].start_again()
             disturbed = True
         elif kind == "sleep" and node.name not in dead:
             world.away.add(node.name)
@@ -312,9 +376,15 @@ def test_a_session_gets_everything_wherever_it_moves_and_whoever_dies(moves: lis
         node.hear(1000)
         node.stale = False
     settle(living)
-    for client_id in world.since:
-        living[0].connect(client_id)
-    settle(living)
+    for _ in range(4):  # a device that is told to wait for its session comes again
+        for client_id in world.since:
+            box = living[0].boxes.get(client_id)
+            if box is None or box.session is None:
+                living[0].connect(client_id)
+        settle(living)
+        world.clock += RELAY_PATIENCE + 1
+        for node in living:
+            node.arrivals._lose_patience()
     world.written += 1
     settle(living)
     for client_id, since in world.since.items():

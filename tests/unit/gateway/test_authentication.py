@@ -162,7 +162,8 @@ async def test_a_slow_check_does_not_hold_the_loop_up(door: Door) -> None:
 def test_settings_that_are_not_safe_or_not_possible_are_refused(tmp_path: Path) -> None:
     for environ in (
         {"SLUICE_MQTT_LISTENERS": "mqtts://127.0.0.1:8883"},
-        {"SLUICE_MQTT_LISTENERS": "http://127.0.0.1:80"},
+        {"SLUICE_MQTT_LISTENERS": "coap://127.0.0.1:80"},
+        {"SLUICE_MQTT_LISTENERS": "https://127.0.0.1:443"},
         {"SLUICE_MQTT_PACKET_SIZE": "many"},
         {"SLUICE_MQTT_IN_FLIGHT": "0"},
     ):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.contract import Presence, StoredSession
-from gateway.moving.arrivals import Step, step
+from gateway.moving.steps import Step, step
 from gateway.peers.claims import Claims, Denied, Holder, Overwritten, Taken, Won
 
 

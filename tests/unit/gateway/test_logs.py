@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.logs import JsonLines, KeyValueLines
-from gateway.server.refusals import Refusals
+from gateway.server.refusals import COLLECTED, Refusals
 
 
 def record(message: str, **extra: object) -> logging.LogRecord:
@@ -68,3 +68,21 @@ def test_refusals_are_logged_a_few_times_and_then_counted() -> None:
     assert len(heard.records) == 6
     assert refusals.by_reason == {"refused-0x86": 101, "malformed": 1}
     assert refusals.total == 102
+
+
+def test_what_was_closed_is_told_by_who_from_where_and_why_and_bounded() -> None:
+    times = iter(range(1, 10_000))
+    refusals = Refusals(logging.Logger("refusals"), clock=lambda: next(times))
+    for port in range(3):
+        refusals.report("refused-0x86", "wrong password", f"192.0.2.1:{port}", client_id="c", username="pump-7")
+    refusals.report("tls", "no certificate", "[2001:db8::1]:99")
+    assert refusals.take() == [
+        ["refused-0x86", "c", "pump-7", "192.0.2.1", "wrong password", 3, 3],
+        ["tls", "", "", "2001:db8::1", "no certificate", 1, 4],
+    ]
+    assert refusals.take() == []
+    for number in range(1000):
+        refusals.report("refused-0x86", "x" * 9999, "192.0.2.1:1", client_id=f"{number}" + "y" * 9999)
+    rows = refusals.take()
+    assert len(rows) == COLLECTED
+    assert all(len(text) <= 200 for row in rows for text in row[:5])

@@ -1,4 +1,4 @@
-"""One batch and one receipt per turn of the loop, whatever becomes of it."""
+"""One batch and one receipt for all that is gathered, whatever becomes of it; and when it leaves."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from broker.client import Failure
 from broker.client.errors import ClientError, ClusterError, TimedOut
 from gateway.ports import NotAcknowledged, Receipt
-from gateway.storage.ticks import BUSY, CALM, Tick, Ticks, Write
+from gateway.storage.ticks import BUSY, CALM, ENOUGH, GATHER, GATHER_PER, MEASURED, Tick, Ticks, Write
 from tests.unit.gateway.parts import FakeLoop, FakeProducer, FakeSession
 
 
@@ -39,8 +39,13 @@ class Bench:
     def producer(self) -> FakeProducer:
         return self.producers[-1]
 
-    def publish(self, session: FakeSession, *payloads: bytes) -> Receipt[Any]:
-        tick = self.ticks.current()
+    def leave(self) -> None:
+        """A turn, long after the last batch left."""
+        self.loop.pass_time(1.0)
+        self.loop.turn()
+
+    def publish(self, session: FakeSession, *payloads: bytes, hurried: bool = False) -> Receipt[Any]:
+        tick = self.ticks.current(hurried=hurried)
         items = [(None, payload, 2, 1, None) for payload in payloads]
         tick.runs.append((session, items))
         for payload in payloads:
@@ -53,7 +58,7 @@ def test_everything_of_one_turn_shares_a_receipt_that_settles_when_all_is_durabl
     one, two = FakeSession("one"), FakeSession("two")
     receipt = bench.publish(one, b"a", b"b")
     assert bench.publish(two, b"c") is receipt
-    bench.loop.turn()
+    bench.leave()
     (batch,) = bench.producer.batches
     assert [value for _, value, _, _ in batch.records] == [b"a", b"b", b"c"] and batch.sealed
     assert not receipt.settled
@@ -67,7 +72,7 @@ def test_an_unknown_outcome_puts_its_sender_in_doubt_and_nobody_else() -> None:
     one, two = FakeSession("one"), FakeSession("two")
     receipt = bench.publish(one, b"a")
     bench.publish(two, b"b")
-    bench.loop.turn()
+    bench.leave()
     bench.producer.batches[0].finish((1, TimedOut("?")))
     assert receipt.settled and receipt.failed_for(two) and not receipt.failed_for(one)
     assert bench.refusals == []
@@ -78,7 +83,7 @@ def test_a_failure_whose_sender_cannot_be_found_puts_everybody_in_doubt() -> Non
     one = FakeSession("one")
     receipt = bench.publish(one, b"a")
     bench.ticks.send(bench.ticks.current(), "t", b"nobody's", None, None)
-    bench.loop.turn()
+    bench.leave()
     bench.producer.batches[0].finish((1, TimedOut("?")))
     assert receipt.failed_for(one)
 
@@ -87,10 +92,10 @@ def test_what_the_log_refuses_is_written_elsewhere_before_it_is_acknowledged() -
     bench = Bench()
     bench.instead = ("dlq.gateway", b"a", b"k", None)
     receipt = bench.publish(FakeSession(), b"a", b"b")
-    bench.loop.turn()
+    bench.leave()
     bench.producer.batches[0].finish((0, ClusterError(10, "MESSAGE_TOO_LARGE")))
     assert not receipt.settled
-    bench.loop.turn()
+    bench.leave()
     second = bench.producer.batches[1]
     assert [record[0] for record in second.records] == ["dlq.gateway"] and second.sealed
     second.finish()
@@ -100,15 +105,17 @@ def test_what_the_log_refuses_is_written_elsewhere_before_it_is_acknowledged() -
 def test_with_a_full_producer_messages_wait_in_order_and_reading_stops() -> None:
     bench = Bench()
     first = bench.publish(FakeSession(), b"a")
+    bench.leave()
     bench.producer.full = True
     bench.publish(FakeSession(), b"b", b"c")
+    bench.leave()
     assert bench.congestion == [True] and bench.ticks.away
-    bench.loop.turn()
-    assert not bench.producer.batches[0].sealed
-    bench.producer.full = False
+    assert not bench.producer.batches[1].sealed
     second = bench.publish(FakeSession(), b"d")
-    bench.loop.pass_time()
-    bench.loop.turn()
+    bench.leave()
+    assert not bench.producer.batches[2].sealed
+    bench.producer.full = False
+    bench.leave()
     values = [value for batch in bench.producer.batches for _, value, _, _ in batch.records]
     assert values == [b"a", b"b", b"c", b"d"]
     for batch in bench.producer.batches:
@@ -120,7 +127,7 @@ def test_too_much_without_an_outcome_stops_reading_until_it_is_calm() -> None:
     bench = Bench()
     assert CALM < BUSY
     bench.publish(FakeSession(), *[b"x"] * (BUSY + 1))
-    bench.loop.turn()
+    bench.leave()
     assert bench.congestion == [True]
     bench.producer.batches[0].finish()
     assert bench.congestion == [True, False]
@@ -130,14 +137,16 @@ def test_a_fatal_producer_is_replaced_and_what_it_held_is_in_doubt() -> None:
     bench = Bench()
     one = FakeSession("one")
     receipt = bench.publish(one, b"a")
-    bench.loop.turn()
+    bench.leave()
     old = bench.producer
     old.fatal = ClientError("fatal")
     fresh = bench.publish(one, b"b")
-    assert bench.producer is not old and old.closed
+    bench.leave()
+    assert bench.producer is not old and not old.closed  # this may be within one of its outcomes
+    bench.loop.turn()
+    assert old.closed
     old.batches[0].finish((0, ClusterError(-152, "_PURGE_QUEUE")))
     assert receipt.failed_for(one) and bench.refusals == []
-    bench.loop.turn()
     bench.producer.batches[0].finish()
     assert fresh.settled and fresh.failure is None
 
@@ -145,7 +154,7 @@ def test_a_fatal_producer_is_replaced_and_what_it_held_is_in_doubt() -> None:
 def test_a_record_of_our_own_that_failed_fails_its_receipt() -> None:
     bench = Bench()
     receipt = bench.ticks.write("__sluice_sessions", b"{}", b"c1")
-    bench.loop.turn()
+    bench.leave()
     bench.producer.batches[0].finish((0, TimedOut("?")))
     assert isinstance(receipt.failure, NotAcknowledged)
 
@@ -154,12 +163,12 @@ def test_flushed_settles_when_all_that_was_handed_over_before_has_its_outcome() 
     bench = Bench()
     assert bench.ticks.flushed().settled
     bench.publish(FakeSession(), b"a")
-    bench.loop.turn()
+    bench.leave()
     bench.publish(FakeSession(), b"b")
     flushed = bench.ticks.flushed()
-    bench.loop.turn()
+    bench.leave()
     bench.publish(FakeSession(), b"later")
-    bench.loop.turn()
+    bench.leave()
     bench.producer.batches[1].finish()
     assert not flushed.settled
     bench.producer.batches[0].finish()
@@ -170,10 +179,92 @@ def test_flushed_settles_when_all_that_was_handed_over_before_has_its_outcome() 
 def test_a_tick_waits_for_the_earlier_one_it_depends_on(good: bool) -> None:
     bench = Bench()
     first = bench.publish(FakeSession(), b"original")
-    bench.loop.turn()
+    bench.leave()
     tick = bench.ticks.current()
     bench.ticks.after(tick, first)
-    bench.loop.turn()
+    bench.leave()
     assert not tick.receipt.settled
     bench.producer.batches[0].finish(*[] if good else [(0, TimedOut("?"))])
     assert tick.receipt.settled and (tick.receipt.failure is None) == good
+
+
+def left(bench: Bench) -> list[list[bytes | None]]:
+    return [[value for _, value, _, _ in batch.records] for batch in bench.producer.batches]
+
+
+def busy() -> Bench:
+    """At a time when so many messages come that they are gathered for `GATHER`; one batch has just left."""
+    bench = Bench()
+    bench.loop.now = bench.ticks._counted_since + MEASURED
+    bench.publish(FakeSession("zero"), *[b"0"] * int(GATHER / GATHER_PER * MEASURED + 1))
+    bench.loop.turn()
+    bench.producer.batches.pop().finish()
+    return bench
+
+
+def test_where_few_messages_come_each_leaves_with_its_turn() -> None:
+    bench = Bench()
+    for number in range(20):
+        bench.loop.pass_time(0.005)
+        bench.publish(FakeSession("one"), b"%d" % number)
+        bench.loop.turn()
+    assert left(bench) == [[b"%d" % number] for number in range(20)]
+
+
+def test_where_many_come_one_by_one_they_are_gathered() -> None:
+    bench = busy()
+    bench.publish(FakeSession("one"), b"a")
+    bench.loop.turn()
+    bench.loop.pass_time(GATHER / 2)
+    bench.publish(FakeSession("two"), b"b")
+    bench.loop.turn()
+    assert left(bench) == [] and bench.ticks.waiting == 2
+    bench.loop.pass_time(GATHER)
+    assert left(bench) == [[b"a", b"b"]]
+    bench.loop.pass_time(1.0)
+    for quiet in (b"c", b"d", b"e"):
+        bench.loop.pass_time(0.004)
+        bench.publish(FakeSession("one"), quiet)
+        bench.loop.turn()
+    assert left(bench)[1:] == [[b"c"], [b"d"], [b"e"]]
+
+
+def test_who_hurries_is_held_up_by_nothing_but_what_is_under_way() -> None:
+    bench = busy()
+    bench.publish(FakeSession("one"), b"a", hurried=True)
+    bench.loop.turn()
+    bench.publish(FakeSession("two"), b"b", hurried=True)
+    bench.publish(FakeSession("three"), b"c")
+    bench.loop.turn()
+    assert left(bench) == [[b"a"]]
+    bench.producer.batches[0].finish()
+    bench.loop.turn()
+    assert left(bench) == [[b"a"], [b"b", b"c"]]
+    bench.producer.batches[1].finish()
+    bench.publish(FakeSession("three"), b"d")
+    bench.loop.turn()
+    assert len(left(bench)) == 2
+    bench.publish(FakeSession("one"), b"e", hurried=True)
+    bench.loop.turn()
+    assert left(bench)[2:] == [[b"d", b"e"]]
+
+
+def test_a_batch_that_is_large_enough_waits_for_nothing() -> None:
+    bench = busy()
+    bench.publish(FakeSession("two"), *[b"b"] * (ENOUGH - 1))
+    bench.loop.turn()
+    assert left(bench) == []
+    bench.publish(FakeSession("three"), b"c")
+    bench.publish(FakeSession("four"), b"d")
+    bench.loop.turn()
+    assert len(left(bench)[0]) == ENOUGH + 1
+
+
+def test_what_still_gathers_leaves_when_the_gateway_stops() -> None:
+    bench = busy()
+    receipt = bench.publish(FakeSession("two"), b"b")
+    bench.loop.turn()
+    bench.ticks.close(1.0)
+    assert left(bench) == [[b"b"]]
+    bench.producer.batches[0].finish()
+    assert receipt.settled and receipt.failure is None

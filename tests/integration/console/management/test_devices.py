@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -17,8 +18,8 @@ from console import audit, outbox
 from console.accounts.models import User
 from console.accounts.permissions import PermissionRefused
 from console.audit.models import Entry
-from console.devices import actions, presence
-from console.devices.models import Device, Presence
+from console.devices import actions, presence, refusals
+from console.devices.models import Device, Presence, Refusal
 from console.outbox.models import Pending
 from console.policies import actions as policies
 from console.policies.models import Policy
@@ -198,11 +199,67 @@ def test_presence_is_kept_by_client_and_shown_with_its_device(
     assert list(Presence.objects.values_list("client_id", flat=True)) == ["c1"]
 
 
+def test_a_client_s_page_tells_what_waits_for_it_and_nothing_where_nothing_is_kept(
+    db: None, as_viewer: Client, no_broker: None
+) -> None:
+    told = {"queued": 3, "queued_bytes": 2048, "dropped": 41, "expired": 5, "missing": 6}
+    presence.keep({"away": seen("away", online=False, clean=False, **told), "here": seen("here")})
+    page = as_viewer.get(reverse("console:device-client", args=["away"])).content.decode()
+    for shown in ("2.0 KiB", ">41<", ">5<", ">6<"):
+        assert shown in page
+    assert "2.0 KiB" in as_viewer.get(reverse("console:device-clients"), {"state": "all"}).content.decode()
+    here = as_viewer.get(reverse("console:device-client", args=["here"])).content.decode()
+    assert "Its session ends with its connection" in here
+    assert "Queued bytes" not in here
+    assert as_viewer.get(reverse("console:device-client", args=["nobody"])).status_code == 404
+
+
+def closed(kind: str, name: str, detail: str, *, count: int = 1, at: float = 1.7e9) -> list[Any]:
+    """As gateways report it, in the order of CLOSED_FIELDS."""
+    return [kind, name, name, "192.0.2.7", detail, count, at]
+
+
+def test_refused_connections_are_counted_once_and_explained_where_one_looks(
+    db: None, as_viewer: Client, no_broker: None
+) -> None:
+    name = named("locked-out")
+    device = Device.objects.create(name=name, enabled=False)
+    wrong = "unknown user name or wrong password"
+    refusals.keep([closed("refused-0x86", name, wrong, count=3), closed("tls", "", "no certificate")])
+    refusals.keep([closed("refused-0x86", name, wrong, count=3)])  # the same report, read again
+    refusals.keep([closed("refused-0x86", name, wrong, at=1.7e9 + 2)])
+    assert list(Refusal.objects.filter(username=name).values_list("count", flat=True)) == [4]
+    for page in (
+        as_viewer.get(reverse("console:device", args=[name])).content.decode(),
+        as_viewer.get(reverse("console:device-client", args=[name])).content.decode(),
+        as_viewer.get(reverse("console:device-refused"), {"q": name}).content.decode(),
+    ):
+        assert "or give it a new password" in page
+        assert "192.0.2.7" in page
+        assert "TLS could not be set up" not in page
+    listed = as_viewer.get(reverse("console:device-list"), {"state": "refused"}).context["list"].rows
+    assert [row.name for row in listed] == []
+    refusals.keep([closed("refused-0x86", name, wrong, at=time.time())])
+    listed = as_viewer.get(reverse("console:device-list"), {"state": "refused"}).context["list"].rows
+    assert [row.name for row in listed] == [name]
+    assert "What keeps it out" in as_viewer.get(reverse("console:device", args=[name])).content.decode()
+    assert refusals.of_device(device)[0].why[0] == "Unknown user name or wrong password"
+    unknown = Refusal(kind="refused-0x97", detail="something new")
+    assert unknown.why == ("something new", "")
+
+
+def test_refused_connections_are_bounded(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refusals, "KEPT", 5)
+    refusals.keep([closed("refused-0x86", f"c{number}", "no", at=1.7e9 + number) for number in range(20)])
+    assert set(Refusal.objects.values_list("client_id", flat=True)) == {f"c{number}" for number in range(15, 20)}
+
+
 def test_hostile_names_are_shown_as_text(db: None, as_operator: Client, no_broker: None) -> None:
     evil = "<script>alert(1)</script>"
     Device.objects.create(name=f"x{evil.replace('/', '')}", note=evil, labels=["<b>"])
     presence.keep({evil: seen(evil, principal="<i>p</i>", reason=evil, address=evil[:20])})
-    for view in ("console:device-list", "console:device-clients"):
+    refusals.keep([closed("refused-0x86", evil, evil)])
+    for view in ("console:device-list", "console:device-clients", "console:device-refused"):
         page = as_operator.get(reverse(view)).content.decode()
         assert "<script>alert" not in page
         assert "&lt;script&gt;" in page

@@ -28,6 +28,7 @@ UPLINK = {
     "enabled": "on",
     "headers": "kind={payload.kind}",
     "json_only": "on",
+    "expired": "dead-letter",
 }
 
 
@@ -49,6 +50,10 @@ def test_a_route_is_written_tried_published_and_deleted(
     record = newest(contract.ROUTES)[name.encode()]
     assert record is not None
     assert contract.decode_route(record) == Route.objects.get(name=name).record()
+    assert contract.decode_route(record).expired == "dead-letter"
+    page = as_viewer.get(reverse("console:route", args=[name])).content.decode()
+    for shown in ("Messages that expire", "Go to the dead letters", "JSON payloads only", "kind={payload.kind}"):
+        assert shown in page
     message = {"topic": "site/a/p7/state", "client_id": "p7", "payload": '{"kind": "pump"}'}
     placed = as_viewer.post(reverse("console:route-try"), message).context["up"].placed
     assert (placed.topic, placed.key, placed.headers) == ("telemetry.a", b"p7", (("kind", "pump"),))

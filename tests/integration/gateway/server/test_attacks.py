@@ -241,3 +241,50 @@ async def test_a_log_line_never_carries_what_a_peer_would_like_it_to(
 
 def test_every_descriptor_of_the_machine_is_used() -> None:
     assert raise_limit() == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+async def test_who_sends_as_fast_as_it_can_takes_one_buffer_of_work_a_turn(serve: Serve) -> None:
+    gateway = await serve(settings=ServerSettings(read_buffer=4096))
+    greedy = await honest(gateway, "greedy")
+    [connection] = gateway.server.connections
+    turns: list[int] = []
+    rested, before = connection.rested, connection.received_bytes
+
+    def noted() -> None:
+        turns.append(connection.received_bytes)
+        rested()
+
+    type(connection).rested, original = (lambda self: noted()), type(connection).rested  # type: ignore[method-assign]
+    try:
+        await greedy.send(PINGREQ * 50_000)
+        for _ in range(50_000):
+            assert await greedy.packet() == (0xD0, b"")
+    finally:
+        type(connection).rested = original  # type: ignore[method-assign]
+    steps = [later - earlier for earlier, later in zip([before, *turns], turns, strict=False)]
+    assert len(turns) > 5 and max(steps) <= 2 * 4096
+    greedy.abort()
+
+
+async def test_connects_of_one_address_wait_for_their_turn_and_nobody_else_does(serve: Serve) -> None:
+    gateway = await serve(settings=ServerSettings(pace=5.0))
+    clients = [await gateway.client() for _ in range(12)]
+    for number, client in enumerate(clients):
+        await client.send(connect(f"c{number}"))
+    await until(lambda: len(gateway.engine.live) == 11)
+    assert all([await client.packet() == (0x20, b"\x00\x00") for client in clients])
+    for client in clients:
+        client.abort()
+
+
+async def test_with_too_many_connects_from_one_address_the_last_ones_are_turned_away(serve: Serve) -> None:
+    gateway = await serve(settings=ServerSettings(pace=10.0, patience=0.5))
+    clients = [await gateway.client() for _ in range(40)]
+    for number, client in enumerate(clients):
+        await client.send(connect(f"c{number}"))
+    await until(lambda: gateway.server.turned_away)
+    served = len(clients) - gateway.server.turned_away
+    await until(lambda: len(gateway.engine.live) == served)
+    assert gateway.server.refusals.by_reason["address-rate"] == gateway.server.turned_away
+    for client in clients:
+        client.abort()

@@ -352,9 +352,12 @@ def test_listeners_are_read_from_text() -> None:
     assert (first.port, first.tls, first.websocket, first.loopback) == (1883, False, False, True)
     assert (second.host, second.port, second.path, second.proxy, second.loopback) == ("::", 9000, "/path", True, False)
     assert str(second) == "wss://[::]:9000/path"
+    plain, secure = parse_listeners("http://127.0.0.1,https://10.0.0.1:443?proxy=1")
+    assert (plain.port, plain.http, plain.tls, str(plain)) == (8085, True, False, "http://127.0.0.1:8085")
+    assert (secure.http, secure.tls, secure.proxy, str(secure)) == (True, True, True, "https://10.0.0.1:443")
 
 
-@pytest.mark.parametrize("text", ["http://x:1", "mqtt://", "mqtt://h:99999", "127.0.0.1:1883", "mqtt://h:1?prxy=1"])
+@pytest.mark.parametrize("text", ["ftp://x:1", "mqtt://", "mqtt://h:99999", "127.0.0.1:1883", "mqtt://h:1?prxy=1"])
 def test_a_listener_that_makes_no_sense_is_named(text: str) -> None:
     with pytest.raises(BadListener, match=text.split("?", maxsplit=1)[0].split("//")[0]):
         parse_listeners(text)

@@ -9,7 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.mqtt.errors import Malformed, PeerError
+from gateway.mqtt.packets import MOST_FILTERS
 from gateway.mqtt.properties import read_properties, read_varint, text_of, varint
+from gateway.mqtt.session import LEVELS_EACH
+from gateway.mqtt.topics import MAX_LEVELS
 from gateway.ports import Limits
 from tests.fakes.gateway_engine import MemoryEngine, Rules
 from tests.fakes.mqtt_device import (
@@ -189,3 +192,22 @@ def test_a_subscribe_bomb_stops_at_the_quota() -> None:
     [(first, body)] = device.received()
     assert first == 0x90
     assert body.count(0x97) == 19_900
+
+
+def test_a_packet_of_more_filters_than_anybody_needs_closes_its_connection() -> None:
+    filters = [f"{number}" for number in range(MOST_FILTERS + 1)]
+    for sent in (subscribe(*((each, 0) for each in filters)), unsubscribe(*filters)):
+        device = Device().connected().send(sent)
+        assert device.link.closed and device.engine.fanout.count == 0
+
+
+def test_filters_of_many_levels_count_for_more_than_one() -> None:
+    device = Device(rules=Rules(limits=Limits(subscriptions=100))).connected(version=5)
+    deep = "/+" * (MAX_LEVELS - 2)
+    device.send(subscribe(*((f"{number}{deep}", 0) for number in range(100)), properties=b""))
+    [(_, body)] = device.received()
+    granted = body[3:].count(0)
+    assert granted == device.engine.fanout.count == (100 * LEVELS_EACH + MAX_LEVELS) // (MAX_LEVELS - 1)
+    assert body.count(0x97) == 100 - granted
+    device.send(subscribe(("shallow", 0), properties=b""))
+    assert device.received() == [(0x90, b"\x00\x01\x00\x00")]

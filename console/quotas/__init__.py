@@ -1,0 +1,1 @@
+"""Quotas: how much of the broker a user, a client or an address may use."""

@@ -1,0 +1,1 @@
+"""Publishing without a session: who publishes by HTTP, and how much."""

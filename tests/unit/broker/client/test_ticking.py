@@ -1,0 +1,44 @@
+"""The timer that is finer than the loop's."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+
+import pytest
+import uvloop
+
+from broker.client.ticking import FineTimer
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="timerfd is Linux's")
+
+
+@pytest.mark.parametrize("make", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_it_calls_once_for_each_start_and_never_after_its_end(make: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    async def use() -> None:
+        calls: list[int] = []
+        called = asyncio.Event()
+
+        def call() -> None:
+            calls.append(len(calls))
+            called.set()
+
+        files = len(os.listdir("/proc/self/fd"))
+        timer = FineTimer(asyncio.get_running_loop(), call)
+        for number in range(3):
+            called.clear()
+            timer.start(0.9)
+            timer.start(0.0002)
+            await asyncio.wait_for(called.wait(), 30)
+            assert calls == list(range(number + 1))
+        timer.start(0.0002)
+        timer.close()
+        await asyncio.sleep(0.01)
+        assert len(calls) == 3
+        assert len(os.listdir("/proc/self/fd")) == files
+        timer.close()
+
+    with asyncio.Runner(loop_factory=make) as runner:
+        runner.run(use())

@@ -1,0 +1,48 @@
+"""Subscriptions whose barrier is under way get what was written since, and cost others nothing."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.delivering.joining import Joining, Joinings
+from gateway.mqtt.topics import matches
+from gateway.ports import Message, Subscription
+from tests.unit.gateway.parts import FakeSession
+
+LEVELS = st.sampled_from(["a", "b", "+", ""])
+FILTERS = st.lists(LEVELS, min_size=1, max_size=3).map("/".join) | st.sampled_from(["#", "a/#", "+/#", "/#"])
+TOPICS = st.lists(st.sampled_from(["a", "b", "", "$x"]), min_size=1, max_size=3).map("/".join).filter(bool)
+
+
+def listener(name: str = "s") -> FakeSession:
+    session = FakeSession(name)
+    session.state = SimpleNamespace(rights=SimpleNamespace(may_receive=lambda topic: True))
+    return session
+
+
+@given(st.lists(FILTERS.filter(bool), max_size=6), TOPICS)
+def test_each_that_matches_gets_the_message_and_no_other(filters: list[str], topic: str) -> None:
+    joinings = Joinings()
+    sessions = [listener(str(number)) for number in range(len(filters))]
+    made = [
+        Joining(session, Subscription(filter=each, qos=1), 10) for session, each in zip(sessions, filters, strict=True)
+    ]
+    joinings.add(made)
+    joinings.deliver(Message(topic, b"x", 1, False), 10)
+    joinings.deliver(Message(topic, b"before", 1, False), 9)
+    for session, each in zip(sessions, filters, strict=True):
+        assert session.payloads == ([b"x"] if matches(each, topic) else [])
+    assert list(joinings) == sorted(made, key=list(joinings).index)
+    joinings.remove(made)
+    assert not joinings
+
+
+def test_a_thousand_filters_elsewhere_are_not_even_looked_at() -> None:
+    joinings = Joinings()
+    session = FakeSession()  # without a state: a look would fail
+    joinings.add([Joining(session, Subscription(filter=f"{number}/#", qos=0), 0) for number in range(1000)])
+    joinings.deliver(Message("honest/1", b"x", 0, False), 10)
+    assert session.taken == []

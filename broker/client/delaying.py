@@ -87,7 +87,7 @@ def asked(record: Record) -> Delivery | Cancellation | Refused:
     if isinstance(due, Refused):
         return due
     headers = without(record.headers, DELIVERY_HEADERS)
-    return Delivery(target=target, due=due, id=record.text(MESSAGE_ID), headers=headers)
+    return Delivery(target=target, due=due, id=record.text(MESSAGE_ID) or None, headers=headers)
 
 
 def misnamed(target: str) -> str:

@@ -39,9 +39,10 @@ class Record:
         return None
 
     def text(self, name: str) -> str | None:
-        """The header as text; None where it is missing. Undecodable bytes become U+FFFD."""
+        """The header as text; None where it is missing. Bytes that are no UTF-8 become `\\xff` and the like: two ids
+        that differ in them stay two."""
         value = self.header(name)
-        return None if value is None else value.decode("utf-8", "replace")
+        return None if value is None else value.decode("utf-8", "backslashreplace")
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,8 +31,8 @@ STATE_TOPIC = "__share_group_state"
 RENEWING = "share.renew.acknowledge.enable"
 _TRIES = 8
 _READ = 1 << 20
-"""Bytes, or one batch, that are read for a hand-out: a member asks for 50 MiB and takes 500 records. Doubled while there
-was nothing for it in what was read."""
+"""Bytes, or one batch, read for a hand-out: a member asks for 50 MiB and takes 500 records. Doubled while what was read
+held nothing for it."""
 
 
 @dataclass(slots=True)

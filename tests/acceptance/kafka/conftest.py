@@ -14,7 +14,7 @@ from typing import Protocol
 
 import pytest
 
-from broker.client import Admin, Settings
+from broker.client import Admin, Settings, TopicPartition
 from tests.acceptance.kafka import java
 from tests.acceptance.kafka.apache import ADMIN, ApacheKafka
 from tests.acceptance.kafka.embedded import EmbeddedBroker
@@ -111,6 +111,10 @@ def topic(admin: Admin, name: Callable[[str], str]) -> Callable[..., str]:
         deadline = time.monotonic() + 30
         while made not in admin.topics([made]):  # Kafka's brokers hear of a topic after its making was acknowledged
             assert time.monotonic() < deadline, f"{made} did not appear"
+            time.sleep(0.02)
+        places = [TopicPartition(made, index) for index in range(partitions)]
+        while any(each.error for each in admin.offsets(places).values()):  # and their leaders a little later still
+            assert time.monotonic() < deadline, f"{made} has no leaders"
             time.sleep(0.02)
         return made
 

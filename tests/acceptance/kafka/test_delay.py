@@ -141,11 +141,21 @@ def test_what_makes_no_sense_is_a_dead_letter_that_says_why(
             ({"topic": "nobody-made-this", "after": "10ms"}, "target"),
             ({"topic": small, "after": "10ms"}, "size"),
             ({"cancel": ""}, "cancel"),
+            ({"cancel.row": "-1"}, "cancel"),
+            ({"cancel.row": "first"}, "cancel"),
+            ({"topic": "", "after": "1s"}, "target"),
+            ({"topic": target, "after": ""}, "time"),
+            ({"topic": target, "at": "\udcff"}, "time"),
         ]
         producer = Producer(settings)
         for number, (headers, _) in enumerate(wishes):
             value = b"%d" % number + b"." * 800
-            producer.send(DELAY_TOPIC, value, None, [(f"sluice.deliver.{n}", v.encode()) for n, v in headers.items()])
+            producer.send(
+                DELAY_TOPIC,
+                value,
+                None,
+                [(f"sluice.deliver.{n}", v.encode("utf-8", "surrogateescape")) for n, v in headers.items()],
+            )
         delays.deliver(small, b"small enough", after="10ms")
         found = watcher.until(len(wishes) + 1)
     said = [(record.topic, (record.value or b"")[:20], record.text("sluice.error.detail")) for record in found]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from broker.api.table import advertised, handlers
 from broker.wire.codec import struct
 from broker.wire.errors import ErrorCode
 from tests.acceptance.kafka.conftest import Node
@@ -195,3 +196,18 @@ async def test_versions_are_told_to_whoever_asks_in_one_too_new(connection: Conn
     assert {18: (0, 5), 0: (0, 13), 1: (4, 18), 3: (0, 13)}.items() <= {
         each.api_key: (each.min_version, each.max_version) for each in versions
     }.items()
+
+
+async def test_the_same_is_offered(cluster: Node, connection: Connection) -> None:
+    """Every API and version that docs/compatibility.md says, and nothing else; what only one of both has is named."""
+    answer = await connection.call("ApiVersions", 4, client_software_name="test", client_software_version="1")
+    offered = {each.api_key: (each.min_version, each.max_version) for each in answer.api_keys}
+    ours = {entry.api_key: (entry.min_version, entry.max_version) for entry in advertised(handlers().values())}
+    different = {key for key in offered.keys() | ours.keys() if offered.get(key) != ours.get(key)}
+    assert different == (set() if cluster.name == "embedded" else ONLY_ONE_OFFERS), {
+        key: (offered.get(key), ours.get(key)) for key in different
+    }
+
+
+# telemetry, which Kafka offers with a reporter plugin only; between Kafka's brokers; streams groups
+ONLY_ONE_OFFERS = {71, 72, 83, 84, 85, 86, 87, 88, 93}

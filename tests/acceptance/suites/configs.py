@@ -19,7 +19,7 @@ def install(folder: Path) -> None:
     """Write it to bin/kafka-configs.sh there: `folder` is a KAFKA_HOME."""
     script = folder / "bin" / "kafka-configs.sh"
     script.parent.mkdir()
-    script.write_text(f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{sys.executable}" -m {__name__} "$@"\n')
+    script.write_text(f'#!/bin/sh\ncd "{ROOT}" && exec "{sys.executable}" -m {__name__} "$@"\n')
     os.chmod(script, 0o755)
 
 

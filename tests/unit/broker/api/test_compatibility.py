@@ -37,6 +37,16 @@ def test_the_tests_a_row_names_exist() -> None:
             assert name == "—" or (root / name).is_dir() or (root / f"{name}.py").is_file(), (key, name)
 
 
+def test_an_integration_test_that_a_row_names_asks_that_api() -> None:
+    root = DOCUMENT.parents[1] / "tests"
+    for key, (api, _, _, tests) in ROWS.items():
+        for name in (part.strip() for part in tests.split(",")):
+            if name.startswith("integration/"):
+                path = root / f"{name}.py"
+                beside = [each.read_text() for each in path.parent.glob("*_member.py")]
+                assert any(api in text for text in (path.read_text(), *beside)), (key, name)
+
+
 def test_no_version_is_served_that_the_definitions_do_not_have() -> None:
     for key, api in handlers().items():
         known = schema.api(key)

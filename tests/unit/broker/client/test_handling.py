@@ -9,7 +9,7 @@ from broker.client.handling import Attempt, Handling, Verdict
 from broker.client.ladder import RetryTopic
 from broker.client.ledger import SqliteLedger
 from broker.client.policy import ORDERED, ROCKETMQ, Expired, Ladder, Order, Reject, Retry, retry_for
-from broker.client.records import Record
+from broker.client.records import Headers, Record
 
 RECORD = Record("orders", 2, 7, 1_700_000_000_000, b"k", b"v", (("a", b"1"), ("sluice.error.reason", b"old")))
 NOW = 1_700_000_100.0
@@ -172,6 +172,23 @@ def test_copies_of_one_message_count_as_one_by_its_id_and_a_redrive_as_another(s
     assert [handling.attempt(copy, 0).verdict for copy in copies] == [Verdict.HANDLED, Verdict.REPEATED]
     redriven = Record("orders", 0, 5, 0, None, b"v", (identity, (records.REDRIVE_COUNT, b"1")))
     assert handling.attempt(redriven, 0).verdict is Verdict.HANDLED
+
+
+def test_ids_that_are_no_text_are_as_different_as_their_bytes(scene: Scene) -> None:
+    """Taken for one, the second message would be skipped as a copy of the first, and be lost."""
+    handling = scene.handling(ledger=True)
+    ids = (b"\xff", b"\xfe", b"\xc3", "\ufffd".encode(), b"caf\xe9", b"caf\xea")
+    given = [Record("orders", 0, n, 0, None, b"v", ((records.MESSAGE_ID, id),)) for n, id in enumerate(ids)]
+    assert [handling.attempt(each, 0).verdict for each in given] == [Verdict.HANDLED] * len(ids)
+    assert [handling.attempt(each, 0).verdict for each in given] == [Verdict.REPEATED] * len(ids)
+
+
+@pytest.mark.parametrize("nothing", [(), ((records.MESSAGE_ID, None),), ((records.MESSAGE_ID, b""),)])
+def test_without_an_id_a_records_place_is_its_name(scene: Scene, nothing: Headers) -> None:
+    handling = scene.handling(ledger=True)
+    first, second = (Record("orders", 0, n, 0, None, b"v", nothing) for n in range(2))
+    verdicts = [handling.attempt(each, 0).verdict for each in (first, second, first)]
+    assert verdicts == [Verdict.HANDLED, Verdict.HANDLED, Verdict.REPEATED]
 
 
 @pytest.mark.parametrize("count", [b"-1", b"0", b"9" * 25, b"many", b"\xff", b""])

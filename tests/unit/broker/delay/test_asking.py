@@ -104,3 +104,23 @@ def test_the_last_header_of_a_name_counts() -> None:
     )
     found = asked(twice)
     assert isinstance(found, Delivery) and found.target == "b"
+
+
+def test_ids_that_are_no_text_are_as_different_as_their_bytes() -> None:
+    """Taken for one, cancelling one would take back the other."""
+    wanted = (("sluice.deliver.topic", b"a"), ("sluice.deliver.after", b"1s"))
+    ids = (b"\xff", b"\xfe", "\ufffd".encode(), b"plain")
+    deliveries = [
+        asked(Record("sluice.delay", 0, 7, NOW, b"k", b"v", (*wanted, ("sluice.message.id", id)))) for id in ids
+    ]
+    cancellations = [
+        asked(Record("sluice.delay", 0, 8, NOW, b"k", None, (("sluice.deliver.cancel", id),))) for id in ids
+    ]
+    names = [each.id for each in deliveries if isinstance(each, Delivery)]
+    assert names == [each.id for each in cancellations if isinstance(each, Cancellation)]
+    assert len(set(names)) == len(ids)
+
+
+def test_an_empty_id_is_none() -> None:
+    found = asked(record({"deliver.topic": "a", "deliver.after": "1s", "message.id": ""}))
+    assert isinstance(found, Delivery) and found.id is None

@@ -246,7 +246,7 @@ class GatewayEngine:
         )
 
     def _positions(self) -> Mapping[TopicPartition, int]:
-        return self.delivery.tail.positions if self.delivery is not None else {}
+        return self.delivery.positions if self.delivery is not None else {}
 
     def _delivered(self) -> Delivery:
         assert self.delivery is not None

@@ -113,6 +113,11 @@ class Delivery:
         self._since = since
         self.wanted = True
 
+    @property
+    def positions(self) -> dict[TopicPartition, int]:
+        """Where delivery is; of partitions that are not read again yet, where an earlier run was."""
+        return {**self._resumed, **self.tail.positions}
+
     def routes_changed(self) -> None:
         """Other topics may matter now; those of downlink routes whether anybody subscribed or not."""
         self._nudge.set()

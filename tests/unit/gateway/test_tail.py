@@ -31,6 +31,9 @@ class SilentConsumer:
     def add(self, positions: Any) -> None:
         pass
 
+    def close(self) -> None:
+        pass
+
 
 class Bench:
     def __init__(self) -> None:

@@ -141,7 +141,7 @@ class Subscribing:
 class _Waiting:
     """A SUBSCRIBE that waits for its barrier."""
 
-    __slots__ = ("_codes", "_granted", "_joining", "_receipt", "_session", "_subscribing")
+    __slots__ = ("_codes", "_granted", "_joining", "_receipt", "_rights", "_session", "_subscribing")
 
     def __init__(
         self,
@@ -155,6 +155,7 @@ class _Waiting:
         self._subscribing = subscribing
         self._joining = joining
         self._session = session
+        self._rights = session.state.rights
         self._granted = granted
         self._codes = codes
         self._receipt = receipt
@@ -169,6 +170,8 @@ class _Waiting:
             self._receipt.fail(Refused(TAKEN_OVER, "the session is gone"))
             return
         subscriber = subscribing.sessions.subscriber(session)
+        if session.state.rights is not self._rights:  # what was granted meanwhile may be too wide by now
+            self._granted = [checked(each, check=True) for each in self._granted]
         for each in self._granted:
             session.state.known[each.filter] = subscribing.fanout.subscribe(subscriber, each)
         groups = [each.filter for each in self._granted if each.filter.startswith("$share/")]

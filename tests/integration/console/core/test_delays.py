@@ -116,3 +116,4 @@ def test_the_command_lists_counts_and_takes_back(service: Delays, database: None
     with pytest.raises(CommandError, match="nothing was pending"):
         said("cancel", "--key", "k", "--id", "report-1")
     assert [json.loads(line)["id"] for line in said("list", "--target", "reports").splitlines()] == ["report-2"]
+    assert said("cancel", "--key", "k", "--id", "report-2") == "1 taken back\n"  # others count what is pending

@@ -8,8 +8,9 @@ Nothing moved, nothing is written.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 from gateway import contract
 from gateway.contract import TRAFFIC, TrafficReport
@@ -18,6 +19,8 @@ from gateway.ports import Receipt
 from gateway.publishing.traffic import Traffic
 from gateway.server.connection import Connection
 from gateway.sessions.connected import Connection as EngineConnection
+
+log = logging.getLogger("gateway.reporting")
 
 INTERVAL = 2.0
 DEVICES = 500  # rows of one record
@@ -53,8 +56,9 @@ class Reporter:
     def moved(self, connections: Iterable[Connection]) -> None:
         for connection in connections:
             session = connection.session
-            if not isinstance(session, Session) or not isinstance(session.state, EngineConnection):
-                continue  # what comes by HTTP is counted by route and prefix
+            # what comes by HTTP has no state, and is counted by route and prefix
+            if session is None or not isinstance(session.state, EngineConnection):
+                continue
             if session.client_id in self._due or len(self._due) < REMEMBERED:
                 self._due[session.client_id] = connection
 
@@ -85,7 +89,10 @@ class Reporter:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(INTERVAL)
-            self.report()
+            try:
+                self.report()
+            except Exception:  # one device's bug is not the end of everybody's numbers
+                log.exception("the numbers of the last seconds were not told")
 
     def stop(self) -> None:
         """Write the last numbers."""
@@ -97,8 +104,7 @@ class Reporter:
 
 def _device(connection: Connection) -> list[float]:
     """In the order of `contract.DEVICE_FIELDS`."""
-    session = connection.session
-    assert isinstance(session, Session)
+    session = cast(Session, connection.session)  # or what stands for it while somebody watches its packets
     state = session.state
     mailbox = state.mailbox
     gone = session.closed

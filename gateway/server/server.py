@@ -283,7 +283,10 @@ class Server:
         """Deadlines and accounts, once a second; a big crowd is taken in slices so that nobody waits for the sweep."""
         while True:
             await asyncio.sleep(1.0)
-            self.account()
+            try:
+                self.account()
+            except Exception:  # deadlines must be kept whatever the numbers are
+                log.exception("what went through in the last second could not be added up")
             if self._certificates is not None:
                 self._certificates.reload_if_changed()
             crowd = list(self.connections)

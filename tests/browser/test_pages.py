@@ -40,7 +40,11 @@ THEMES = ("dark", "light")
 
 
 def objections(page: Page) -> list[str]:
-    """What axe finds, in words."""
+    """What axe finds, in words, once what slides in or fades is where it stays: halfway its colours are others."""
+    page.evaluate(
+        "Promise.allSettled(document.getAnimations()"
+        ".filter((each) => each.effect?.getComputedTiming().endTime !== Infinity).map((each) => each.finished))"
+    )
     found: Any = Axe().run(page)
     return [
         f"{one['id']}: {one['help']}: {[node['html'][:140] for node in one['nodes'][:4]]}"

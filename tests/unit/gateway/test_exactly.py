@@ -76,7 +76,7 @@ async def test_only_a_record_that_is_refused_for_good_goes_to_the_dead_letters(e
     producer = FakeProducer(error)
     lane = Lane(lambda: producer, loop=asyncio.get_running_loop(), name="lane")  # type: ignore[arg-type,return-value]
     receipt = lane.add(list(WRITES))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while len(producer.sent) < 2 or not receipt.settled:  # noqa: ASYNC110  # polled
             await asyncio.sleep(0.01)
     assert [to for to, _ in producer.sent[1]] == [topic, "__sluice_sessions"]

@@ -397,7 +397,7 @@ class TestInboxLong(InboxModel.TestCase):  # type: ignore[name-defined,misc]  # 
     settings = settings(max_examples=1500, stateful_step_count=60, deadline=None)
 
 
-@pytest.mark.parametrize("stored", itertools.product(range(3), repeat=PARTITIONS))
+@pytest.mark.parametrize("stored", list(itertools.product(range(3), repeat=PARTITIONS)))
 def test_what_a_gateway_leaves_under_way_when_it_dies_reorders_nothing(stored: tuple[int, ...]) -> None:
     """`stored`: how many records each partition still got."""
     model = InboxModel()

@@ -1,0 +1,157 @@
+"""Between two gateways: nothing is said to be let go of before all of it is stored, and nothing is taken up before all
+of it was read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from broker.client import TopicPartition
+from broker.client.errors import TimedOut
+from gateway.contract import StoredSession, encode
+from gateway.counters import Counters
+from gateway.moving.arrivals import Arrivals, positions_list
+from gateway.peers.claims import Holder, Won
+from gateway.policy import Rights
+from gateway.ports import Message, NotAcknowledged, Opened, Receipt, settled
+from gateway.sessions.inbox import Inbox
+from gateway.sessions.mailbox import Mailbox
+from tests.unit.gateway.parts import FakeSession
+
+PLACE = TopicPartition("t", 0)
+
+
+class Log:
+    """`Ticks` whose outcomes the test decides."""
+
+    def __init__(self) -> None:
+        self.under_way: list[Receipt[Any]] = []
+
+    def write(self, *what: Any, **more: Any) -> Receipt[Any]:
+        self.under_way.append(Receipt())
+        return self.under_way[-1]
+
+    def flushed(self) -> Receipt[Any]:
+        return settled()
+
+
+def nothing(*what: Any) -> Any:
+    raise AssertionError("not asked here")
+
+
+async def turns(count: int = 10, *, until: Callable[[], bool] = lambda: False) -> None:
+    for _ in range(count):
+        if until():
+            return
+        await asyncio.sleep(0.01)
+
+
+async def test_a_session_is_whole_only_when_what_a_checkpoint_is_writing_of_it_has_its_outcome() -> None:
+    log = Log()
+    inbox = Inbox(
+        ticks=lambda: log,  # type: ignore[arg-type,return-value]  # stands for Ticks
+        counters=Counters(),
+        clock=lambda: 0.0,
+        row=nothing,
+        read=nothing,
+        ended=nothing,
+        followed=lambda: False,
+        partitions=1,
+        loop=asyncio.get_running_loop(),
+    )
+    box = Mailbox("x", "", Rights((), "x", "", unrestricted=True), limit=10, keeper=inbox)
+    box.deliver(Message("a", b"1", 1, origin=("t", 0, 1)), 1, False)
+    checkpoint = asyncio.create_task(inbox.settle([box]))
+    await turns(until=lambda: bool(log.under_way))
+    whole = asyncio.create_task(inbox.settle_whole(box))
+    await turns()
+    assert len(log.under_way) == 1 and not whole.done()
+    log.under_way[0].fail(NotAcknowledged("nobody knows"))
+    assert not await checkpoint
+    await turns(100, until=lambda: len(log.under_way) == 2)
+    assert not whole.done(), "it is written again first"
+    log.under_way[1].settle()
+    assert await whole
+
+
+class Gateways:
+    """Home and cluster of a gateway that takes one session up from another, which lets go while this one reads."""
+
+    def __init__(self, released: StoredSession) -> None:
+        self.arrivals = Arrivals("me", self, self, monotonic=lambda: 0.0)
+        self.log: list[str] = []  # the session's rows
+        self.read: list[str] = []  # those that were read here
+        self.here: list[list[str]] = []
+        self.opened: list[list[str]] = []
+        self.failures = 0
+        self._released = released
+
+    def alive(self, gateway: str) -> bool:
+        return True
+
+    def restarted(self, gateway: str, epoch: int) -> bool:
+        return False
+
+    async def stored(self, client_ids: list[str]) -> dict[str, bytes]:
+        await self.current()
+        self.log = ["row"]  # the holder's last, and then its record, of another partition, which is read
+        return {self._released.client_id: encode(self._released)}
+
+    async def current(self) -> None:
+        self.read = list(self.log)
+
+    async def rebuild(self, record: StoredSession, since: Any) -> Any:
+        self.here.append(list(self.read))
+        return self.here[-1]
+
+    def abandoned(self, mailbox: Any) -> None:
+        self.here = [each for each in self.here if each is not mailbox]
+
+    async def join(self, arriving: list[Any]) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise TimedOut("the log does not answer")
+
+    async def secure(self, mailboxes: list[Any]) -> None:
+        assert mailboxes == self.here
+
+    def arrived(self, session: Any, mailbox: Any, epoch: int) -> Receipt[Opened]:
+        self.opened.append(mailbox)
+        return settled(Opened(present=True))
+
+    def settled(self, mailbox: Any, epoch: int) -> None:
+        nothing()
+
+    release = relay = empty = lapsed = fence = settled  # type: ignore[assignment]  # not asked here
+
+
+def arriving() -> tuple[Gateways, Receipt[Opened]]:
+    """A device that connected here, and its session, which another gateway has let go of."""
+    released = StoredSession(
+        client_id="x", owner="", gateway="a", expiry=60, claim=5, released=True, positions=positions_list({PLACE: 3})
+    )
+    gateways = Gateways(released)
+    receipt = gateways.arrivals.expect(FakeSession("x"), "token")
+    previous = Holder(gateway="a", epoch=5, principal="", online=True, durable=True)
+    gateways.arrivals.won(Won(client_id="x", token="token", epoch=6, previous=previous))
+    return gateways, receipt
+
+
+async def test_a_session_is_made_of_all_rows_that_were_stored_before_its_record() -> None:
+    gateways, receipt = arriving()
+    await gateways.arrivals._round()
+    assert gateways.opened == [["row"]] and receipt.settled
+
+
+async def test_a_session_that_could_not_be_brought_up_to_date_is_forgotten_and_made_anew() -> None:
+    gateways, receipt = arriving()
+    gateways.failures = 1
+    with pytest.raises(TimedOut):
+        await gateways.arrivals._round()
+    assert gateways.here == [] and not receipt.settled
+    gateways.arrivals.changed()
+    await gateways.arrivals._round()
+    assert gateways.here == gateways.opened == [["row"]] and receipt.settled

@@ -187,9 +187,13 @@ class Inbox:
         key = single_key(mailbox.client_id, entry.number)
         return self._put(key, encode_single(entry, mailbox.claim), mailbox.client_id)
 
+    def flushed(self) -> Receipt[None]:
+        """Settles when everything written so far has its outcome."""
+        return self._ticks().flushed()
+
     async def settle_whole(self, mailbox: Mailbox) -> bool:
         """As `settle`, what others are writing for this mailbox at the moment included."""
-        await over(self._ticks().flushed())
+        await over(self.flushed())
         while mailbox.client_id in self._settling:  # noqa: ASYNC110  # rare, and over in moments
             await asyncio.sleep(SOON)
         return await self.settle([mailbox])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,9 +17,11 @@ from gateway.counters import Counters
 from gateway.moving.arrivals import Arrivals, positions_list
 from gateway.peers.claims import Holder, Won
 from gateway.policy import Rights
-from gateway.ports import Message, NotAcknowledged, Opened, Receipt, settled
+from gateway.ports import InFlight, Message, NotAcknowledged, Opened, Receipt, SessionState, settled
+from gateway.sessions.connected import Connection
 from gateway.sessions.inbox import Inbox
 from gateway.sessions.mailbox import Mailbox
+from gateway.sessions.sessions import Sessions
 from tests.unit.gateway.parts import FakeSession
 
 PLACE = TopicPartition("t", 0)
@@ -75,6 +78,35 @@ async def test_a_session_is_whole_only_when_what_a_checkpoint_is_writing_of_it_h
     assert not whole.done(), "it is written again first"
     log.under_way[1].settle()
     assert await whole
+
+
+def test_a_device_that_is_back_gets_nothing_again_before_its_packet_ids_are_stored() -> None:
+    under_way: Receipt[Any] = Receipt()
+    fakes: dict[str, Any] = dict.fromkeys(
+        ("registry", "fanout", "counters", "clock", "book", "presence", "held", "cares", "alone"), nothing
+    )
+    keeper: Any = SimpleNamespace(touched=lambda box: None, now=lambda: 0.0, flushed=lambda: under_way)
+    sessions = Sessions(
+        gateway="me",
+        inbox=keeper,
+        records=SimpleNamespace(of_session=lambda *what: None, write=lambda record: settled()),  # type: ignore[arg-type]
+        wills=SimpleNamespace(due={}),  # type: ignore[arg-type]  # fakes, as the next one
+        claims=SimpleNamespace(holders={}),  # type: ignore[arg-type]
+        **fakes,
+    )
+    free = Rights((), "x", "", unrestricted=True)
+    box = Mailbox("x", "", free, limit=10, keeper=keeper)
+    box.session = FakeSession("x")
+    message = Message("a", b"1", 2, origin=("t", 0, 1))
+    box.deliver(message, 2, False)
+    box.sent(message, 7)
+    box.detach(SessionState(outbound=[InFlight(7, message, 2)]), 0.0)
+    back = FakeSession("x", expiry=60)
+    back.state = Connection("", free, 0.0, None)
+    opened = sessions.attach(back, box)
+    assert not opened.settled
+    under_way.settle()
+    assert opened.settled and opened.value is not None and opened.value.present
 
 
 class Gateways:

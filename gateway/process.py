@@ -171,7 +171,7 @@ class Gateway:
             wrote=self._wrote,
             row=self._inbox_row,
             read=references.read,
-            inboxes=catalogue.partitions[INBOX],
+            inboxes=catalogue.partitions[INBOX],  # it never gets more
             keep_expired=self.settings.expired == DEAD_LETTER,
             reserve=self._reserving.reserve,
             cluster=among,

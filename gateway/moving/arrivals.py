@@ -293,6 +293,7 @@ class Arrivals:
                 await self._cluster.fence(gateway)
         rows = await self._cluster.stored([each.client_id for each in ready])
         places: dict[str, tuple[Positions, dict[str, Positions]]] = {}
+        left: list[str] = []
         arriving: list[Arriving] = []
         for each in ready:
             record = _decoded(each.client_id, rows.get(each.client_id))
@@ -319,14 +320,25 @@ class Arrivals:
             else:
                 if record.gateway not in places:
                     places[record.gateway] = await self._checkpoint(record.gateway)
+                left.append(each.client_id)
                 since = places[record.gateway][0] | places[record.gateway][1].get(each.client_id, {})
             if each.relay:
                 record = replace(record, positions=positions_list(since))
             arriving.append((each, record, None, since))
+        arriving = await self._unchanged(arriving, left, rows)
         if any(record is not None and record.expiry and not each.relay for each, record, _, _ in arriving):
             await self._bring(arriving)
         for each, record, mailbox, _ in arriving:
             self._settle(each, record, mailbox)
+
+    async def _unchanged(self, arriving: list[Arriving], left: list[str], rows: Mapping[str, bytes]) -> list[Arriving]:
+        """Less those `left` behind by a gateway whose record is another by now: it was started again and passed them
+        on, and its checkpoint, which was read after the record, may say no more where they were."""
+        newest = await self._cluster.stored(left) if left else {}
+        changed = {client_id for client_id in left if newest.get(client_id) != rows.get(client_id)}
+        for each, *_ in arriving:
+            each.nudged |= each.client_id in changed
+        return [arrival for arrival in arriving if arrival[0].client_id not in changed]
 
     async def _bring(self, arriving: list[Arriving]) -> None:
         """Rebuild the mailboxes of those that have one, and deliver what they missed."""

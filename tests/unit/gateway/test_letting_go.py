@@ -4,7 +4,9 @@ of it was read."""
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,9 +14,9 @@ import pytest
 
 from broker.client import TopicPartition
 from broker.client.errors import TimedOut
-from gateway.contract import StoredSession, encode
+from gateway.contract import StoredSession, decode, encode
 from gateway.counters import Counters
-from gateway.moving.arrivals import Arrivals, positions_list
+from gateway.moving.arrivals import CHECKPOINT_KEY, Arrivals, positions_list
 from gateway.peers.claims import Holder, Won
 from gateway.policy import Rights
 from gateway.ports import InFlight, Message, NotAcknowledged, Opened, Receipt, SessionState, settled
@@ -119,10 +121,13 @@ class Gateways:
         self.here: list[list[str]] = []
         self.opened: list[list[str]] = []
         self.failures = 0
-        self._released = released
+        self.since: list[Any] = []
+        self.dead: set[str] = set()
+        self.records = {released.client_id: encode(released)}
+        self.looked_at: Callable[[list[str]], None] = lambda client_ids: None
 
     def alive(self, gateway: str) -> bool:
-        return True
+        return gateway not in self.dead
 
     def restarted(self, gateway: str, epoch: int) -> bool:
         return False
@@ -130,13 +135,15 @@ class Gateways:
     async def stored(self, client_ids: list[str]) -> dict[str, bytes]:
         await self.current()
         self.log = ["row"]  # the holder's last, and then its record, of another partition, which is read
-        return {self._released.client_id: encode(self._released)}
+        self.looked_at(client_ids)
+        return {each: self.records[each] for each in client_ids if each in self.records}
 
     async def current(self) -> None:
         self.read = list(self.log)
 
     async def rebuild(self, record: StoredSession, since: Any) -> Any:
         self.here.append(list(self.read))
+        self.since.append(since)
         return self.here[-1]
 
     def abandoned(self, mailbox: Any) -> None:
@@ -154,10 +161,13 @@ class Gateways:
         self.opened.append(mailbox)
         return settled(Opened(present=True))
 
+    async def fence(self, gateway: str) -> None:
+        pass
+
     def settled(self, mailbox: Any, epoch: int) -> None:
         nothing()
 
-    release = relay = empty = lapsed = fence = settled  # type: ignore[assignment]  # not asked here
+    release = relay = empty = lapsed = settled  # type: ignore[assignment]  # not asked here
 
 
 def arriving() -> tuple[Gateways, Receipt[Opened]]:
@@ -176,6 +186,25 @@ async def test_a_session_is_made_of_all_rows_that_were_stored_before_its_record(
     gateways, receipt = arriving()
     await gateways.arrivals._round()
     assert gateways.opened == [["row"]] and receipt.settled
+
+
+async def test_a_checkpoint_that_is_newer_than_the_record_is_not_taken_for_where_the_session_was() -> None:
+    """Its gateway was started again, and passed the session on between the two looks."""
+    gateways, receipt = arriving()
+    passed_on = gateways.records["x"]
+    gateways.records["x"] = encode(replace(decode(StoredSession, passed_on), released=False, positions=()))
+    gateways.dead = {"a"}
+
+    def looked_at(client_ids: list[str]) -> None:
+        if client_ids != ["x"]:
+            gateways.records["x"] = passed_on
+            gateways.records[CHECKPOINT_KEY + "a"] = json.dumps({"positions": [[*PLACE, 99]]}).encode()
+
+    gateways.looked_at = looked_at
+    await gateways.arrivals._round()
+    assert gateways.opened == [] and not receipt.settled
+    await gateways.arrivals._round()
+    assert receipt.settled and gateways.since == [{PLACE: 3}]
 
 
 async def test_a_session_that_could_not_be_brought_up_to_date_is_forgotten_and_made_anew() -> None:

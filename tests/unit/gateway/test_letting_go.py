@@ -82,8 +82,9 @@ async def test_a_session_is_whole_only_when_what_a_checkpoint_is_writing_of_it_h
     assert await whole
 
 
-def test_a_device_that_is_back_gets_nothing_again_before_its_packet_ids_are_stored() -> None:
-    under_way: Receipt[Any] = Receipt()
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_device_that_is_back_gets_nothing_again_before_its_packet_ids_are_stored(stored: bool) -> None:
+    under_way: Receipt[Any] = settled() if stored else Receipt()
     fakes: dict[str, Any] = dict.fromkeys(
         ("registry", "fanout", "counters", "clock", "book", "presence", "held", "cares", "alone"), nothing
     )
@@ -106,8 +107,9 @@ def test_a_device_that_is_back_gets_nothing_again_before_its_packet_ids_are_stor
     back = FakeSession("x", expiry=60)
     back.state = Connection("", free, 0.0, None)
     opened = sessions.attach(back, box)
-    assert not opened.settled
-    under_way.settle()
+    assert opened.settled is stored
+    if not stored:
+        under_way.settle()
     assert opened.settled and opened.value is not None and opened.value.present
 
 

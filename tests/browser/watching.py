@@ -22,7 +22,7 @@ document.addEventListener("securitypolicyviolation", (event) =>
 # search that a newer one replaced, by htmx.
 MEANT = re.compile(r"status of 422|no-such-page|htmx:(afterRequest|sendAbort)\b")
 SELECTOR = re.compile(r"(?<![\w.])locator\(\"((?:[^\"\\]|\\.)+)\"\)")
-SHOWN = 400  # characters of an element
+SHOWN = 250  # characters of an element, or of what a page said
 PATIENCE_MS = 2_000
 
 
@@ -34,7 +34,7 @@ class Watch:
         self._contexts: list[BrowserContext] = []
         self._pages: list[Page] = []
         self._wrong: list[str] = []
-        self._said: deque[str] = deque(maxlen=8)
+        self._said: deque[str] = deque(maxlen=3)
 
     def context(self, **options: object) -> BrowserContext:
         """A new browser context, all of whose pages are watched. `options` are Playwright's."""
@@ -73,13 +73,14 @@ class Watch:
     def report(self, failure: str) -> str:
         """How the pages stand, in a few lines. `failure` is what the test says went wrong: the elements that it names
         are shown."""
-        return "\n".join([*(line for page in self._open_pages() for line in _standing(page, failure)), *self._said])
+        standing = [line for page in self._open_pages() for line in _standing(page, failure)]
+        return "\n".join([*standing, *(line[:SHOWN] for line in self._said)])
 
 
 def _standing(page: Page, failure: str) -> Iterator[str]:
     yield f"page: {page.url}"
     selectors = dict.fromkeys([*SELECTOR.findall(failure), "dialog[open]", "main"])
-    for selector in list(selectors)[-4:]:
+    for selector in list(selectors)[-3:]:
         shown = _shown(page, selector.replace('\\"', '"'))
         if shown:
             yield f"  {selector}: {shown}"

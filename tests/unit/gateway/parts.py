@@ -28,7 +28,7 @@ class FakeBatch:
 
     def send_all(self, messages: Any) -> int:
         taken = 0
-        for topic, value, key, headers, _ in messages:
+        for topic, value, key, headers, _, _ in messages:
             if self.producer.full:
                 break
             self.records.append((topic, value, key, headers))
@@ -90,6 +90,9 @@ class FakeLoop:
         timer = FakeTimer()
         self.later.append((self.now + delay, call, arguments, timer))
         return timer
+
+    def add_reader(self, *_: Any) -> None:
+        raise NotImplementedError
 
     def turn(self) -> None:
         soon, self.soon = self.soon, []

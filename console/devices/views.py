@@ -72,7 +72,9 @@ PRESENT = lists.Filter(
     ),
 )
 REFUSED_COLUMNS = (
-    lists.Column(key="reason", label=gettext_lazy("Reason"), value=lambda r: r.detail or r.kind, order="detail"),
+    lists.Column(key="reason", label=gettext_lazy("Reason"), value=lambda r: str(r.explained.why), order="why"),
+    lists.Column(key="why", label=gettext_lazy("Code"), value=lambda r: r.why or r.kind, sortable=False, shown=False),
+    lists.Column(key="detail", label=gettext_lazy("Detail"), value=lambda r: r.detail, sortable=False, shown=False),
     lists.Column(key="last", label=gettext_lazy("Last"), value=lambda r: r.last, order="last", css="num opt"),
     lists.Column(key="client", label=gettext_lazy("Client id"), value=lambda r: r.client_id, order="client_id"),
     lists.Column(key="user", label=gettext_lazy("User name"), value=lambda r: r.username, order="username", css="opt"),

@@ -27,6 +27,7 @@ from gateway.peers.claims import Holder, Won
 from gateway.ports import NotAcknowledged, Opened, Receipt, Refused, Session
 from gateway.receipts import follow
 from gateway.sessions.mailbox import Mailbox
+from gateway.why import Why
 
 log = logging.getLogger("gateway.arrivals")
 
@@ -136,7 +137,7 @@ class Arrivals:
             known = Arrival(client_id=session.client_id, token=token, began=self._monotonic())
             self._waiting[session.client_id] = known
         elif known.receipt is not None:
-            known.receipt.fail(Refused(TAKEN_OVER, "session taken over"))
+            known.receipt.fail(Refused(TAKEN_OVER, "session taken over", why=Why.TAKEN_OVER))
         known.token, known.session, known.receipt = token, session, receipt
         known.epoch, known.began, known.relay, known.adopting = 0, self._monotonic(), False, False
         return receipt
@@ -188,7 +189,7 @@ class Arrivals:
         known = self._waiting.get(client_id)
         if known is None or known.token != token:
             return False
-        self._drop(known, Refused(NOT_AUTHORIZED, "the client id is another principal's"))
+        self._drop(known, Refused(NOT_AUTHORIZED, "the client id is another principal's", why=Why.SESSION_OWNER))
         return True
 
     def replaced(self, client_id: str, mine: Holder, since: Positions | None = None) -> None:
@@ -200,7 +201,7 @@ class Arrivals:
             known.since = since
             self._waiting[client_id] = known
         if known.receipt is not None:
-            known.receipt.fail(Refused(TAKEN_OVER, "session taken over"))
+            known.receipt.fail(Refused(TAKEN_OVER, "session taken over", why=Why.TAKEN_OVER))
             known.receipt = known.session = None
         known.epoch = mine.epoch
         known.relay = known.nudged = True
@@ -264,7 +265,9 @@ class Arrivals:
         now = self._monotonic()
         for known in list(self._waiting.values()):
             if known.session is not None and now - known.began > PATIENCE:
-                self._drop(known, Refused(UNAVAILABLE, "the session is still kept by another gateway"))
+                self._drop(
+                    known, Refused(UNAVAILABLE, "the session is still kept by another gateway", why=Why.UNAVAILABLE)
+                )
             elif known.relay and now - known.began > RELAY_PATIENCE:
                 self._drop(known, None)
 

@@ -100,6 +100,7 @@ BAN_COLUMNS = (
 @requires(Permission.VIEW)
 @require_safe
 def device_list(request: HttpRequest) -> HttpResponse:
+    picture = snapshot.current()
     listing = lists.build(
         request,
         name="devices",
@@ -117,6 +118,7 @@ def device_list(request: HttpRequest) -> HttpResponse:
             sampled=False,
         ),
         refresh_on="cluster/devices",
+        drawn_at=picture.totals.devices,
     )
     context = {"tab": "devices", "waiting": outbox.waiting()}
     return lists.respond(request, listing, "devices/list.html", context)
@@ -125,6 +127,7 @@ def device_list(request: HttpRequest) -> HttpResponse:
 @requires(Permission.VIEW)
 @require_safe
 def client_list(request: HttpRequest) -> HttpResponse:
+    picture = snapshot.current()
     listing = lists.build(
         request,
         name="clients",
@@ -142,6 +145,7 @@ def client_list(request: HttpRequest) -> HttpResponse:
             sampled=False,
         ),
         refresh_on="cluster/devices",
+        drawn_at=picture.totals.devices,
     )
     return lists.respond(request, listing, "devices/clients.html", {"tab": "clients"})
 

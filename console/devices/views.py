@@ -141,7 +141,7 @@ def client_list(request: HttpRequest) -> HttpResponse:
         empty=lists.Empty(
             title=_("No client is connected"),
             hint=_("Whatever connects by MQTT appears here, registered or not."),
-            command="mosquitto_sub -h 127.0.0.1 -p 1883 -i tester -t '#'",
+            command=queries.listen_command(),
             sampled=False,
         ),
         refresh_on="cluster/devices",

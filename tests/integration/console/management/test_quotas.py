@@ -48,6 +48,7 @@ def test_a_quota_is_set_changed_and_removed_and_everything_of_it_is_on_record(
     assert limits(entity) is None
     entries = Entry.objects.filter(kind="quota", name__contains=user).order_by("id")
     assert [entry.action for entry in entries] == ["quota.set", "quota.set", "quota.remove"]
+    assert {entry.name for entry in entries} == {f"user={user} client_id=*"}, "in no language of whoever did it"
 
 
 @pytest.mark.parametrize(

@@ -156,7 +156,7 @@ class ApacheKafka:
     def pid(self) -> int:
         return self._process.pid if self._process else 0
 
-    def start(self, timeout: float = 180.0) -> "ApacheKafka":
+    def start(self, timeout: float = 240.0) -> "ApacheKafka":
         if not (self.folder / "logs").exists():
             # zeros first, so that no id begins with a dash, which the tool would take for an option
             cluster = urlsafe_b64encode(b"\0" + uuid.uuid4().bytes[1:]).rstrip(b"=").decode()

@@ -103,7 +103,8 @@ class ListPage:
     narrowed: bool  # a search or filter is in force
     every: Any = field(repr=False)  # all rows of the search, for CSV
     parameters: Mapping[str, str] = field(default_factory=dict)
-    refresh_on: str = ""  # a live key: the body is fetched again when its value moves
+    refresh_on: str = ""  # a live key: the body is fetched again when its value is another than `drawn_at`
+    drawn_at: str = ""
 
     @property
     def body_id(self) -> str:
@@ -153,12 +154,14 @@ def build(
     empty: Empty,
     per_page: int = PER_PAGE,
     refresh_on: str = "",
+    drawn_at: Any = None,
 ) -> ListPage:
     """Reads `q`, `sort`, `page` and the filters' names from the address.
 
     Rows in memory: `search(row)` gives the text that is looked in. A QuerySet: `search(rows, text)` gives the narrowed
     one. The caller applies the filters itself, having read the same parameters (`chosen`).
-    `sort` is a column's key, with `-` in front for descending.
+    `sort` is a column's key, with `-` in front for descending. `drawn_at` is what the live value `refresh_on` was
+    before the rows were read, None for unknown.
     """
     text = request.GET.get("q", "").strip()[:MAX_SEARCH]
     keys = {column.key: column for column in columns if column.sortable}
@@ -200,6 +203,7 @@ def build(
         every=found,
         parameters=parameters,
         refresh_on=refresh_on,
+        drawn_at="" if drawn_at is None else str(drawn_at),
     )
     return replace(listing, heads=[_head(column, listing) for column in columns if column.shown])
 

@@ -37,6 +37,7 @@ async def run(settings: Settings) -> int:
     gateway = Gateway(settings)
 
     def ready() -> None:
+        settle()
         if settings.worker:
             say_ready(gateway.metrics_port)
 

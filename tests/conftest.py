@@ -1,16 +1,24 @@
-"""Settings for every test: Hypothesis draws the same examples on each run where `CI` is set, new ones elsewhere.
+"""Settings for every test.
+
+Hypothesis draws the same examples on each run, and new ones in the long runs (`-m torture`), which look for what nobody
+thought of. Nothing it does has a deadline: how long an example takes says how busy the machine is.
 
 What a test records as the property `totals` is printed at the end of the run.
 """
 
-import os
-
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+# these measure the machine, or what the dice gave, rather than the test
+UNSTEADY = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much)
+settings.register_profile("steady", deadline=None, suppress_health_check=UNSTEADY, derandomize=True)
+settings.register_profile("new", deadline=None, suppress_health_check=UNSTEADY, derandomize=False)
+settings.load_profile("steady")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.markexpr == "torture":
+        settings.load_profile("new")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -18,6 +18,7 @@ from broker.client.administration.types import Committed
 from broker.client.errors import ClientError, translate
 from broker.client.records import Record, TopicPartition
 from broker.client.settings import Settings
+from broker.client.troubles import hearing
 
 BEGINNING = -2
 END = -1
@@ -59,7 +60,7 @@ class Consumer:
             "queued.max.messages.kbytes": queue_kbytes,
             "max.poll.interval.ms": int(poll_timeout * 1000),
             "topic.metadata.refresh.interval.ms": 30_000,
-            "error_cb": self._on_error,
+            "error_cb": hearing(self._on_error),
         }
         if protocol == "consumer":
             config["group.protocol"] = "consumer"

@@ -28,11 +28,13 @@ from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import Producer as RawProducer
 
 from broker.client.administration.types import Committed
+from broker.client.closed import Closed
 from broker.client.consuming import commits
 from broker.client.errors import ClientError, Fenced, QueueFull, TimedOut, translate
 from broker.client.records import Delivered, TopicPartition
 from broker.client.settings import Settings
 from broker.client.ticking import FineTimer, NoFineTimer
+from broker.client.troubles import hearing
 
 POLL_INTERVAL = 0.001
 FINE_INTERVAL = 0.00025  # where few wait for their outcomes, and a finer timer is to be had
@@ -214,7 +216,7 @@ class Producer:
             "message.max.bytes": 64 << 20,
             # Java's partitioner, so that every client puts a key into the same partition
             "partitioner": "murmur2_random",
-            "error_cb": self._on_error,
+            "error_cb": hearing(self._on_error),
             "retry.backoff.ms": 20,
             "retry.backoff.max.ms": 500,
         }
@@ -223,8 +225,8 @@ class Producer:
             config["transaction.timeout.ms"] = int(transaction_timeout * 1000)
             config["message.timeout.ms"] = int(min(delivery_timeout, transaction_timeout) * 1000)
         config |= dict(overrides or {})
-        self._raw = RawProducer(config)
-        self._produce = self._raw.produce
+        self._raw: RawProducer | Closed = RawProducer(config)
+        self._produce: Callable[..., None] = self._raw.produce
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._fine: FineTimer | None = None
@@ -487,7 +489,8 @@ class Producer:
             raise named from error
 
     def close(self, timeout: float = 5.0) -> int:
-        """Flush and let go; returns how many messages were dropped without an outcome."""
+        """Flush and let go; returns how many messages were dropped without an outcome. The connections end with the
+        last call that another thread is making."""
         if self._timer is not None:
             self._timer.cancel()
         if self._fine is not None:
@@ -497,4 +500,7 @@ class Producer:
         if left:
             self._raw.purge()
             self.poll()
+        # not by librdkafka's own close: that waits for outcomes without a deadline, and must not meet another call
+        self._raw = Closed()
+        self._produce = self._raw.produce
         return left

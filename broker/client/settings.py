@@ -118,6 +118,7 @@ class Settings:
             "reconnect.backoff.ms": 50,
             "reconnect.backoff.max.ms": 2000,
             "log.connection.close": False,
+            "log_level": 2,  # nothing on stderr but what ends the process: troubles come by callback (see `troubles`)
         }
         if self.sasl:
             config |= {

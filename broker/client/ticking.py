@@ -1,5 +1,6 @@
 """A timer finer than the event loop's: uvloop's and asyncio's count in milliseconds, and a log on a good disk answers
-in less. Linux has one that is a file (timerfd_create(2)); elsewhere there is none, and the loop's has to do.
+in less. Linux has one that is a file (timerfd_create(2)); elsewhere there is none, and the loop's has to do: `timer`
+gives the best there is.
 """
 
 import asyncio
@@ -61,3 +62,31 @@ class FineTimer:
             self._loop.remove_reader(self._file)
             os.close(self._file)
             self._file = -1
+
+
+class CoarseTimer:
+    """The same with the loop's own."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+        self._loop = loop
+        self._call = call
+        self._handle: asyncio.TimerHandle | None = None
+
+    def start(self, seconds: float) -> None:
+        """Call back in so long; what was asked for before is forgotten."""
+        self.close()
+        self._handle = self._loop.call_later(seconds, self._call)
+
+    def close(self) -> None:
+        """Forget what was asked for."""
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+
+def timer(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> FineTimer | CoarseTimer:
+    """Calls back on the loop, once for each `start`; `close` it on the loop's thread."""
+    try:
+        return FineTimer(loop, call)
+    except NoFineTimer:
+        return CoarseTimer(loop, call)

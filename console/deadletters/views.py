@@ -54,7 +54,8 @@ UNKNOWN = "-"
 @requires(Permission.VIEW)
 @require_safe
 def topic_list(request: HttpRequest) -> HttpResponse:
-    names = [name for name in snapshot.current().topics if holds_dead_letters(name)]
+    picture = snapshot.current()
+    names = [name for name in picture.topics if holds_dead_letters(name)]
     listing = lists.build(
         request,
         name="dead-letters",
@@ -65,6 +66,7 @@ def topic_list(request: HttpRequest) -> HttpResponse:
         sort="-open",
         placeholder=_("Filter dead-letter topics"),
         refresh_on="cluster/dlq",
+        drawn_at=picture.totals.dead_letters,
         empty=lists.Empty(
             title=_("No dead letters"),
             hint=_("What a consumer or a route can't process is kept in a topic whose name begins with dlq."),
@@ -76,6 +78,7 @@ def topic_list(request: HttpRequest) -> HttpResponse:
 @requires(Permission.VIEW)
 @require_safe
 def topic(request: HttpRequest, name: str) -> HttpResponse:
+    picture = snapshot.current()
     state, reason = lists.chosen(request, STATES), _reason_filter(name)
     picked = lists.chosen(request, reason)
     rows = queries.letters(name, state="" if state == "any" else state, reason=_reason(picked))
@@ -90,6 +93,7 @@ def topic(request: HttpRequest, name: str) -> HttpResponse:
         filters=(STATES, reason),
         placeholder=_("Filter by key, detail, origin or group"),
         refresh_on="cluster/dlq",
+        drawn_at=picture.totals.dead_letters,
         empty=lists.Empty(title=_("Nothing here"), hint=_("No dead letter of this topic is in this state.")),
     )
     row = next((row for row in queries.topic_rows([name]) if row.name == name), None)

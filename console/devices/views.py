@@ -95,6 +95,7 @@ BAN_COLUMNS = (
 @requires(Permission.VIEW)
 @require_safe
 def device_list(request: HttpRequest) -> HttpResponse:
+    picture = snapshot.current()
     listing = lists.build(
         request,
         name="devices",
@@ -112,6 +113,7 @@ def device_list(request: HttpRequest) -> HttpResponse:
             sampled=False,
         ),
         refresh_on="cluster/devices",
+        drawn_at=picture.totals.devices,
     )
     context = {"tab": "devices", "waiting": outbox.waiting()}
     return lists.respond(request, listing, "devices/list.html", context)  # type: ignore[no-any-return]  # CSV streams
@@ -120,6 +122,7 @@ def device_list(request: HttpRequest) -> HttpResponse:
 @requires(Permission.VIEW)
 @require_safe
 def client_list(request: HttpRequest) -> HttpResponse:
+    picture = snapshot.current()
     listing = lists.build(
         request,
         name="clients",
@@ -137,6 +140,7 @@ def client_list(request: HttpRequest) -> HttpResponse:
             sampled=False,
         ),
         refresh_on="cluster/devices",
+        drawn_at=picture.totals.devices,
     )
     return lists.respond(request, listing, "devices/clients.html", {"tab": "clients"})  # type: ignore[no-any-return]  # CSV streams
 

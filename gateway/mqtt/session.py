@@ -36,6 +36,7 @@ class Session(Receiver):
         "_granted",
         "_handshake",
         "_keep_alive",
+        "_levels",
         "_opened",
         "_reauthentication",
         "_sender",
@@ -57,6 +58,7 @@ class Session(Receiver):
         self.ended = ""  # why, once it has
         self.blamed = ""  # a slug, when the peer's misbehaviour ended it
         self.subscriptions: dict[str, Subscription] | None = None
+        self._levels = 0  # of all their filters
         self._started = self._stalled = moment.monotonic
         self._keep_alive = 0.0
         self._expiry = 0
@@ -240,7 +242,7 @@ class Session(Receiver):
         codes: list[int] = []
         new: set[str] = set()
         limit = self.identity.limits.subscriptions
-        levels = limit * LEVELS_EACH + MAX_LEVELS - sum(each.count("/") + 1 for each in self.subscriptions)
+        levels = limit * LEVELS_EACH + MAX_LEVELS - self._levels
         for name, options in packet.filters:
             if name not in self.subscriptions and name not in new:
                 deep = name.count("/") + 1
@@ -271,6 +273,17 @@ class Session(Receiver):
         if not receipt.settled:
             self.hold(SUBSCRIBING)
         _wait(receipt, reply)
+
+    def _subscribed(self, entry: Subscription) -> None:
+        if self.subscriptions is None:
+            self.subscriptions = {}
+        if entry.filter not in self.subscriptions:
+            self._levels += entry.filter.count("/") + 1
+        self.subscriptions[entry.filter] = entry
+
+    def _unsubscribed(self, name: str) -> None:
+        if self.subscriptions is not None and self.subscriptions.pop(name, None) is not None:
+            self._levels -= name.count("/") + 1
 
     def _unsubscribe(self, packet: packets.Unsubscribe) -> None:
         for name in packet.filters:
@@ -353,8 +366,8 @@ class Session(Receiver):
         state = opened.state
         if state is None:
             return
-        if state.subscriptions:
-            self.subscriptions = {entry.filter: entry for entry in state.subscriptions}
+        for entry in state.subscriptions:
+            self._subscribed(entry)
         self._restore_inbound(state.inbound)
         if state.outbound or state.queue:
             self.sender().restore(state)
@@ -385,11 +398,9 @@ class _SubscribeReply:
         if receipt.failure is not None or receipt.value is None:
             session.close(Reason.UNSPECIFIED, str(receipt.failure or "no answer to SUBSCRIBE"))
             return
-        if session.subscriptions is None:
-            session.subscriptions = {}
         granted = [entry for entry, code in zip(self._wanted, receipt.value, strict=True) if code < 0x80]
         for subscription in granted:
-            session.subscriptions[subscription.filter] = subscription
+            session._subscribed(subscription)
         answers = iter(receipt.value)
         codes = [next(answers) if code < 0 else code for code in self._codes]
         if session.identity.limits.conceal_denied:
@@ -417,6 +428,5 @@ class _UnsubscribeReply:
             session.close(Reason.UNSPECIFIED, str(receipt.failure or "no answer to UNSUBSCRIBE"))
             return
         for name in self._filters:
-            if session.subscriptions is not None:
-                session.subscriptions.pop(name, None)
+            session._unsubscribed(name)
         session._link.write(packets.encode_unsuback(self._packet_id, receipt.value, session.request.protocol))

@@ -32,7 +32,6 @@ from gateway.storage.ticks import Tick, Ticks, Write
 
 NOT_AUTHORIZED = 0x87
 TOPIC_NAME_INVALID = 0x90
-AGAIN = 0.05  # seconds within which a device that publishes again waits for each acknowledgement
 DROPPED = Fate(outcome="dropped")
 SAMPLED_OUT = Fate(outcome="sampled-out")
 DUPLICATE = Fate(duplicate=True)
@@ -143,9 +142,8 @@ class Uplinks:
 
     def _publish(self, session: Publisher, items: Sequence[PublishItem]) -> Receipt[Any]:
         ticks, connection = self._ticks(), session.state
-        now = ticks.now()
-        tick = ticks.current(hurried=now - connection.published_at < AGAIN)
-        connection.published_at = now
+        tick = ticks.current(last=connection.published_at)
+        connection.published_at = ticks.now()
         tick.runs.append((session, items))
         away = ticks.away
         gather, fresh = tick.gathered.append, self.fresh()

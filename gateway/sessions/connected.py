@@ -33,7 +33,7 @@ class Connection:
         self.feed: list[Any] | None = None  # retained messages still to be given
         self.expired = 0  # messages on their way to it, since it connected
         self.overflowed = 0  # for want of room
-        self.published_at = 0.0  # the loop's time when it last did
+        self.published_at = 0.0  # when it last did, by the clock of `Ticks`
         self.known: dict[str, bool] = {}  # filters of a SUBSCRIBE under way: had before
 
 

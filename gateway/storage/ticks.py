@@ -5,11 +5,7 @@ table. The batch counts outcomes; the tick's receipt settles when it has them al
 into it waits on that same receipt. Who a *failed* message belonged to is looked up afterwards, in the runs that
 the tick keeps for as long as it is under way: failures are rare and may cost.
 
-When a batch leaves. A request to the broker costs as much as some ten messages in it, and there is one per partition:
-ten thousand devices whose messages come one by one would pay for a request each. So the more messages a second come,
-the longer a batch gathers after the last one left (`GATHER_PER`, at most `GATHER`); where few come, it leaves at the
-end of the turn that began it. Whoever publishes again right after an acknowledgement is held up by that, and *hurries*
-its tick: it leaves as soon as no other is under way. So do `ENOUGH` messages, at the end of their turn.
+When a batch leaves, `departing` says; whether it may is looked at at the end of the loop's turn.
 
 Outcomes. The log holds the message (durable: the broker answers a produce with acks=all after its fsync), refused it
 (certain: `Refusals` decide what becomes of it), or may hold it (unknown: the sessions concerned are put in doubt and
@@ -22,13 +18,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any
 
 from broker.client import Batch, Failure, PlacedAt, Producer
 from broker.client.errors import ClusterError
+from broker.client.ticking import timer
 from gateway.ports import NotAcknowledged, Receipt
+from gateway.storage.departing import ENOUGH, Departures
 
 log = logging.getLogger("gateway.ticks")
 
@@ -43,20 +43,18 @@ CALM = 8_000  # and go on again
 BUSY_BYTES = 32 << 20  # likewise in bytes of payload, so that large messages don't fill the memory
 CALM_BYTES = 16 << 20
 STALLED = 1.0  # seconds without an outcome after which the broker counts as away
-GATHER = 0.02  # seconds at most between two batches that nobody hurries
-GATHER_PER = 4e-6  # seconds of that for each message a second
-MEASURED = 0.05  # seconds over which messages a second are counted
-ENOUGH = 300  # messages that make a batch worth its requests
 
 
 class Tick:
     """One batch, gathered or under way."""
 
-    __slots__ = ("batch", "began", "count", "gathered", "held", "receipt", "runs", "sealed", "size")
+    __slots__ = ("batch", "began", "count", "gathered", "held", "hurrying", "left", "receipt", "runs", "sealed", "size")
 
     def __init__(self, began: float) -> None:
         self.batch: Batch | None = None  # once it has left
         self.began = began
+        self.left = 0.0  # when it has
+        self.hurrying = 0  # devices in it that wait for its outcome before they go on
         self.size = 0  # bytes of payload
         self.count = 0  # messages, once it has left
         self.gathered: list[Sending] = []  # until it leaves
@@ -99,12 +97,15 @@ class Ticks:
         *,
         loop: asyncio.AbstractEventLoop,
         congestion: Callable[[bool], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`refused` is asked for every message that the log certainly doesn't hold: what to write instead, or None
-        when nobody waits for it. It calls `tick.receipt.doubt` itself where that is called for."""
+        """`clock` gives seconds, finer than the loop's. `refused` is asked for every message that the log certainly
+        doesn't hold: what to write instead, or None when nobody waits for it. It calls `tick.receipt.doubt` itself
+        where that is called for."""
         self._make = make
         self._refused = refused
         self._loop = loop
+        self._clock = clock
         self._congestion = congestion
         self._producer = make()
         self._producer.attach(loop, fine=True)
@@ -112,13 +113,10 @@ class Ticks:
         self._open: set[Tick] = set()
         self._overflow: deque[tuple[Tick, Sending]] = deque()
         self._retry: asyncio.TimerHandle | None = None
-        self._left = -GATHER  # when the last batch did
-        self._counted = 0  # messages that left since
-        self._counted_since = 0.0
-        self._gap = 0.0  # seconds that a batch gathers after the last one left
-        self._hurried = False
+        self._departures = Departures()
         self._looking = False  # whether to leave, at the end of this turn
-        self._departure: asyncio.TimerHandle | None = None
+        self._alarm = timer(loop, self._ring)
+        self._alarm_at = 0.0  # what it is set to; 0: it isn't
         self._flushes: list[tuple[set[Tick], Receipt[Any]]] = []
         self._under_way = 0  # messages that left and have no outcome
         self._size = 0  # their bytes of payload
@@ -142,30 +140,31 @@ class Ticks:
     @property
     def stalled(self) -> bool:
         """Whether the broker has not answered for a while."""
-        return any(self._loop.time() - tick.began > STALLED for tick in self._open)
+        return any(self._clock() - tick.began > STALLED for tick in self._open)
 
     def now(self) -> float:
-        """The loop's time, in seconds."""
-        return self._loop.time()
+        """The clock's seconds."""
+        return self._clock()
 
     def reserve(self, topic: str) -> None:
         """Have the cluster make the topic, if it makes topics by their use. Blocks; from any thread."""
         self._producer.partitions(topic)
 
-    def current(self, *, hurried: bool = False) -> Tick:
-        """The tick that gathers. `hurried`: somebody waits for it before going on."""
+    def current(self, *, last: float = -inf) -> Tick:
+        """The tick that gathers. `last`: when whoever writes now did so before, if it is a device: one that is soon
+        back waits for each acknowledgement."""
         tick = self._tick
         if tick is None:
-            self._hurried = hurried
-            tick = self._tick = Tick(self._loop.time())
+            tick = self._tick = Tick(self._clock())
             self._open.add(tick)
             self._look_soon()
+            tick.hurrying = int(self._departures.hurries(tick.began, last))
             return tick
         if not self.congested:
             # one turn may read a good deal from every connection: don't wait for its end
             self._look(tick)
-        if hurried and not self._hurried:
-            self._hurried = True
+        if last < tick.began and self._departures.hurries(self._clock(), last):
+            tick.hurrying += 1
             self._look_soon()
         elif len(tick.gathered) >= ENOUGH:
             self._look_soon()
@@ -226,38 +225,33 @@ class Ticks:
         tick = self._tick
         if tick is None:
             return
-        due = self._left + self._gap
-        now = self._loop.time()
-        if now >= due or len(tick.gathered) >= ENOUGH or (self._hurried and len(self._open) == 1):
+        now = self._clock()
+        due = self._departures.due(len(tick.gathered), tick.hurrying, len(self._open) - 1)
+        if due <= now:
             self._leave()
-        elif self._departure is None:
-            self._departure = self._loop.call_later(due - now, self._leave)
+        elif due != self._alarm_at:
+            self._alarm_at = due
+            self._alarm.start(due - now)
+
+    def _ring(self) -> None:
+        self._alarm_at = 0.0
+        if self._tick is not None:
+            self._look_soon()
 
     def _leave(self) -> None:
-        if self._departure is not None:
-            self._departure.cancel()
-            self._departure = None
         tick, self._tick = self._tick, None
         if tick is None:
             return
         self._look(tick)
         tick.count = len(tick.gathered)
-        self._measure(tick.count)
+        tick.left = self._clock()
+        self._departures.left(tick.left, tick.count)
         self._size += tick.size
         self._under_way += tick.count
         if self._producer.fatal is not None:
             self._rebuild()
         tick.batch = self._producer.batch(self._done)
         self._hand_over(tick)
-
-    def _measure(self, count: int) -> None:
-        """So many leave now: how long the next ones are to be gathered."""
-        now = self._left = self._loop.time()
-        self._counted += count
-        passed = now - self._counted_since
-        if passed >= MEASURED:
-            self._gap = min(GATHER, self._counted / passed * GATHER_PER)
-            self._counted, self._counted_since = 0, now
 
     def _hand_over(self, tick: Tick) -> None:
         """Everything gathered to the producer; what it has no room for waits, and all that comes after it."""
@@ -308,6 +302,7 @@ class Ticks:
                 self._again(tick, again)
                 return
         self._open.discard(tick)
+        self._settled(tick)
         self._size -= tick.size
         self._under_way -= tick.count
         tick.runs.clear()
@@ -315,7 +310,12 @@ class Ticks:
         if self._flushes:
             self._flush(tick)
         self._calm()
-        if self._hurried and len(self._open) == 1 and self._tick is not None:
+
+    def _settled(self, tick: Tick) -> None:
+        gathering = self._tick
+        hurrying = 0 if gathering is None else gathering.hurrying
+        self._departures.settled(self._clock(), tick.began, tick.left, tick.hurrying, hurrying)
+        if gathering is not None:
             self._look_soon()
 
     def _after_failures(self, tick: Tick, failures: list[Failure]) -> list[Write]:
@@ -390,5 +390,6 @@ class Ticks:
         """Wait for outcomes; how many are left without one."""
         if self._retry is not None:
             self._retry.cancel()
+        self._alarm.close()
         self._leave()
         return self._producer.close(timeout)

@@ -1,26 +1,23 @@
-"""A real browser in front of the whole product: `manage.py up` with its own data folder and free ports.
+"""A real browser in front of the whole product: `manage.py up` with its own data folder and free ports."""
 
-Every page that a test opens is watched: a console error, a violated security policy or a script that throws fails
-the test that caused it.
-"""
-
+import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
 
 from tests.browser.chromium import launch_chromium
+from tests.browser.looking import drawn
+from tests.browser.watching import Watch
 from tests.running_product import PASSWORD, Product, running_product
 
 SIZES = {"desktop": (1440, 900), "phone": (390, 844)}
-WATCH = """
-window.violations = [];
-document.addEventListener("securitypolicyviolation", (event) =>
-  window.violations.push(`${event.violatedDirective} ${event.blockedURI}`));
-"""
+WATCH = pytest.StashKey[Watch]()
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +28,7 @@ def product() -> Iterator[Product]:
 
 @pytest.fixture(scope="session")
 def playwright() -> Iterator[Playwright]:
-    expect.set_options(timeout=30_000)
+    expect.set_options(timeout=60_000)
     with sync_playwright() as started:
         yield started
 
@@ -44,58 +41,77 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
 
 
 @pytest.fixture
-def opened(browser: Browser, product: Product) -> Iterator[Callable[..., Page]]:
-    """Opens a signed-in page; what went wrong on any of them is asserted at the end."""
-    contexts: list[BrowserContext] = []
-    pages: list[Page] = []
-    wrong: list[str] = []
+def watch(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Watch]:
+    """The test's pages; what went wrong on any of them is asserted at the end."""
+    watch = request.node.stash[WATCH] = Watch(browser)
+    yield watch
+    assert watch.closed() == []
 
-    def heard(message: ConsoleMessage) -> None:
-        # The browser's own note of a form answered with errors, or of the page that isn't there.
-        expected = "status of 422" in message.text or "no-such-page" in message.location.get("url", "")
-        if message.type == "error" and not expected:
-            wrong.append(f"{message.text} ({message.location.get('url', '')})")
 
-    def make(size: str = "desktop", theme: str = "dark", *, sign_in: bool = True, locale: str = "en-US") -> Page:
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[Any]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure's own lines are those of the tests, and how the pages stood: not how Playwright was left."""
+    if call.excinfo is not None and call.when == "call":
+        here = Path(__file__).parent
+        ours = call.excinfo.traceback.filter(lambda entry: here in Path(entry.path).parents)
+        call.excinfo.traceback = ours or call.excinfo.traceback
+    report = yield
+    if report.failed and report.when == "call" and WATCH in item.stash:
+        report.sections.append(("pages", item.stash[WATCH].report(report.longreprtext)))
+    return report
+
+
+def sign_in(page: Page, product: Product) -> None:
+    """Sign in as the administrator; the Overview is shown."""
+    page.goto(f"{product.url}/sign-in/")
+    page.get_by_label("Name").fill("admin")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.locator("button.primary").click()
+    expect(page.locator("h1")).to_have_text("Overview", timeout=60_000)
+
+
+@pytest.fixture(scope="session")
+def session(browser: Browser, product: Product) -> Any:
+    """The cookies of an administrator who signed in once for all tests."""
+    context = browser.new_context()
+    sign_in(context.new_page(), product)
+    cookies = context.cookies()
+    context.close()
+    return [cookie for cookie in cookies if cookie["name"] not in ("sluice_theme", "sluice_zone")]
+
+
+@pytest.fixture
+def opened(watch: Watch, product: Product, session: Any) -> Callable[..., Page]:
+    """Opens a page, signed in unless told otherwise."""
+
+    def make(size: str = "desktop", theme: str = "dark", *, signed_in: bool = True, locale: str = "en-US") -> Page:
         width, height = SIZES[size]
-        context = browser.new_context(
+        context = watch.context(
             viewport={"width": width, "height": height},
             color_scheme="dark" if theme == "dark" else "light",
             has_touch=size == "phone",
             locale=locale,
             base_url=product.url,
         )
-        contexts.append(context)
-        context.add_init_script(WATCH)
-        page = context.new_page()
-        page.set_default_timeout(60_000)
-        page.on("console", heard)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        pages.append(page)
-        if sign_in:
-            page.goto("/sign-in/")
-            page.get_by_label("Name").fill("admin")
-            page.get_by_label("Password").fill(PASSWORD)
-            page.locator("button.primary").click()
-            page.wait_for_url("**/")
+        if signed_in:
+            context.add_cookies(session)
+        page = watch.page(context)
+        page.goto("/" if signed_in else "/sign-in/")
         return page
 
-    yield make
-    violations = [text for page in pages if not page.is_closed() for text in page.evaluate("window.violations || []")]
-    for context in contexts:
-        context.close()
-    assert violations == []
-    assert wrong == []
+    return make
 
 
 @pytest.fixture(scope="session")
-def traffic(product: Product) -> Iterator[None]:
-    """Topics with traffic, a group that keeps up, one that lags, and a few dead letters, while the tests run."""
+def traffic(product: Product, browser: Browser, session: Any) -> Iterator[None]:
+    """Topics with traffic, a group that keeps up and one that lags, while the tests run; the console knows of them."""
     stop = threading.Event()
     admin = AdminClient({"bootstrap.servers": product.kafka})
     topics = [NewTopic("orders", 3, 1), NewTopic("telemetry", 4, 1), NewTopic("dlq.orders", 1, 1)]
     for future in admin.create_topics(topics).values():
-        future.result(30)
+        future.result(60)
 
     def write() -> None:
         producer = Producer({"bootstrap.servers": product.kafka, "linger.ms": 5})
@@ -124,6 +140,16 @@ def traffic(product: Product) -> Iterator[None]:
     ]
     for thread in threads:
         thread.start()
+    context = browser.new_context(base_url=product.url)
+    context.add_cookies(session)
+    page = context.new_page()
+    drawn(page, "/topics/?q=dlq.orders", page.locator('[data-live="topic/dlq.orders/in"]'))
+    for name in ("orders", "telemetry"):
+        known = page.locator(f'[data-live="topic/{name}/messages"]', has_text=re.compile(r"\d"))
+        drawn(page, "/topics/", known)
+    for name in ("billing", "dashboards"):  # a lag is known once the group has committed
+        drawn(page, "/groups/", page.locator(f'[data-live="group/{name}/lag"]', has_text=re.compile(r"\d")))
+    context.close()
     yield
     stop.set()
     for thread in threads:

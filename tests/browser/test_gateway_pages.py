@@ -7,7 +7,7 @@ import paho.mqtt.client as paho
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.test_pages import number, objections, settled
+from tests.browser.looking import assert_fits, drawn, moves_on, objections, settled
 from tests.running_product import Product
 
 pytestmark = pytest.mark.browser
@@ -38,28 +38,17 @@ def pump(product: Product) -> Iterator[str]:
     client.loop_stop()
 
 
-def narrow(page: Page) -> None:
-    wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-    assert wide <= 0, f"{page.url} scrolls sideways by {wide} px"
-
-
 def test_topic_prefixes_move_on_the_overview(pump: str, opened: Callable[..., Page]) -> None:
     page = opened()
-    page.goto("/")
     messages = page.locator('[data-live="prefix/plant/7/messages"]')
-    for _ in range(30):  # the row is drawn once the monitor has heard of it
-        if messages.count():
-            break
-        page.wait_for_timeout(1000)
-        page.reload()
-    first = number(messages.inner_text())
-    expect(messages).not_to_have_text(messages.inner_text(), timeout=60_000)
-    assert number(messages.inner_text()) > first
+    drawn(page, "/", messages)
+    moves_on(messages)
 
 
 @pytest.mark.parametrize(("size", "theme"), LOOKS)
 def test_a_device_s_packets_are_watched(size: str, theme: str, pump: str, opened: Callable[..., Page]) -> None:
     page = opened(size, theme)
+    drawn(page, "/clients/", page.locator("#clients-body", has_text=pump))
     page.goto(f"/clients/{pump}/tap/")
     settled(page)
     assert objections(page) == []
@@ -71,7 +60,7 @@ def test_a_device_s_packets_are_watched(size: str, theme: str, pump: str, opened
     expect(rows.filter(has_text="PUBACK").first).to_be_visible()
     expect(rows.filter(has_text="celsius").first).to_be_visible()
     assert objections(page) == []
-    narrow(page)
+    assert_fits(page)
 
 
 @pytest.mark.parametrize(("size", "theme"), LOOKS[:2])
@@ -97,16 +86,11 @@ def test_a_bridge_is_made_and_says_why_it_fails(size: str, theme: str, opened: C
     form.get_by_label("Password").fill("a secret")
     form.get_by_role("button", name="Create").click()
     page.wait_for_url(f"**/bridges/{name}/")
-    for _ in range(30):
-        if page.locator(".page-head .tag.bad").count():
-            break
-        page.wait_for_timeout(1000)
-        page.reload()
-    expect(page.locator(".page-head .tag.bad")).to_have_text("trying again")
+    drawn(page, f"/bridges/{name}/", page.locator(".page-head .tag.bad", has_text="trying again"))
     expect(page.locator("main")).to_contain_text("Last error")
     expect(page.locator("main")).not_to_contain_text("a secret")
     assert objections(page) == []
-    narrow(page)
+    assert_fits(page)
 
 
 def test_a_device_s_page_says_why_it_is_refused(product: Product, opened: Callable[..., Page]) -> None:
@@ -124,15 +108,11 @@ def test_a_device_s_page_says_why_it_is_refused(product: Product, opened: Callab
     wrong.connect("127.0.0.1", product.mqtt_port)
     wrong.loop_start()
     try:
-        assert refused.wait(20)
+        assert refused.wait(60)
     finally:
         wrong.loop_stop()
-    for _ in range(30):  # it is drawn once the monitor has heard of it
-        page.reload()
-        if page.get_by_text("Unknown user name or wrong password").count():
-            break
-        page.wait_for_timeout(1000)
+    drawn(page, "/devices/locked-out/", page.get_by_text("Unknown user name or wrong password"))
     expect(page.locator("main")).to_contain_text("or give it a new password")
     settled(page)
     assert objections(page) == []
-    narrow(page)
+    assert_fits(page)

@@ -22,7 +22,7 @@ $("#theme")?.addEventListener("click", (event) => {
   root.dataset.theme = theme;
   document.dispatchEvent(new CustomEvent("themechange"));
   const body = new URLSearchParams({ theme, quiet: "1" });
-  fetch(event.currentTarget.dataset.url, { method: "POST", body, headers: { "X-CSRFToken": csrf() } });
+  fetch(event.currentTarget.dataset.url, { method: "POST", body, headers: { "X-CSRFToken": csrf() }, keepalive: true });
 });
 
 // Dialogs and the drawer: htmx puts their content in, this shows them
@@ -34,6 +34,11 @@ document.addEventListener("htmx:afterSwap", (event) => {
   if (!dialog.open) dialog.showModal();
   prepare(dialog);
   $("[autofocus]", dialog)?.focus();
+});
+// A second click on what opens a dialog must not take away what was typed since the first
+document.addEventListener("htmx:beforeRequest", (event) => {
+  const dialog = $(holders[event.detail.target.id] ?? "dialog.none");
+  if (dialog?.open && !dialog.contains(event.detail.elt)) event.preventDefault();
 });
 document.addEventListener("click", (event) => {
   const dialog = event.target.closest("dialog");
@@ -100,14 +105,34 @@ function toast(text, kind = "success") {
   toasts.append(made);
   expire(made);
 }
-const expire = (one) => setTimeout(() => one.remove(), one.classList.contains("error") ? 12000 : 5000);
+const loaded = new Promise((done) => {
+  if (document.readyState === "complete") done();
+  else addEventListener("load", done, { once: true });
+});
+const expire = (one) => loaded.then(() => setTimeout(() => one.remove(), one.classList.contains("error") ? 12000 : 5000));
 $$("[data-toast]").forEach(expire);
 new MutationObserver((changes) => {
   for (const change of changes) for (const node of change.addedNodes) if (node.dataset && "toast" in node.dataset) expire(node);
 }).observe(toasts, { childList: true });
 document.addEventListener("click", (event) => event.target.closest("[data-dismiss]")?.closest("[data-toast]")?.remove());
 
+// The finder: Enter opens the first hit of what was typed, once the answer to it is there
+let entered = false;
+document.addEventListener("htmx:afterSwap", (event) => {
+  const finder = $("#finder");
+  if (event.detail.target.id !== "finder-hits" || !finder) return;
+  event.detail.target.dataset.of = event.detail.requestConfig.parameters.get("q");
+  if (entered) enter(finder);
+});
+const enter = (finder) => {
+  const hits = $("#finder-hits");
+  entered = hits.dataset.of !== finder.value;
+  if (!entered) $("a", hits)?.click();
+};
+document.addEventListener("input", () => { entered = false; });
+
 // The keyboard
+const LEADER_MS = 3000;
 let leader = 0;
 const typing = () => /^(INPUT|TEXTAREA|SELECT)$/.test(document.activeElement?.tagName) || document.activeElement?.isContentEditable;
 const picked = () => $("tr.picked");
@@ -116,6 +141,7 @@ const pick = (step) => {
   if (!rows.length) return;
   const at = rows.indexOf(picked());
   const next = rows[Math.min(rows.length - 1, Math.max(0, at + step))];
+  document.activeElement?.closest(".list-body")?.contains(next) && document.activeElement.blur();
   picked()?.classList.remove("picked");
   next.classList.add("picked");
   next.scrollIntoView({ block: "nearest" });
@@ -123,13 +149,14 @@ const pick = (step) => {
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") {
     openRail(false);
+    entered = false;
     $("#finder-hits")?.replaceChildren();
     if (typing() && !document.activeElement.closest("dialog")) document.activeElement.blur();
     return;
   }
   if (event.target.id === "finder") {
     const hits = $$("#finder-hits a");
-    if (event.key === "Enter" && hits.length) { event.preventDefault(); hits[0].click(); }
+    if (event.key === "Enter") { event.preventDefault(); enter(event.target); }
     if (event.key === "ArrowDown" && hits.length) { event.preventDefault(); hits[0].focus(); }
     return;
   }
@@ -140,7 +167,7 @@ document.addEventListener("keydown", (event) => {
     return;
   }
   if (typing() || event.ctrlKey || event.metaKey || event.altKey || $("dialog[open]")) return;
-  if (leader && Date.now() - leader < 1500) {
+  if (leader && event.timeStamp - leader < LEADER_MS) {
     leader = 0;
     const link = $(`[data-go="${CSS.escape(event.key)}"]`);
     if (link) { event.preventDefault(); location.assign(link.href); }
@@ -150,7 +177,7 @@ document.addEventListener("keydown", (event) => {
   const act = {
     "/": () => $("#finder")?.focus(),
     f: () => ($("[data-filter]") || $("#finder"))?.focus(),
-    g: () => { leader = Date.now(); },
+    g: () => { leader = event.timeStamp; },
     j: () => pick(1),
     k: () => pick(-1),
     Enter: () => { if (picked() && document.activeElement === document.body) open_row(picked(), false); },

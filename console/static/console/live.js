@@ -5,12 +5,13 @@ const Live = (() => {
   const state = $("#live");
   if (!state) return {};
   const known = new Map(); // key → fields
-  let socket = null, back = 500, paused = false, at = 0, watched = "";
+  let socket = null, back = 500, paused = false, told = "connecting", at = 0, watched = "";
   const keyOf = (path) => path.slice(0, path.lastIndexOf("/"));
   const fieldOf = (path) => path.slice(path.lastIndexOf("/") + 1);
   const numberOf = (path) => known.get(keyOf(path))?.[fieldOf(path)] ?? null;
 
   function show(name) {
+    told = name;
     if (paused && name === "on") name = "paused";
     if (state.dataset.state === name) return;
     state.dataset.state = name;
@@ -56,19 +57,39 @@ const Live = (() => {
       for (const [fill, value] of cells) fill?.setAttribute("width", most && value ? Math.max(1.5, (100 * value) / most) : 0);
     }
   }
-  // Lists that follow a value: their body is fetched again when it moved, at most once a second
-  const seen = new WeakMap();
+  // Lists that follow a value: their body is fetched again when it is not the one they were drawn at, at most once a
+  // second, and not while the pointer is pressed on it or a text of it is marked
   let refreshed = 0;
+  const drawnAt = (body) => (body.dataset.drawnAt === "" ? null : Number(body.dataset.drawnAt));
+  const inHand = (body) => body.matches(":active") || (String(getSelection()) && body.contains(getSelection().anchorNode));
   function refresh() {
     if (document.hidden || $("dialog[open]") || Date.now() - refreshed < 1000) return;
     for (const body of $$("[data-refresh-on]")) {
-      const value = numberOf(body.dataset.refreshOn);
-      if (seen.has(body) && seen.get(body) !== value) {
-        refreshed = Date.now();
-        body.dispatchEvent(new CustomEvent("refresh"));
-      }
-      if (!seen.has(body)) seen.set(body, value);
+      if (numberOf(body.dataset.refreshOn) === drawnAt(body) || inHand(body)) continue;
+      refreshed = Date.now();
+      body.dispatchEvent(new CustomEvent("refresh"));
     }
+  }
+  // What is fetched again keeps its picked row, and the focus where it was
+  let kept = null;
+  const face = (element) => element.getAttribute("href") ?? element.getAttribute("hx-get") ?? "";
+  document.addEventListener("htmx:beforeSwap", ({ detail }) => {
+    const { target, requestConfig: { elt } } = detail, focused = target.contains(document.activeElement) ? document.activeElement : null;
+    kept = null;
+    if (elt === target && inHand(target)) detail.shouldSwap = false;
+    else if (target.matches(".list-body"))
+      kept = {
+        id: target.id, row: $("tr.picked", target)?.dataset.href, focused: Boolean(focused), face: focused && face(focused),
+        words: focused?.textContent.trim(), focusVisible: Boolean(focused?.matches(":focus-visible")),
+      };
+  });
+  function restore({ id, row, focused, face: wanted, words, focusVisible }) {
+    const body = document.getElementById(id);
+    if (row) $$("tr[data-href]", body).find((each) => each.dataset.href === row)?.classList.add("picked");
+    if (!focused || document.activeElement !== document.body) return;
+    const all = $$("a, button", body);
+    const again = all.find((one) => wanted && face(one) === wanted) ?? all.find((one) => words && one.textContent.trim() === words);
+    again?.focus({ preventScroll: true, focusVisible });
   }
   function take(message) {
     at = message.at;
@@ -102,10 +123,15 @@ const Live = (() => {
   $("#live-button").addEventListener("click", (event) => {
     paused = !paused;
     event.currentTarget.setAttribute("aria-pressed", String(paused));
-    show(paused ? "paused" : "on");
+    show(told);
     if (!paused) paint();
   });
-  document.addEventListener("htmx:afterSettle", () => { watch(); paint(); });
+  document.addEventListener("htmx:afterSettle", () => {
+    if (kept) restore(kept);
+    kept = null;
+    watch();
+    if (!paused) paint();
+  });
   connect();
   return { numberOf };
 })();

@@ -12,14 +12,13 @@ from tests.acceptance.kafka.conftest import Node
 
 def read(settings: Settings, topic: str, isolation: str, partitions: int = 1) -> list[bytes | None]:
     """All that is there now, by isolation."""
-    consumer = Consumer(settings, isolation=isolation, fetch_wait=0.1)
+    consumer = Consumer(settings, isolation=isolation, fetch_wait=0.1, overrides={"enable.partition.eof": True})
     consumer.assign({TopicPartition(topic, index): 0 for index in range(partitions)})
     found: list[Record] = []
-    quiet = 0
-    while quiet < 4:
-        more = consumer.poll(500, 0.15)
-        found += more
-        quiet = 0 if more else quiet + 1
+    deadline = time.monotonic() + 60
+    while len(consumer.ends) < partitions:
+        assert time.monotonic() < deadline, f"{topic} could not be read to its end"
+        found += consumer.poll(500, 0.15)
     consumer.close()
     return [record.value for record in found]
 
@@ -110,17 +109,29 @@ def test_a_newer_producer_of_the_same_id_fences_the_older(
     new.close()
 
 
+def left_alone(settings: Settings, topic: str, name: Callable[[str], str]) -> Producer:
+    """A producer with an open transaction that holds a record and ends soon: as soon as this machine can write one."""
+    for seconds in (1.0, 5.0, 25.0):
+        producer = Producer(settings, transactional_id=name("tx"), transaction_timeout=seconds)
+        producer.init_transactions()
+        producer.begin()
+        try:
+            producer.send(topic, b"left")
+        except errors.ClientError:  # a message's time is the transaction's
+            producer.close(0)
+        else:
+            return producer
+    raise AssertionError("a record could not be written within 25 s")
+
+
 def test_a_transaction_that_is_left_alone_is_aborted_after_its_timeout(
     settings: Settings, topic: Callable[..., str], name: Callable[[str], str]
 ) -> None:
     made = topic(1)
-    left = Producer(settings, transactional_id=name("tx"), transaction_timeout=1.0)
-    left.init_transactions()
-    left.begin()
-    left.send(made, b"left")
+    left = left_alone(settings, made, name)
     other = Producer(settings)
     other.send(made, b"other")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while read(settings, made, "read_committed") != [b"other"]:
         assert time.monotonic() < deadline, "the transaction was never aborted"
     with pytest.raises(errors.ClientError):

@@ -16,11 +16,13 @@ from dataclasses import dataclass
 import paho.mqtt.client as paho
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from broker.client import Record, Retry, Settings, run_consumer
 from tests.acceptance.kafka.apache import ADMIN, ApacheKafka
-from tests.running_product import PASSWORD, Product, free_ports, running_product
+from tests.browser.conftest import sign_in
+from tests.browser.watching import Watch
+from tests.running_product import Product, free_ports, running_product
 
 pytestmark = pytest.mark.browser
 MESSAGES = 400
@@ -61,29 +63,18 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
 
 
 @pytest.fixture
-def page(stage: Stage, browser: Browser) -> Iterator[Page]:
-    """A page signed in as the administrator; errors on the console or against the CSP fail the test."""
-    trouble: list[str] = []
-    context = browser.new_context(viewport={"width": 1440, "height": 900})
-    page = context.new_page()
-    page.set_default_timeout(20_000)
-    page.on("console", lambda message: trouble.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: trouble.append(str(error)))
-    page.goto(stage.product.url)
-    page.fill("input[name=username]", "admin")
-    page.fill("input[name=password]", PASSWORD)
-    page.click("button.primary")
-    expect(page.locator("h1")).to_have_text("Overview")
-    yield page
-    context.close()
-    assert not trouble, trouble
+def page(stage: Stage, watch: Watch) -> Page:
+    """A page signed in as the administrator."""
+    page = watch.page(watch.context(viewport={"width": 1440, "height": 900}))
+    sign_in(page, stage.product)
+    return page
 
 
 class Refused(Exception):
     """The record was not acknowledged."""
 
 
-def until(condition: Callable[[], bool], what: str, within: float = 45) -> None:
+def until(condition: Callable[[], bool], what: str, within: float = 120) -> None:
     deadline = time.monotonic() + within
     while not condition():
         assert time.monotonic() < deadline, what
@@ -181,7 +172,7 @@ def lag_of(product: Product) -> int:
         consumer.close()
 
 
-def test_the_whole_story(stage: Stage, page: Page) -> None:
+def test_the_whole_story(stage: Stage, page: Page, watch: Watch) -> None:
     product = stage.product
     # a topic
     page.goto(f"{product.url}/topics/")
@@ -219,10 +210,10 @@ def test_the_whole_story(stage: Stage, page: Page) -> None:
         publish(product, [*payloads[: MESSAGES // 2], BROKEN, *payloads[MESSAGES // 2 :]])
         page.goto(f"{product.url}/dead-letters/")
         page.evaluate("window.sameDocument = true")
-        group = page.context.new_page()
-        until(lambda: shows_group(group, product), "the group's page did not show its lag", within=60)
+        group = watch.page(page.context)
+        until(lambda: shows_group(group, product), "the group's page did not show its lag")
         until(lambda: (figure(group, f"group/{GROUP}/lag") or 0) > MESSAGES // 2, "the lag did not rise")
-        expect(group.locator("#chart-lag canvas")).to_have_count(1, timeout=30_000)
+        expect(group.locator("#chart-lag canvas")).to_have_count(1)
         billing.go.set()
         until(lambda: figure(group, f"group/{GROUP}/lag") == 0, "the lag did not fall")
         assert lag_of(product) == 0
@@ -233,7 +224,7 @@ def test_the_whole_story(stage: Stage, page: Page) -> None:
         # the dead letter appears without a reload, is looked at, edited and sent again
         row = page.locator("tr", has_text=f"dlq.{TOPIC}")
         expect(row.first).to_be_visible(timeout=30_000)
-        expect(row.first).to_contain_text("handler", timeout=30_000)
+        expect(row.first).to_contain_text("handler")
         assert page.evaluate("window.sameDocument") is True
         row.first.get_by_role("link").first.click()
         page.wait_for_url("**/dead-letters/dlq.mqtt.messages/")
@@ -277,7 +268,10 @@ def fill_acl(page: Page, *, principal: str, topic: str, operation: str) -> None:
 
 def shows_group(page: Page, product: Product) -> bool:
     """Open the group's page; whether it is there yet and its lag is known."""
-    page.goto(f"{product.url}/groups/{GROUP}/")
+    url = f"{product.url}/groups/{GROUP}/"
+    if not page.request.get(url).ok:
+        return False
+    page.goto(url)
     return page.locator(f'main [data-live="group/{GROUP}/lag"]').count() > 0 and (
         figure(page, f"group/{GROUP}/lag") is not None
     )

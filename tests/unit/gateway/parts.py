@@ -91,6 +91,9 @@ class FakeLoop:
         self.later.append((self.now + delay, call, arguments, timer))
         return timer
 
+    def add_reader(self, *_: Any) -> None:
+        raise NotImplementedError
+
     def turn(self) -> None:
         soon, self.soon = self.soon, []
         for call, arguments in soon:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from broker.client import Failure
 from broker.client.errors import ClientError, ClusterError, TimedOut
 from gateway.ports import NotAcknowledged, Receipt
-from gateway.storage.ticks import BUSY, CALM, ENOUGH, GATHER, GATHER_PER, MEASURED, Tick, Ticks, Write
+from gateway.storage.departing import AGAIN, ENOUGH, GATHER, GATHER_PER, LONGEST, MEASURED, PATIENCE, UNDER_WAY
+from gateway.storage.ticks import BUSY, CALM, Tick, Ticks, Write
 from tests.unit.gateway.parts import FakeLoop, FakeProducer, FakeSession
 
 
@@ -25,6 +27,7 @@ class Bench:
             self.refused,
             loop=self.loop,
             congestion=self.congestion.append,  # type: ignore[arg-type]  # fake
+            clock=self.loop.time,
         )
 
     def make(self) -> Any:
@@ -45,7 +48,7 @@ class Bench:
         self.loop.turn()
 
     def publish(self, session: FakeSession, *payloads: bytes, hurried: bool = False) -> Receipt[Any]:
-        tick = self.ticks.current(hurried=hurried)
+        tick = self.ticks.current(last=self.loop.now - AGAIN / 2 if hurried else -inf)
         items = [(None, payload, 2, 1, None) for payload in payloads]
         tick.runs.append((session, items))
         for payload in payloads:
@@ -195,11 +198,16 @@ def left(bench: Bench) -> list[list[bytes | None]]:
 def busy() -> Bench:
     """At a time when so many messages come that they are gathered for `GATHER`; one batch has just left."""
     bench = Bench()
-    bench.loop.now = bench.ticks._counted_since + MEASURED
+    bench.loop.now = bench.ticks._departures._counted_since + MEASURED
     bench.publish(FakeSession("zero"), *[b"0"] * int(GATHER / GATHER_PER * MEASURED + 1))
     bench.loop.turn()
     bench.producer.batches.pop().finish()
     return bench
+
+
+def pass_time(bench: Bench, seconds: float) -> None:
+    bench.loop.pass_time(seconds)
+    bench.loop.turn()
 
 
 def test_where_few_messages_come_each_leaves_with_its_turn() -> None:
@@ -208,6 +216,7 @@ def test_where_few_messages_come_each_leaves_with_its_turn() -> None:
         bench.loop.pass_time(0.005)
         bench.publish(FakeSession("one"), b"%d" % number)
         bench.loop.turn()
+        bench.producer.batches[-1].finish()
     assert left(bench) == [[b"%d" % number] for number in range(20)]
 
 
@@ -215,14 +224,15 @@ def test_where_many_come_one_by_one_they_are_gathered() -> None:
     bench = busy()
     bench.publish(FakeSession("one"), b"a")
     bench.loop.turn()
-    bench.loop.pass_time(GATHER / 2)
+    pass_time(bench, GATHER / 2)
     bench.publish(FakeSession("two"), b"b")
     bench.loop.turn()
     assert left(bench) == [] and bench.ticks.waiting == 2
-    bench.loop.pass_time(GATHER)
+    pass_time(bench, GATHER)
     assert left(bench) == [[b"a", b"b"]]
     bench.loop.pass_time(1.0)
     for quiet in (b"c", b"d", b"e"):
+        bench.producer.batches[-1].finish()
         bench.loop.pass_time(0.004)
         bench.publish(FakeSession("one"), quiet)
         bench.loop.turn()
@@ -238,15 +248,48 @@ def test_who_hurries_is_held_up_by_nothing_but_what_is_under_way() -> None:
     bench.loop.turn()
     assert left(bench) == [[b"a"]]
     bench.producer.batches[0].finish()
+    bench.publish(FakeSession("one"), b"d", hurried=True)
     bench.loop.turn()
-    assert left(bench) == [[b"a"], [b"b", b"c"]]
+    assert left(bench) == [[b"a"], [b"b", b"c", b"d"]]
     bench.producer.batches[1].finish()
-    bench.publish(FakeSession("three"), b"d")
+    bench.publish(FakeSession("three"), b"e")
     bench.loop.turn()
     assert len(left(bench)) == 2
-    bench.publish(FakeSession("one"), b"e", hurried=True)
+    bench.publish(FakeSession("one"), b"f", hurried=True)
+    bench.publish(FakeSession("two"), b"g", hurried=True)
     bench.loop.turn()
-    assert left(bench)[2:] == [[b"d", b"e"]]
+    assert left(bench)[2:] == [[b"e", b"f", b"g"]]
+
+
+def test_a_batch_waits_for_those_who_were_answered_just_now_but_not_for_long() -> None:
+    bench = busy()
+    bench.publish(FakeSession("one"), b"a", hurried=True)
+    bench.publish(FakeSession("two"), b"b", hurried=True)
+    bench.loop.turn()
+    bench.loop.pass_time(1.0)
+    bench.producer.batches[0].finish()
+    bench.publish(FakeSession("two"), b"c", hurried=True)
+    bench.loop.turn()
+    assert left(bench) == [[b"a", b"b"]]
+    pass_time(bench, PATIENCE)
+    assert left(bench) == [[b"a", b"b"], [b"c"]]
+    bench.producer.batches[1].finish()
+    bench.publish(FakeSession("two"), b"d", hurried=True)
+    bench.loop.turn()
+    assert left(bench)[2:] == [[b"d"]], "nobody else is to come"
+
+
+def test_a_device_that_sends_several_at_once_counts_once() -> None:
+    bench = busy()
+    one = FakeSession("one")
+    for payload in (b"a", b"b", b"c"):
+        tick = bench.ticks.current(last=bench.loop.now - AGAIN / 2 if payload == b"a" else bench.loop.now)
+        bench.ticks.send(tick, "t", payload, b"k", None)
+    bench.loop.turn()
+    bench.producer.batches[0].finish()
+    bench.publish(one, b"d", hurried=True)
+    bench.loop.turn()
+    assert left(bench) == [[b"a", b"b", b"c"], [b"d"]]
 
 
 def test_a_batch_that_is_large_enough_waits_for_nothing() -> None:
@@ -258,6 +301,26 @@ def test_a_batch_that_is_large_enough_waits_for_nothing() -> None:
     bench.publish(FakeSession("four"), b"d")
     bench.loop.turn()
     assert len(left(bench)[0]) == ENOUGH + 1
+
+
+def test_a_broker_that_is_slow_is_given_larger_batches_not_more() -> None:
+    bench = Bench()
+    for number in range(200):
+        pass_time(bench, LONGEST / 200)
+        bench.publish(FakeSession("one"), b"%d" % number)
+        bench.loop.turn()
+    assert len(left(bench)) == UNDER_WAY
+    bench.producer.batches[0].finish()
+    bench.loop.turn()
+    assert len(left(bench)) == UNDER_WAY + 1 and bench.ticks.waiting == 199
+    bench.publish(FakeSession("one"), *[b"x"] * ENOUGH * 2)
+    bench.publish(FakeSession("two"), b"y")
+    bench.loop.turn()
+    assert len(left(bench)) == UNDER_WAY + 2
+    bench.publish(FakeSession("one"), b"z")
+    bench.loop.turn()
+    pass_time(bench, LONGEST)
+    assert left(bench)[UNDER_WAY + 2 :] == [[b"z"]], "it doesn't wait for ever"
 
 
 def test_what_still_gathers_leaves_when_the_gateway_stops() -> None:

@@ -51,6 +51,7 @@ class Bench:
             lambda tick, failure: self.uplinks.refused(tick, failure),
             loop=self.loop,  # type: ignore[arg-type]  # fake
             congestion=lambda congested: None,
+            clock=lambda: self.loop.time(),
         )
         self.uplinks = Uplinks(
             lambda: self.ticks,

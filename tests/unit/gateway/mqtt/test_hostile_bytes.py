@@ -211,3 +211,17 @@ def test_filters_of_many_levels_count_for_more_than_one() -> None:
     assert body.count(0x97) == 100 - granted
     device.send(subscribe(("shallow", 0), properties=b""))
     assert device.received() == [(0x90, b"\x00\x01\x00\x00")]
+
+
+def test_levels_are_free_again_once_their_filters_are_gone_and_count_once() -> None:
+    device = Device(rules=Rules(limits=Limits(subscriptions=100))).connected(version=5)
+    filters = [f"{number}" + "/+" * (MAX_LEVELS - 2) for number in range(100)]
+    device.send(subscribe(*((each, 0) for each in filters), properties=b""))
+    [(_, body)] = device.received()
+    granted = body[3:].count(0)
+    device.send(subscribe((filters[0], 0), properties=b""))
+    device.send(subscribe((filters[granted], 0), properties=b""))
+    device.send(unsubscribe(filters[0], filters[1], "never/there", properties=b""))
+    device.send(subscribe((filters[granted], 0), (filters[granted + 1], 0), (filters[granted + 2], 0), properties=b""))
+    answers = [body[3:] for byte, body in device.received() if byte == 0x90]
+    assert answers == [b"\x00", b"\x97", b"\x00\x00\x97"]

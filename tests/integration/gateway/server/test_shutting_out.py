@@ -105,4 +105,3 @@ async def test_a_flood_is_let_in_as_fast_as_others_can_bear(serve: Serve, said: 
         client.abort()
     await until(lambda: len(server.connections) == 0)
     await until(lambda: descriptors() <= before + 2)
-

@@ -61,6 +61,7 @@ from gateway.sessions.sessions import Sessions
 from gateway.storage.exactly import Lanes
 from gateway.storage.ticks import Ticks
 from gateway.subscribing import Subscribing
+from gateway.why import Why
 
 log = logging.getLogger("gateway.engine")
 
@@ -86,13 +87,14 @@ class GatewayEngine:
         anonymous: bool,
         row: Row,
         read: Read,
+        inboxes: int,
         cluster: Callable[[Claims, PresenceBook], GatewayCluster],
         lease: Lease,
         keep_expired: bool = False,
         plugins: PluginHost | None = None,
         levels: int = 2,
     ) -> None:
-        """`row` and `read`: see `Inbox`. `keep_expired`: see `Outcomes`.
+        """`row` and `read`: see `Inbox`. `inboxes`: the partitions of `__sluice_inbox`. `keep_expired`: see `Outcomes`.
         `levels`: how many topic levels the counters by prefix keep apart."""
         self.epoch = 0
         self.congested = False
@@ -114,6 +116,7 @@ class GatewayEngine:
             read=read,
             ended=lambda client_id, message, why: self.outcomes.ended(client_id, message, why),
             followed=lambda: keep_expired or registry.keeps_expired or bool(registry.downlinks),
+            partitions=inboxes,
             loop=asyncio.get_running_loop(),
         )
         self.lease = lease
@@ -277,7 +280,7 @@ class GatewayEngine:
         def decide() -> None:
             if request.will is not None and not asked.get("publish", request.will.topic):
                 self.counters.denied += 1
-                receipt.fail(Refused(NOT_AUTHORIZED, "not authorised to publish the will"))
+                receipt.fail(Refused(NOT_AUTHORIZED, "not authorised to publish the will", why=Why.WILL))
                 return
             opened = self.sessions.open(session)
             if session.state is not None:

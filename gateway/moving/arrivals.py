@@ -6,7 +6,8 @@ the record and its last checkpoint are taken as they are, after its transactions
 can become visible that wasn't read. What the session missed in between is read again (`missed`).
 
 A claimant that is itself replaced before it got anything relays: it lets go under its own epoch of what was left to it.
-So each claimant waits for the one before it, and for nobody else.
+So each claimant waits for the one before it, and for nobody else; not even for that one if it was started again and its
+name is not on the record, since the new run may not know of the claim (`steps`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from gateway.peers.claims import Holder, Won
 from gateway.ports import NotAcknowledged, Opened, Receipt, Refused, Session
 from gateway.receipts import follow
 from gateway.sessions.mailbox import Mailbox
+from gateway.why import Why
 
 log = logging.getLogger("gateway.arrivals")
 
@@ -66,6 +68,9 @@ class Cluster(Protocol):
     """What arrivals need of the process."""
 
     def alive(self, gateway: str) -> bool: ...
+
+    def restarted(self, gateway: str, epoch: int) -> bool:
+        """Whether what that gateway claimed under this epoch was claimed by an earlier run of it."""
 
     async def fence(self, gateway: str) -> None:
         """No transaction of that gateway is open, and none that it began can be committed any more."""
@@ -136,7 +141,7 @@ class Arrivals:
             known = Arrival(client_id=session.client_id, token=token, began=self._monotonic())
             self._waiting[session.client_id] = known
         elif known.receipt is not None:
-            known.receipt.fail(Refused(TAKEN_OVER, "session taken over"))
+            known.receipt.fail(Refused(TAKEN_OVER, "session taken over", why=Why.TAKEN_OVER))
         known.token, known.session, known.receipt = token, session, receipt
         known.epoch, known.began, known.relay, known.adopting = 0, self._monotonic(), False, False
         return receipt
@@ -188,7 +193,7 @@ class Arrivals:
         known = self._waiting.get(client_id)
         if known is None or known.token != token:
             return False
-        self._drop(known, Refused(NOT_AUTHORIZED, "the client id is another principal's"))
+        self._drop(known, Refused(NOT_AUTHORIZED, "the client id is another principal's", why=Why.SESSION_OWNER))
         return True
 
     def replaced(self, client_id: str, mine: Holder, since: Positions | None = None) -> None:
@@ -200,7 +205,7 @@ class Arrivals:
             known.since = since
             self._waiting[client_id] = known
         if known.receipt is not None:
-            known.receipt.fail(Refused(TAKEN_OVER, "session taken over"))
+            known.receipt.fail(Refused(TAKEN_OVER, "session taken over", why=Why.TAKEN_OVER))
             known.receipt = known.session = None
         known.epoch = mine.epoch
         known.relay = known.nudged = True
@@ -264,7 +269,9 @@ class Arrivals:
         now = self._monotonic()
         for known in list(self._waiting.values()):
             if known.session is not None and now - known.began > PATIENCE:
-                self._drop(known, Refused(UNAVAILABLE, "the session is still kept by another gateway"))
+                self._drop(
+                    known, Refused(UNAVAILABLE, "the session is still kept by another gateway", why=Why.UNAVAILABLE)
+                )
             elif known.relay and now - known.began > RELAY_PATIENCE:
                 self._drop(known, None)
 
@@ -289,6 +296,7 @@ class Arrivals:
                 await self._cluster.fence(gateway)
         rows = await self._cluster.stored([each.client_id for each in ready])
         places: dict[str, tuple[Positions, dict[str, Positions]]] = {}
+        left: list[str] = []
         arriving: list[Arriving] = []
         for each in ready:
             record = _decoded(each.client_id, rows.get(each.client_id))
@@ -301,6 +309,7 @@ class Arrivals:
                 each.previous,
                 self._gateway,
                 lambda name, dead=dead: name != dead and self._cluster.alive(name),  # type: ignore[misc]  # per turn
+                ended=each.previous is not None and self._cluster.restarted(each.previous.gateway, each.previous.epoch),
             )
             if found is Step.WAIT:
                 continue
@@ -314,14 +323,25 @@ class Arrivals:
             else:
                 if record.gateway not in places:
                     places[record.gateway] = await self._checkpoint(record.gateway)
+                left.append(each.client_id)
                 since = places[record.gateway][0] | places[record.gateway][1].get(each.client_id, {})
             if each.relay:
                 record = replace(record, positions=positions_list(since))
             arriving.append((each, record, None, since))
+        arriving = await self._unchanged(arriving, left, rows)
         if any(record is not None and record.expiry and not each.relay for each, record, _, _ in arriving):
             await self._bring(arriving)
         for each, record, mailbox, _ in arriving:
             self._settle(each, record, mailbox)
+
+    async def _unchanged(self, arriving: list[Arriving], left: list[str], rows: Mapping[str, bytes]) -> list[Arriving]:
+        """Less those `left` behind by a gateway whose record is another by now: it was started again and passed them
+        on, and its checkpoint, which was read after the record, may say no more where they were."""
+        newest = await self._cluster.stored(left) if left else {}
+        changed = {client_id for client_id in left if newest.get(client_id) != rows.get(client_id)}
+        for each, *_ in arriving:
+            each.nudged |= each.client_id in changed
+        return [arrival for arrival in arriving if arrival[0].client_id not in changed]
 
     async def _bring(self, arriving: list[Arriving]) -> None:
         """Rebuild the mailboxes of those that have one, and deliver what they missed."""

@@ -86,13 +86,14 @@ class GatewayEngine:
         anonymous: bool,
         row: Row,
         read: Read,
+        inboxes: int,
         cluster: Callable[[Claims, PresenceBook], GatewayCluster],
         lease: Lease,
         keep_expired: bool = False,
         plugins: PluginHost | None = None,
         levels: int = 2,
     ) -> None:
-        """`row` and `read`: see `Inbox`. `keep_expired`: see `Outcomes`.
+        """`row` and `read`: see `Inbox`. `inboxes`: the partitions of `__sluice_inbox`. `keep_expired`: see `Outcomes`.
         `levels`: how many topic levels the counters by prefix keep apart."""
         self.epoch = 0
         self.congested = False
@@ -114,6 +115,7 @@ class GatewayEngine:
             read=read,
             ended=lambda client_id, message, why: self.outcomes.ended(client_id, message, why),
             followed=lambda: keep_expired or registry.keeps_expired or bool(registry.downlinks),
+            partitions=inboxes,
             loop=asyncio.get_running_loop(),
         )
         self.lease = lease

@@ -41,7 +41,7 @@ from gateway.sessions.references import References
 from gateway.sessions.sessions import Sessions
 from gateway.starting import find_cluster, retried
 from gateway.storage.catalogue import Catalogue
-from gateway.storage.exactly import TRANSACTION_TIMEOUT, Lanes
+from gateway.storage.exactly import TRANSACTION_TIMEOUT, Lane, Lanes
 from gateway.storage.local import LocalCopy, file_name
 from gateway.storage.reserving import Reserving
 from gateway.storage.state import StateTopics
@@ -111,7 +111,13 @@ class Gateway:
         def lane(name: str) -> Producer:
             return Producer(cluster, linger_ms=0, transactional_id=name, transaction_timeout=TRANSACTION_TIMEOUT)
 
-        self._lanes = Lanes(lane, loop=loop, gateway=self.settings.name)
+        lease = Lease(time.monotonic, self._renew)
+
+        def fenced(lane: Lane) -> None:
+            lease.lose("another gateway took this one for dead")
+            lease.when_held(lane.go_on)
+
+        self._lanes = Lanes(lane, loop=loop, gateway=self.settings.name, fenced=fenced)
         verifiers: list[Verifier] = []
         if self.settings.jwt:
             verifiers.append(TokenVerifier(TokenSettings.read(Path(self.settings.jwt))))
@@ -139,8 +145,6 @@ class Gateway:
         copy, admin, name = self._copy, self._admin_for(cluster), self.settings.name
         gateways = self._gateways = Gateways(name, catalogue.partitions[SESSIONS], time.monotonic())
 
-        lease = Lease(time.monotonic, self._renew)
-
         def among(claims: Claims, book: PresenceBook) -> GatewayCluster:
             return GatewayCluster(
                 gateway=name,
@@ -167,6 +171,7 @@ class Gateway:
             wrote=self._wrote,
             row=self._inbox_row,
             read=references.read,
+            inboxes=catalogue.partitions[INBOX],  # it never gets more
             keep_expired=self.settings.expired == DEAD_LETTER,
             reserve=self._reserving.reserve,
             cluster=among,

@@ -50,7 +50,8 @@ def answer(receipt: Receipt[Any], value: T) -> Receipt[T]:
 def after(first: Receipt[Any], second: Receipt[T]) -> Receipt[T]:
     """A receipt that settles as `second` does, but not before `first` succeeded; fails when either fails."""
     outer: Receipt[T] = Receipt()
-    gather([first], lambda: follow(second, outer) if first.failure is None else outer.fail(first.failure))
+    earlier = [] if first.settled else [first]
+    gather(earlier, lambda: follow(second, outer) if first.failure is None else outer.fail(first.failure))
     return outer
 
 

@@ -63,8 +63,8 @@ PlacedAt = Callable[[str, int, int, int], None]
 """Called with topic, partition, offset and timestamp (epoch milliseconds) of a message that is durable."""
 
 
-Sending = tuple[str, bytes | None, bytes | None, OutgoingHeaders | None, PlacedAt | None]
-"""Topic, value, key, headers, and who wants to know the place."""
+Sending = tuple[str, bytes | None, bytes | None, OutgoingHeaders | None, PlacedAt | None, int]
+"""Topic, value, key, headers, who wants to know the place, and the partition (-1: the key's)."""
 
 
 class _Placed:
@@ -126,10 +126,10 @@ class Batch:
         produce, report = self._produce, self._report
         taken = refused = 0
         try:
-            for topic, value, key, headers, placed in messages:
+            for topic, value, key, headers, placed, partition in messages:
                 call = report if placed is None else _Placed(report, placed)
                 try:
-                    produce(topic, value, key, -1, call, None, 0, headers or [])
+                    produce(topic, value, key, partition, call, None, 0, headers or [])
                 except KafkaException as error:
                     self.failures.append(Failure(topic, -1, key, value, translate(error)))
                     refused += 1

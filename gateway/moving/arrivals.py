@@ -6,7 +6,8 @@ the record and its last checkpoint are taken as they are, after its transactions
 can become visible that wasn't read. What the session missed in between is read again (`missed`).
 
 A claimant that is itself replaced before it got anything relays: it lets go under its own epoch of what was left to it.
-So each claimant waits for the one before it, and for nobody else.
+So each claimant waits for the one before it, and for nobody else; not even for that one if it was started again and its
+name is not on the record, since the new run may not know of the claim (`steps`).
 """
 
 from __future__ import annotations
@@ -66,6 +67,9 @@ class Cluster(Protocol):
     """What arrivals need of the process."""
 
     def alive(self, gateway: str) -> bool: ...
+
+    def restarted(self, gateway: str, epoch: int) -> bool:
+        """Whether what that gateway claimed under this epoch was claimed by an earlier run of it."""
 
     async def fence(self, gateway: str) -> None:
         """No transaction of that gateway is open, and none that it began can be committed any more."""
@@ -289,6 +293,7 @@ class Arrivals:
                 await self._cluster.fence(gateway)
         rows = await self._cluster.stored([each.client_id for each in ready])
         places: dict[str, tuple[Positions, dict[str, Positions]]] = {}
+        left: list[str] = []
         arriving: list[Arriving] = []
         for each in ready:
             record = _decoded(each.client_id, rows.get(each.client_id))
@@ -301,6 +306,7 @@ class Arrivals:
                 each.previous,
                 self._gateway,
                 lambda name, dead=dead: name != dead and self._cluster.alive(name),  # type: ignore[misc]  # per turn
+                ended=each.previous is not None and self._cluster.restarted(each.previous.gateway, each.previous.epoch),
             )
             if found is Step.WAIT:
                 continue
@@ -314,14 +320,25 @@ class Arrivals:
             else:
                 if record.gateway not in places:
                     places[record.gateway] = await self._checkpoint(record.gateway)
+                left.append(each.client_id)
                 since = places[record.gateway][0] | places[record.gateway][1].get(each.client_id, {})
             if each.relay:
                 record = replace(record, positions=positions_list(since))
             arriving.append((each, record, None, since))
+        arriving = await self._unchanged(arriving, left, rows)
         if any(record is not None and record.expiry and not each.relay for each, record, _, _ in arriving):
             await self._bring(arriving)
         for each, record, mailbox, _ in arriving:
             self._settle(each, record, mailbox)
+
+    async def _unchanged(self, arriving: list[Arriving], left: list[str], rows: Mapping[str, bytes]) -> list[Arriving]:
+        """Less those `left` behind by a gateway whose record is another by now: it was started again and passed them
+        on, and its checkpoint, which was read after the record, may say no more where they were."""
+        newest = await self._cluster.stored(left) if left else {}
+        changed = {client_id for client_id in left if newest.get(client_id) != rows.get(client_id)}
+        for each, *_ in arriving:
+            each.nudged |= each.client_id in changed
+        return [arrival for arrival in arriving if arrival[0].client_id not in changed]
 
     async def _bring(self, arriving: list[Arriving]) -> None:
         """Rebuild the mailboxes of those that have one, and deliver what they missed."""

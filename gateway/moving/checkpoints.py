@@ -15,10 +15,9 @@ from typing import Any
 
 from broker.client import TopicPartition
 from gateway import contract
-from gateway.contract import INBOX, SESSIONS
+from gateway.contract import SESSIONS
 from gateway.moving.arrivals import CHECKPOINT_KEY, positions_list
 from gateway.receipts import over
-from gateway.sessions.entries import single_key
 from gateway.sessions.inbox import Inbox
 from gateway.sessions.sessions import Sessions
 from gateway.storage.ticks import Ticks
@@ -87,8 +86,7 @@ class Checkpoints:
         if written.failure is None:
             self.written = positions
         for mailbox, numbers in gone:
-            for number in numbers:
-                ticks.write(INBOX, None, single_key(mailbox.client_id, number))
+            self._inbox.remove_singles(mailbox, numbers)
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run())

@@ -3,7 +3,8 @@
 The loop beats several times a second. When a beat is overdue for longer than `LIMIT` (less than what the others wait
 before they count a gateway as dead), the process was asleep, and the lease is lost: nothing is taken from devices and
 nothing is given to them on the strength of old claims, until everything the others wrote meanwhile has been read. The
-check is made where it matters, not only at the beat: after a sleep, sockets are served before timers.
+check is made where it matters, not only at the beat: after a sleep, sockets are served before timers. It is lost too
+when it turns out that another gateway counted this one as dead (`lose`).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class Lease:
         self._renew = renew
         self._beat = monotonic()
         self._lost = False
+        self._doubts = 0
         self._task: asyncio.Task[None] | None = None
         self._recovery: asyncio.Task[None] | None = None
         self._waiting: list[Callable[[], None]] = []
@@ -33,7 +35,7 @@ class Lease:
     def held(self) -> bool:
         """Whether what was known of claims still holds."""
         if not self._lost and self._task is not None and self._monotonic() - self._beat > LIMIT:
-            self._lose()
+            self.lose(f"this process stood still for {self._monotonic() - self._beat:.1f} s")
         return not self._lost
 
     def when_held(self, call: Callable[[], None]) -> None:
@@ -43,16 +45,21 @@ class Lease:
         else:
             self._waiting.append(call)
 
-    def _lose(self) -> None:
-        self._lost = True
-        log.warning("this process stood still for %.1f s; it reads who took over", self._monotonic() - self._beat)
-        self._recovery = asyncio.get_running_loop().create_task(self._recover())
+    def lose(self, why: str) -> None:
+        """Others may have taken over, for this reason."""
+        self._doubts += 1
+        if not self._lost:
+            self._lost = True
+            log.warning("%s; this process reads who took over", why)
+            self._recovery = asyncio.get_running_loop().create_task(self._recover())
 
     async def _recover(self) -> None:
         while True:
+            doubts = self._doubts
             try:
                 await self._renew()
-                break
+                if doubts == self._doubts:
+                    break
             except Exception as error:  # the broker is away: others can't have taken over either, but nobody knows
                 log.debug("claims can't be read yet: %s", error)
                 await asyncio.sleep(0.5)

@@ -164,7 +164,7 @@ class Uplinks:
                 if properties is not None:
                     headers = headers + headers_from(properties)
                 placed = fresh(target, payload, flags, properties) if fresh is not None else None
-                gather((target.topic, payload, target.key, headers, placed))
+                gather((target.topic, payload, target.key, headers, placed, -1))
                 size += len(payload)
             if flags & 1:
                 self._retain(ticks, target, payload, flags, properties, tick)

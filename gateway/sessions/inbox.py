@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import zlib
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
@@ -69,10 +70,12 @@ class Inbox:
         read: Read,
         ended: Ended,
         followed: Callable[[], bool],
+        partitions: int,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         """`row` gives a value of the local copy by its key, `read` payloads from the log. `ended` is told of messages
-        that a session lost, those it never looked at only while `followed` says that somebody keeps account of them."""
+        that a session lost, those it never looked at only while `followed` says that somebody keeps account of them.
+        `partitions`: how many `__sluice_inbox` has."""
         self._ticks = ticks
         self._counters = counters
         self._clock = clock
@@ -80,6 +83,7 @@ class Inbox:
         self._read = read
         self._ended = ended
         self._followed = followed
+        self._partitions = partitions
         self._loop = loop
         self.unsettled: dict[str, Mailbox] = {}
         self._settling: dict[str, int] = {}  # calls of `settle` whose writes have no outcome yet, by client id
@@ -164,17 +168,32 @@ class Inbox:
 
     # --- storing
 
+    def _put(self, key: bytes, value: bytes | None, client_id: str) -> Receipt[None]:
+        """All of a session's records go to one partition, so whatever is under way when a gateway dies, what is stored
+        are the first of them: a newer message is never there without the older ones."""
+        partition = zlib.crc32(client_id.encode()) % self._partitions
+        return self._ticks().write(INBOX, value, key, partition=partition)
+
+    def remove_singles(self, mailbox: Mailbox, numbers: Iterable[int]) -> None:
+        """Of entries that a checkpoint has passed."""
+        for number in numbers:
+            self._put(single_key(mailbox.client_id, number), None, mailbox.client_id)
+
     def store_single(self, mailbox: Mailbox, entry: Entry) -> Receipt[None]:
         """Write one entry's own record now."""
         mailbox.unstored.pop(entry.number, None)
         mailbox.due.pop(entry.number, None)
         entry.single = True
         key = single_key(mailbox.client_id, entry.number)
-        return self._ticks().write(INBOX, encode_single(entry, mailbox.claim), key)
+        return self._put(key, encode_single(entry, mailbox.claim), mailbox.client_id)
+
+    def flushed(self) -> Receipt[None]:
+        """Settles when everything written so far has its outcome."""
+        return self._ticks().flushed()
 
     async def settle_whole(self, mailbox: Mailbox) -> bool:
         """As `settle`, what others are writing for this mailbox at the moment included."""
-        await over(self._ticks().flushed())
+        await over(self.flushed())
         while mailbox.client_id in self._settling:  # noqa: ASYNC110  # rare, and over in moments
             await asyncio.sleep(SOON)
         return await self.settle([mailbox])
@@ -223,12 +242,11 @@ class Inbox:
         due = list(mailbox.due.values())
         writes += [(self.store_single(mailbox, entry), mailbox, entry) for entry in due]
         gone, mailbox.gone_chunks = mailbox.gone_chunks, []
-        write = self._ticks().write
-        rewritten, mailbox.rewritten = mailbox.rewritten, {}
+        name, rewritten = mailbox.client_id, mailbox.rewritten
+        mailbox.rewritten = {}
         for number, value in rewritten.items():
-            receipt = write(INBOX, value, chunk_key(mailbox.client_id, number))
-            writes.append((receipt, mailbox, (number, value)))
-        writes += [(write(INBOX, None, chunk_key(mailbox.client_id, each)), mailbox, each) for each in gone]
+            writes.append((self._put(chunk_key(name, number), value, name), mailbox, (number, value)))
+        writes += [(self._put(chunk_key(name, each), None, name), mailbox, each) for each in gone]
         return writes
 
     def _write_chunk(self, mailbox: Mailbox, chunk: Chunk) -> Receipt[None]:
@@ -236,7 +254,7 @@ class Inbox:
         chunk.unread += 1
         self.chunks_written += 1
         value = encode_chunk(chunk.number, list(chunk.entries.values()), mailbox.claim, under_way=chunk.under_way)
-        return self._ticks().write(INBOX, value, chunk_key(mailbox.client_id, chunk.number))
+        return self._put(chunk_key(mailbox.client_id, chunk.number), value, mailbox.client_id)
 
     def _again(self, mailbox: Mailbox, what: What) -> None:
         if isinstance(what, Chunk):
@@ -279,12 +297,10 @@ class Inbox:
                 mailbox.gone_chunks.append(place.number)
                 look = self._look_at(mailbox, place.number, place.skip, place.count, "the session ended")
                 self._spawn(look)
-        ticks = self._ticks()
-        singles = [entry.number for entry in mailbox.pending.values() if entry.single] + mailbox.gone
-        for number in dict.fromkeys(singles):
-            ticks.write(INBOX, None, single_key(mailbox.client_id, number))
+        name, singles = mailbox.client_id, [entry.number for entry in mailbox.pending.values() if entry.single]
+        self.remove_singles(mailbox, dict.fromkeys(singles + mailbox.gone))
         for number in dict.fromkeys([*mailbox.shelf.numbers(), *mailbox.chunks, *mailbox.gone_chunks]):
-            ticks.write(INBOX, None, chunk_key(mailbox.client_id, number))
+            self._put(chunk_key(name, number), None, name)
 
     # --- loading
 
@@ -356,7 +372,7 @@ class Inbox:
                 self.adopt(mailbox, group, positions)
             elif not elsewhere(name):
                 for key, _ in group:
-                    self._ticks().write(INBOX, None, key)
+                    self._put(key, None, name)
 
     def adopt(
         self, mailbox: Mailbox, rows: Iterable[tuple[bytes, bytes]], positions: Mapping[TopicPartition, int]

@@ -191,7 +191,11 @@ class Sessions:
             mailbox.limit = limits.queue
             mailbox.limit_bytes = limits.queue_bytes
             mailbox.overflow = limits.overflow
-        return answer(self.store(session), opened)
+        stored = self.store(session)
+        if opened.state is not None and any(each.qos == 2 for each in opened.state.outbound):
+            # they are sent again at once, and their packet ids may still be on their way into the log
+            stored = after(self._inbox.flushed(), stored)
+        return answer(stored, opened)
 
     def closed(self, session: Session, ending: Ending) -> None:
         client_id, connection = session.client_id, session.state

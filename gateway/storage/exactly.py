@@ -12,6 +12,10 @@ Outcomes. A commit that timed out is asked for again until its outcome is known.
 an error it can't abort), what was under way is in doubt: its receipt fails, the connections close unacknowledged, and
 a new producer of the same transactional id finishes or aborts what was left before it does anything else. What is true
 then stands in the log: sessions in doubt take their marks from there (`epoch` counts such rebuilds).
+
+Fenced. Another gateway took this one for dead, and sessions of it over: what they had sent may be sent again to the
+other one, and be there already. So nothing more is committed, and what waits for a transaction fails, until it is known
+which sessions are still here (`fenced`, `go_on`).
 """
 
 from __future__ import annotations
@@ -69,9 +73,20 @@ class Gathering:
 class Lane:
     """See the module. `current` and receipts belong to the event loop, the producer to the thread."""
 
-    def __init__(self, make: Callable[[], Producer], *, loop: asyncio.AbstractEventLoop, name: str) -> None:
+    def __init__(
+        self,
+        make: Callable[[], Producer],
+        *,
+        loop: asyncio.AbstractEventLoop,
+        name: str,
+        fenced: Callable[[Lane], None],
+    ) -> None:
+        """`fenced` is called on the loop, once nothing more is committed; `go_on` ends that."""
         self._make = make
         self._loop = loop
+        self._fenced = fenced
+        self._may = threading.Event()
+        self._may.set()
         self._producer: Producer | None = None
         self._work: Work | None = None
         self._wake = threading.Condition()
@@ -90,6 +105,14 @@ class Lane:
             self._wake.notify()
         return work.receipt
 
+    def go_on(self) -> None:
+        """Commit again, but nothing that was handed over before this call."""
+        with self._wake:
+            work, self._work = self._work, None
+        self._may.set()
+        if work is not None:
+            work.receipt.fail(NotAcknowledged("another gateway took this one for dead"))
+
     # --- the thread
 
     def _run(self) -> None:
@@ -104,6 +127,8 @@ class Lane:
                 self._commit(work)
 
     def _rebuild(self) -> bool:
+        if not self._may.wait(1.0):
+            return False
         try:
             producer = self._make()
             producer.init_transactions(30.0)
@@ -135,6 +160,9 @@ class Lane:
         if producer is not None:
             producer.close(0.0)
         answer = NotAcknowledged(str(failure))
+        if isinstance(failure, Fenced):
+            self._may.clear()
+            self._tell(lambda: self._fenced(self))
         self._tell(lambda: work.receipt.fail(answer))
 
     def _attempt(self, work: Work) -> ClientError | None:
@@ -203,14 +231,22 @@ def lane_ids(gateway: str) -> list[str]:
 class Lanes:
     """The lanes of one gateway."""
 
-    def __init__(self, make: Callable[[str], Producer], *, loop: asyncio.AbstractEventLoop, gateway: str) -> None:
-        """`make` builds a transactional producer of a transactional id."""
+    def __init__(
+        self,
+        make: Callable[[str], Producer],
+        *,
+        loop: asyncio.AbstractEventLoop,
+        gateway: str,
+        fenced: Callable[[Lane], None],
+    ) -> None:
+        """`make` builds a transactional producer of a transactional id. `fenced`: see `Lane`."""
 
         def maker(name: str) -> Callable[[], Producer]:
             return lambda: make(name)
 
         self._lanes = [
-            Lane(maker(each), loop=loop, name=f"lane-{number}") for number, each in enumerate(lane_ids(gateway))
+            Lane(maker(each), loop=loop, name=f"lane-{number}", fenced=fenced)
+            for number, each in enumerate(lane_ids(gateway))
         ]
 
     def of(self, client_id: str) -> Lane:

@@ -35,8 +35,8 @@ log = logging.getLogger("gateway.ticks")
 Headers = list[tuple[str, bytes | str | None]]
 Write = tuple[str, bytes | None, bytes | None, Headers | None]
 """(topic, value, key, headers)."""
-Sending = tuple[str, bytes | None, bytes | None, Headers | None, PlacedAt | None]
-"""A write, and who wants to know its place in the log."""
+Sending = tuple[str, bytes | None, bytes | None, Headers | None, PlacedAt | None, int]
+"""A write, who wants to know its place in the log, and its partition (-1: the key's)."""
 
 BUSY = 20_000  # messages without an outcome at which sessions stop reading
 CALM = 8_000  # and go on again
@@ -182,17 +182,27 @@ class Ticks:
         key: bytes | None,
         headers: Headers | None,
         placed: PlacedAt | None = None,
+        partition: int = -1,
     ) -> None:
         """One message, in order; never fails. `placed` may be called with its place in the log, see `Batch.send`."""
         if value is not None:
             tick.size += len(value)
-        tick.gathered.append((topic, value, key, headers, placed))
+        tick.gathered.append((topic, value, key, headers, placed, partition))
 
-    def write(self, topic: str, value: bytes | None, key: bytes | None, headers: Headers | None = None) -> Receipt[Any]:
-        """One record of our own; its receipt (shared with the turn's others) fails if its outcome is unknown."""
+    def write(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None,
+        headers: Headers | None = None,
+        *,
+        partition: int = -1,
+    ) -> Receipt[Any]:
+        """One record of our own; its receipt (shared with the turn's others) fails if its outcome is unknown.
+        `partition` where the key's is not wanted: what is written to one partition becomes durable in that order."""
         tick = self.current()
         tick.runs.append((None, ((topic, value, key, headers),)))
-        self.send(tick, topic, value, key, headers)
+        self.send(tick, topic, value, key, headers, partition=partition)
         return tick.receipt
 
     def flushed(self) -> Receipt[Any]:

@@ -4,9 +4,11 @@ import re
 import threading
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import pytest
+from _pytest._code.code import ExceptionRepr, Traceback
 from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
@@ -54,12 +56,17 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A failure's own lines are those of the tests, and how the pages stood: not how Playwright was left."""
     if call.excinfo is not None and call.when == "call":
-        here = Path(__file__).parent
-        ours = call.excinfo.traceback.filter(lambda entry: here in Path(entry.path).parents)
-        call.excinfo.traceback = ours or call.excinfo.traceback
+        here, ours = Path(__file__).parent, None
+        for entry in reversed(call.excinfo.traceback):
+            if here in Path(entry.path).parents:
+                raw = entry._rawentry
+                ours = TracebackType(ours, raw.tb_frame, raw.tb_lasti, raw.tb_lineno)
+        call.excinfo.traceback = Traceback(ours) if ours else call.excinfo.traceback
     report = yield
     if report.failed and report.when == "call" and WATCH in item.stash:
-        report.sections.append(("pages", item.stash[WATCH].report(report.longreprtext)))
+        told = item.stash[WATCH].report(report.longreprtext)
+        if isinstance(report.longrepr, ExceptionRepr):
+            report.longrepr.addsection("pages", told)
     return report
 
 

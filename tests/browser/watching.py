@@ -1,6 +1,7 @@
 """Pages under watch: what went wrong on one fails its test, and a test that fails says how its pages stood.
 
-Wrong is an error on a page's console, a script that throws, and what the security policy blocked.
+Wrong is an error on a page's console, where Chromium also tells what the security policy blocked, and a script that
+throws.
 """
 
 from __future__ import annotations
@@ -13,16 +14,11 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, 
 
 from tests.browser.chromium import SLOWNESS, slow_down
 
-LISTEN = """
-window.violations = [];
-document.addEventListener("securitypolicyviolation", (event) =>
-  window.violations.push(`${event.violatedDirective} ${event.blockedURI}`));
-"""
 # Told as errors, and none: a form answered with what is wrong in it; a page asked for because it isn't there; and a
 # search that a newer one replaced, by htmx.
 MEANT = re.compile(r"status of 422|no-such-page|htmx:(afterRequest|sendAbort)\b")
 SELECTOR = re.compile(r"(?<![\w.])locator\(\"((?:[^\"\\]|\\.)+)\"\)")
-SHOWN = 400  # characters of an element
+SHOWN = 250  # characters of an element, or of what a page said
 PATIENCE_MS = 2_000
 
 
@@ -34,13 +30,12 @@ class Watch:
         self._contexts: list[BrowserContext] = []
         self._pages: list[Page] = []
         self._wrong: list[str] = []
-        self._said: deque[str] = deque(maxlen=8)
+        self._said: deque[str] = deque(maxlen=3)
 
     def context(self, **options: object) -> BrowserContext:
         """A new browser context, all of whose pages are watched. `options` are Playwright's."""
         context = self._browser.new_context(**options)  # type: ignore[arg-type]  # Playwright's own names and types
         self._contexts.append(context)
-        context.add_init_script(LISTEN)
         context.set_default_timeout(60_000)
         context.on("console", self._heard)
         context.on("weberror", lambda error: self._wrong.append(str(error.error)))
@@ -65,21 +60,21 @@ class Watch:
 
     def closed(self) -> list[str]:
         """Closes everything; what went wrong."""
-        blocked = [text for page in self._open_pages() for text in page.evaluate("window.violations || []")]
         for context in self._contexts:
             context.close()
-        return self._wrong + blocked
+        return self._wrong
 
     def report(self, failure: str) -> str:
         """How the pages stand, in a few lines. `failure` is what the test says went wrong: the elements that it names
         are shown."""
-        return "\n".join([*(line for page in self._open_pages() for line in _standing(page, failure)), *self._said])
+        standing = [line for page in self._open_pages() for line in _standing(page, failure)]
+        return "\n".join([*standing, *(line[:SHOWN] for line in self._said)])
 
 
 def _standing(page: Page, failure: str) -> Iterator[str]:
     yield f"page: {page.url}"
     selectors = dict.fromkeys([*SELECTOR.findall(failure), "dialog[open]", "main"])
-    for selector in list(selectors)[-4:]:
+    for selector in list(selectors)[-3:]:
         shown = _shown(page, selector.replace('\\"', '"'))
         if shown:
             yield f"  {selector}: {shown}"

@@ -77,7 +77,7 @@ const Live = (() => {
     const { target, requestConfig: { elt } } = detail, focused = target.contains(document.activeElement) ? document.activeElement : null;
     kept = null;
     if (elt === target && inHand(target)) detail.shouldSwap = false;
-    else if (target.matches(".list-body"))
+    else if (target.matches(".list-body, .job"))
       kept = {
         id: target.id, row: $("tr.picked", target)?.dataset.href, focused: Boolean(focused), face: focused && face(focused),
         words: focused?.textContent.trim(), focusVisible: Boolean(focused?.matches(":focus-visible")),

@@ -28,7 +28,7 @@ class FakeBatch:
 
     def send_all(self, messages: Any) -> int:
         taken = 0
-        for topic, value, key, headers, _ in messages:
+        for topic, value, key, headers, _, _ in messages:
             if self.producer.full:
                 break
             self.records.append((topic, value, key, headers))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from broker.client.errors import ClientError, ClusterError, RecordTooLarge
+from broker.client.errors import ClientError, ClusterError, Fenced, RecordTooLarge
 from gateway.contract import GATEWAY_DEAD_LETTERS
 from gateway.storage.exactly import Lane
 
@@ -74,10 +74,50 @@ class FakeProducer:
 )
 async def test_only_a_record_that_is_refused_for_good_goes_to_the_dead_letters(error: ClientError, topic: str) -> None:
     producer = FakeProducer(error)
-    lane = Lane(lambda: producer, loop=asyncio.get_running_loop(), name="lane")  # type: ignore[arg-type,return-value]
+    lane = Lane(
+        lambda: producer,  # type: ignore[arg-type,return-value]  # stands for a producer
+        loop=asyncio.get_running_loop(),
+        name="lane",
+        fenced=lambda lane: None,
+    )
     receipt = lane.add(list(WRITES))
     async with asyncio.timeout(10):
         while len(producer.sent) < 2 or not receipt.settled:  # noqa: ASYNC110  # polled
             await asyncio.sleep(0.01)
     assert [to for to, _ in producer.sent[1]] == [topic, "__sluice_sessions"]
+    await lane.stop(1.0)
+
+
+class FencedProducer(FakeProducer):
+    """Another gateway has begun to use its id."""
+
+    def commit(self, timeout: float) -> None:
+        raise Fenced("a newer instance")
+
+
+async def test_after_another_gateway_took_over_nothing_is_committed_until_it_is_known_what_is_still_here() -> None:
+    made: list[FakeProducer] = []
+    fenced: list[Lane] = []
+
+    def make() -> Any:
+        made.append(FakeProducer(ClientError("")) if made else FencedProducer(ClientError("")))
+        made[-1].sent.append([])  # the transaction before
+        return made[-1]
+
+    async def until(came_true: Any) -> None:
+        async with asyncio.timeout(10):
+            while not came_true():  # noqa: ASYNC110  # polled
+                await asyncio.sleep(0.01)
+
+    lane = Lane(make, loop=asyncio.get_running_loop(), name="lane", fenced=fenced.append)
+    first = lane.add(list(WRITES))
+    await until(lambda: fenced and first.settled)
+    waiting = lane.add(list(WRITES))  # of a session that may be the other gateway's
+    await asyncio.sleep(0.1)
+    assert first.failure is not None and not waiting.settled and len(made) == 1
+    fenced[0].go_on()
+    assert waiting.failure is not None
+    again = lane.add(list(WRITES))
+    await until(lambda: again.settled)
+    assert again.failure is None and len(made) == 2 and len(made[1].sent) == 2
     await lane.stop(1.0)

@@ -1,0 +1,220 @@
+"""Between two gateways: nothing is said to be let go of before all of it is stored, and nothing is taken up before all
+of it was read."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from broker.client import TopicPartition
+from broker.client.errors import TimedOut
+from gateway.contract import StoredSession, decode, encode
+from gateway.counters import Counters
+from gateway.moving.arrivals import CHECKPOINT_KEY, Arrivals, positions_list
+from gateway.peers.claims import Holder, Won
+from gateway.policy import Rights
+from gateway.ports import InFlight, Message, NotAcknowledged, Opened, Receipt, SessionState, settled
+from gateway.sessions.connected import Connection
+from gateway.sessions.inbox import Inbox
+from gateway.sessions.mailbox import Mailbox
+from gateway.sessions.sessions import Sessions
+from tests.unit.gateway.parts import FakeSession
+
+PLACE = TopicPartition("t", 0)
+
+
+class Log:
+    """`Ticks` whose outcomes the test decides."""
+
+    def __init__(self) -> None:
+        self.under_way: list[Receipt[Any]] = []
+
+    def write(self, *what: Any, **more: Any) -> Receipt[Any]:
+        self.under_way.append(Receipt())
+        return self.under_way[-1]
+
+    def flushed(self) -> Receipt[Any]:
+        return settled()
+
+
+def nothing(*what: Any) -> Any:
+    raise AssertionError("not asked here")
+
+
+async def turns(count: int = 10, *, until: Callable[[], bool] = lambda: False) -> None:
+    for _ in range(count):
+        if until():
+            return
+        await asyncio.sleep(0.01)
+
+
+async def test_a_session_is_whole_only_when_what_a_checkpoint_is_writing_of_it_has_its_outcome() -> None:
+    log = Log()
+    inbox = Inbox(
+        ticks=lambda: log,  # type: ignore[arg-type,return-value]  # stands for Ticks
+        counters=Counters(),
+        clock=lambda: 0.0,
+        row=nothing,
+        read=nothing,
+        ended=nothing,
+        followed=lambda: False,
+        partitions=1,
+        loop=asyncio.get_running_loop(),
+    )
+    box = Mailbox("x", "", Rights((), "x", "", unrestricted=True), limit=10, keeper=inbox)
+    box.deliver(Message("a", b"1", 1, origin=("t", 0, 1)), 1, False)
+    checkpoint = asyncio.create_task(inbox.settle([box]))
+    await turns(until=lambda: bool(log.under_way))
+    whole = asyncio.create_task(inbox.settle_whole(box))
+    await turns()
+    assert len(log.under_way) == 1 and not whole.done()
+    log.under_way[0].fail(NotAcknowledged("nobody knows"))
+    assert not await checkpoint
+    await turns(100, until=lambda: len(log.under_way) == 2)
+    assert not whole.done(), "it is written again first"
+    log.under_way[1].settle()
+    assert await whole
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_device_that_is_back_gets_nothing_again_before_its_packet_ids_are_stored(stored: bool) -> None:
+    under_way: Receipt[Any] = settled() if stored else Receipt()
+    fakes: dict[str, Any] = dict.fromkeys(
+        ("registry", "fanout", "counters", "clock", "book", "presence", "held", "cares", "alone"), nothing
+    )
+    keeper: Any = SimpleNamespace(touched=lambda box: None, now=lambda: 0.0, flushed=lambda: under_way)
+    sessions = Sessions(
+        gateway="me",
+        inbox=keeper,
+        records=SimpleNamespace(of_session=lambda *what: None, write=lambda record: settled()),  # type: ignore[arg-type]
+        wills=SimpleNamespace(due={}),  # type: ignore[arg-type]  # fakes, as the next one
+        claims=SimpleNamespace(holders={}),  # type: ignore[arg-type]
+        **fakes,
+    )
+    free = Rights((), "x", "", unrestricted=True)
+    box = Mailbox("x", "", free, limit=10, keeper=keeper)
+    box.session = FakeSession("x")
+    message = Message("a", b"1", 2, origin=("t", 0, 1))
+    box.deliver(message, 2, False)
+    box.sent(message, 7)
+    box.detach(SessionState(outbound=[InFlight(7, message, 2)]), 0.0)
+    back = FakeSession("x", expiry=60)
+    back.state = Connection("", free, 0.0, None)
+    opened = sessions.attach(back, box)
+    assert opened.settled is stored
+    if not stored:
+        under_way.settle()
+    assert opened.settled and opened.value is not None and opened.value.present
+
+
+class Gateways:
+    """Home and cluster of a gateway that takes one session up from another, which lets go while this one reads."""
+
+    def __init__(self, released: StoredSession) -> None:
+        self.arrivals = Arrivals("me", self, self, monotonic=lambda: 0.0)
+        self.log: list[str] = []  # the session's rows
+        self.read: list[str] = []  # those that were read here
+        self.here: list[list[str]] = []
+        self.opened: list[list[str]] = []
+        self.failures = 0
+        self.since: list[Any] = []
+        self.dead: set[str] = set()
+        self.records = {released.client_id: encode(released)}
+        self.looked_at: Callable[[list[str]], None] = lambda client_ids: None
+
+    def alive(self, gateway: str) -> bool:
+        return gateway not in self.dead
+
+    def restarted(self, gateway: str, epoch: int) -> bool:
+        return False
+
+    async def stored(self, client_ids: list[str]) -> dict[str, bytes]:
+        await self.current()
+        self.log = ["row"]  # the holder's last, and then its record, of another partition, which is read
+        self.looked_at(client_ids)
+        return {each: self.records[each] for each in client_ids if each in self.records}
+
+    async def current(self) -> None:
+        self.read = list(self.log)
+
+    async def rebuild(self, record: StoredSession, since: Any) -> Any:
+        self.here.append(list(self.read))
+        self.since.append(since)
+        return self.here[-1]
+
+    def abandoned(self, mailbox: Any) -> None:
+        self.here = [each for each in self.here if each is not mailbox]
+
+    async def join(self, arriving: list[Any]) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise TimedOut("the log does not answer")
+
+    async def secure(self, mailboxes: list[Any]) -> None:
+        assert mailboxes == self.here
+
+    def arrived(self, session: Any, mailbox: Any, epoch: int) -> Receipt[Opened]:
+        self.opened.append(mailbox)
+        return settled(Opened(present=True))
+
+    async def fence(self, gateway: str) -> None:
+        pass
+
+    def settled(self, mailbox: Any, epoch: int) -> None:
+        nothing()
+
+    release = relay = empty = lapsed = settled  # type: ignore[assignment]  # not asked here
+
+
+def arriving() -> tuple[Gateways, Receipt[Opened]]:
+    """A device that connected here, and its session, which another gateway has let go of."""
+    released = StoredSession(
+        client_id="x", owner="", gateway="a", expiry=60, claim=5, released=True, positions=positions_list({PLACE: 3})
+    )
+    gateways = Gateways(released)
+    receipt = gateways.arrivals.expect(FakeSession("x"), "token")
+    previous = Holder(gateway="a", epoch=5, principal="", online=True, durable=True)
+    gateways.arrivals.won(Won(client_id="x", token="token", epoch=6, previous=previous))
+    return gateways, receipt
+
+
+async def test_a_session_is_made_of_all_rows_that_were_stored_before_its_record() -> None:
+    gateways, receipt = arriving()
+    await gateways.arrivals._round()
+    assert gateways.opened == [["row"]] and receipt.settled
+
+
+async def test_a_checkpoint_that_is_newer_than_the_record_is_not_taken_for_where_the_session_was() -> None:
+    """Its gateway was started again, and passed the session on between the two looks."""
+    gateways, receipt = arriving()
+    passed_on = gateways.records["x"]
+    gateways.records["x"] = encode(replace(decode(StoredSession, passed_on), released=False, positions=()))
+    gateways.dead = {"a"}
+
+    def looked_at(client_ids: list[str]) -> None:
+        if client_ids != ["x"]:
+            gateways.records["x"] = passed_on
+            gateways.records[CHECKPOINT_KEY + "a"] = json.dumps({"positions": [[*PLACE, 99]]}).encode()
+
+    gateways.looked_at = looked_at
+    await gateways.arrivals._round()
+    assert gateways.opened == [] and not receipt.settled
+    await gateways.arrivals._round()
+    assert receipt.settled and gateways.since == [{PLACE: 3}]
+
+
+async def test_a_session_that_could_not_be_brought_up_to_date_is_forgotten_and_made_anew() -> None:
+    gateways, receipt = arriving()
+    gateways.failures = 1
+    with pytest.raises(TimedOut):
+        await gateways.arrivals._round()
+    assert gateways.here == [] and not receipt.settled
+    gateways.arrivals.changed()
+    await gateways.arrivals._round()
+    assert gateways.here == gateways.opened == [["row"]] and receipt.settled

@@ -62,13 +62,33 @@ class Filter:
 class Empty:
     """What an empty list says: why, what to do next, and the same thing as a command.
 
-    `sampled`: the rows come from the monitor's picture, so that before its first sample nothing is known.
+    `sampled`: the rows come from the monitor's picture, so that before its first sample nothing is known. `known`:
+    False where the broker was asked for the rows and didn't tell.
     """
 
     title: Any
     hint: Any = ""
     command: str = ""
     sampled: bool = True
+    known: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A short table inside a page, without search and paging: what parts/table.html draws.
+
+    `note`: what these rows are, beside the title. `more`: address and label of the page that has all of them.
+    """
+
+    name: str
+    title: Any
+    columns: Sequence[Column]
+    rows: Sequence[Any]
+    row_template: str
+    css: str = ""
+    note: Any = ""
+    more: tuple[str, Any] | None = None
+    empty: Empty | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,10 +258,12 @@ def _head(column: Column, listing: ListPage) -> Head:
     return Head(column=column, aria=aria, query=listing.query(sort=following, page=""))
 
 
-def respond(request: HttpRequest, listing: ListPage, template: str, context: Mapping[str, Any] | None = None) -> Any:
+def respond(
+    request: HttpRequest, listing: ListPage, template: str, context: Mapping[str, Any] | None = None
+) -> HttpResponse:
     """CSV, the list's body for htmx, or the whole page."""
     if request.GET.get("format") == "csv":
-        return _csv(listing)
+        return _csv(listing)  # type: ignore[return-value]  # one that streams is taken for one that doesn't everywhere
     everything = {"list": listing, **(context or {})}
     if getattr(request, "htmx", None) and request.htmx.target == listing.body_id:  # type: ignore[attr-defined]  # set by the middleware
         fragment = render(request, "parts/list.html#body", everything)
@@ -264,7 +286,7 @@ def neutral(value: Any) -> Any:
     return "" if value is None else value
 
 
-def _csv(listing: ListPage) -> HttpResponse | StreamingHttpResponse:
+def _csv(listing: ListPage) -> StreamingHttpResponse:
     columns = [column for column in listing.columns if column.csv and (column.value or column.order)]
     writer = csv.writer(_Echo())
 

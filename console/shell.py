@@ -1,7 +1,7 @@
 """What every page's frame needs: navigation, the cluster's state, and the person's preferences."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from django.conf import settings
@@ -14,100 +14,62 @@ from console import snapshot, storage
 from console.accounts.permissions import Permission, holds
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Item:
-    """One entry of the rail. `prefix` is the part of a view's name that it stands for; `keys` its shortcut after g."""
+    """One entry of the rail: `noun` begins the names of its views, `keys` is its shortcut after g, `count` the live
+    field of `cluster` shown beside it."""
 
     label: Any
     icon: str
-    view: str
-    prefix: str
-    keys: str = ""
-    count: str = ""  # the live field of `cluster` shown beside it
+    noun: str
+    keys: str
+    _: KW_ONLY
+    count: str = ""
     permission: Permission = Permission.VIEW
+
+    @property
+    def view(self) -> str:
+        return "console:overview" if self.noun == "overview" else f"console:{self.noun}-list"
+
+    def holds(self, view: str) -> bool:
+        """Whether a view of that name is one of its pages."""
+        return view == self.noun or view.startswith(f"{self.noun}-")
 
 
 NAVIGATION: tuple[tuple[Any, tuple[Item, ...]], ...] = (
-    (
-        "",
-        (Item(label=_("Overview"), icon="layout-dashboard", view="console:overview", prefix="overview", keys="o"),),
-    ),
+    ("", (Item(_("Overview"), "layout-dashboard", "overview", "o"),)),
     (
         _("Streaming"),
         (
-            Item(
-                label=_("Topics"), icon="layers", view="console:topic-list", prefix="topic-", keys="t", count="topics"
-            ),
-            Item(label=_("Groups"), icon="users", view="console:group-list", prefix="group-", keys="c", count="groups"),
-            Item(label=_("Pending deliveries"), icon="clock", view="console:delay-list", prefix="delay-", keys="y"),
-            Item(label=_("Dead letters"), icon="inbox", view="console:dlq-list", prefix="dlq-", keys="d", count="dlq"),
+            Item(_("Topics"), "layers", "topic", "t", count="topics"),
+            Item(_("Groups"), "users", "group", "c", count="groups"),
+            Item(_("Pending deliveries"), "clock", "delay", "y"),
+            Item(_("Dead letters"), "inbox", "dlq", "d", count="dlq"),
         ),
     ),
     (
         _("Gateway"),
         (
-            Item(
-                label=_("Devices"),
-                icon="radio-tower",
-                view="console:device-list",
-                prefix="device-",
-                keys="v",
-                count="devices",
-            ),
-            Item(label=_("Routes"), icon="route", view="console:route-list", prefix="route-", keys="r"),
-            Item(label=_("Bridges"), icon="arrow-left-right", view="console:bridge-list", prefix="bridge-", keys="b"),
-            Item(label=_("Policies"), icon="shield-check", view="console:policy-list", prefix="policy-", keys="p"),
+            Item(_("Devices"), "radio-tower", "device", "v", count="devices"),
+            Item(_("Routes"), "route", "route", "r"),
+            Item(_("Bridges"), "arrow-left-right", "bridge", "b"),
+            Item(_("Policies"), "shield-check", "policy", "p"),
         ),
     ),
     (
         _("Security"),
         (
-            Item(
-                label=_("Users"),
-                icon="key-round",
-                view="console:user-list",
-                prefix="user-",
-                keys="u",
-                permission=Permission.ACCESS_VIEW,
-            ),
-            Item(
-                label=_("ACLs"),
-                icon="lock",
-                view="console:acl-list",
-                prefix="acl-",
-                keys="a",
-                permission=Permission.ACCESS_VIEW,
-            ),
-            Item(
-                label=_("Quotas"),
-                icon="gauge",
-                view="console:quota-list",
-                prefix="quota-",
-                keys="q",
-                permission=Permission.ACCESS_VIEW,
-            ),
+            Item(_("Users"), "key-round", "user", "u", permission=Permission.ACCESS_VIEW),
+            Item(_("ACLs"), "lock", "acl", "a", permission=Permission.ACCESS_VIEW),
+            Item(_("Quotas"), "gauge", "quota", "q", permission=Permission.ACCESS_VIEW),
         ),
     ),
     (
         _("Operations"),
         (
-            Item(label=_("Jobs"), icon="list-checks", view="console:job-list", prefix="job-", keys="j"),
-            Item(
-                label=_("Audit"),
-                icon="scroll-text",
-                view="console:audit-list",
-                prefix="audit-",
-                keys="l",
-                permission=Permission.AUDIT_VIEW,
-            ),
-            Item(
-                label=_("Accounts"),
-                icon="user",
-                view="console:account-list",
-                prefix="account-",
-                keys="n",
-                permission=Permission.ACCOUNT_MANAGE,
-            ),
+            Item(_("Jobs"), "list-checks", "job", "j"),
+            Item(_("Audit"), "scroll-text", "audit", "l", permission=Permission.AUDIT_VIEW),
+            Item(_("Accounts"), "user", "account", "n", permission=Permission.ACCOUNT_MANAGE),
         ),
     ),
 )
@@ -164,14 +126,7 @@ def _navigation(request: HttpRequest, picture: snapshot.Picture) -> list[tuple[A
             except NoReverseMatch:
                 continue
             value = numbers.get(item.count) if item.count else None
-            links.append(
-                Link(
-                    item=item,
-                    url=url,
-                    current=name.startswith(item.prefix) or name == item.prefix.rstrip("-"),
-                    value=value,
-                )
-            )
+            links.append(Link(item=item, url=url, current=item.holds(name), value=value))
         if links:
             sections.append((title, links))
     return sections

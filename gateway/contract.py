@@ -269,7 +269,7 @@ DEVICE_FIELDS = (
     "sent_bytes",
     "subscriptions",
 )
-CLOSED_FIELDS = ("kind", "client_id", "username", "host", "detail", "count", "at")
+CLOSED_FIELDS = ("kind", "client_id", "username", "host", "detail", "count", "at", "why")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,6 +280,7 @@ class TrafficReport:
     went to "(other)"). `devices`: client id → numbers in the order of DEVICE_FIELDS, since its connection began.
     `closed`: connections refused, or ended for the peer's fault, since the last report, in the order of CLOSED_FIELDS;
     with more than 50 different ones some are left out. Client id and user name are what the peer said of itself.
+    `why` is a word of `gateway.why`, "" where `kind` says it all; rows of older gateways end before it.
     """
 
     gateway: str

@@ -61,6 +61,7 @@ from gateway.sessions.sessions import Sessions
 from gateway.storage.exactly import Lanes
 from gateway.storage.ticks import Ticks
 from gateway.subscribing import Subscribing
+from gateway.why import Why
 
 log = logging.getLogger("gateway.engine")
 
@@ -279,7 +280,7 @@ class GatewayEngine:
         def decide() -> None:
             if request.will is not None and not asked.get("publish", request.will.topic):
                 self.counters.denied += 1
-                receipt.fail(Refused(NOT_AUTHORIZED, "not authorised to publish the will"))
+                receipt.fail(Refused(NOT_AUTHORIZED, "not authorised to publish the will", why=Why.WILL))
                 return
             opened = self.sessions.open(session)
             if session.state is not None:

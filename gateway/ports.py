@@ -44,15 +44,19 @@ class NotAcknowledged(Exception):
 
 
 class Refused(Exception):
-    """The engine refuses: an MQTT 5 reason code (mapped to 3.1.1 where one exists) and, for people, why. `after`: it
-    may go better so many seconds later."""
+    """The engine refuses: an MQTT 5 reason code (mapped to 3.1.1 where one exists), `reason` for people, and for
+    programs `why` (a `gateway.why.Why`; "" where the code says it all). `after`: it may go better so many seconds
+    later."""
 
-    def __init__(self, code: int, reason: str = "", *, server_reference: str = "", after: float = 0.0) -> None:
+    def __init__(
+        self, code: int, reason: str = "", *, server_reference: str = "", after: float = 0.0, why: str = ""
+    ) -> None:
         super().__init__(reason or f"refused with reason code 0x{code:02x}")
         self.code = code
         self.reason = reason
         self.server_reference = server_reference
         self.after = after
+        self.why = why
 
 
 class Waiter(Protocol):

@@ -37,9 +37,10 @@ class Access:
 
 def access(*, users: bool = True) -> Access:
     """Asks the broker for users and ACLs side by side."""
-    cluster = kafka.admin()
-    calls: dict[str, Callable[[], Any]] = {"acls": cluster.acls, "regime": regime}
-    answers = deadline.gather({**calls, **({"users": cluster.users} if users else {})})
+    calls: dict[str, Callable[[], Any]] = {"acls": lambda: kafka.admin().acls(), "regime": regime}
+    if users:
+        calls["users"] = lambda: kafka.admin().users()
+    answers = deadline.gather(calls)
     acls = None if answers["acls"] is None else [acl for acl in answers["acls"] if not _ours(acl.principal)]
     counts = Counter(acl.principal for acl in acls or ())
     rows = [

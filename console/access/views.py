@@ -71,9 +71,10 @@ def user_list(request: HttpRequest) -> HttpResponse:
             hint=_("Applications sign in to the broker with a name and a password made here."),
             command="kafka-configs.sh --alter --entity-type users --entity-name … --add-config SCRAM-SHA-512=[…]",
             sampled=False,
+            known="users" not in access.missing,
         ),
     )
-    return lists.respond(request, listing, "access/users.html", {"access": access})  # type: ignore[no-any-return]  # CSV streams
+    return lists.respond(request, listing, "access/users.html", {"access": access})
 
 
 @never_cache
@@ -154,10 +155,11 @@ def acl_list(request: HttpRequest) -> HttpResponse:
             hint=_("While there is none, everybody who can connect may do everything."),
             command="kafka-acls.sh --add --allow-principal User:… --operation Read --topic … --group …",
             sampled=False,
+            known=access.acls is not None,
         ),
     )
     context = {"access": access, "oddities": _oddities(access)}
-    return lists.respond(request, listing, "access/acls.html", context)  # type: ignore[no-any-return]  # CSV streams
+    return lists.respond(request, listing, "access/acls.html", context)
 
 
 def _oddities(access: queries.Access) -> list[str]:

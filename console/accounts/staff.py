@@ -42,7 +42,7 @@ def account_list(request: HttpRequest) -> HttpResponse:
         placeholder=_("Filter accounts by name"),
         empty=lists.Empty(title=_("No accounts"), sampled=False),
     )
-    return lists.respond(request, listing, "accounts/list.html")  # type: ignore[no-any-return]  # CSV streams
+    return lists.respond(request, listing, "accounts/list.html")
 
 
 @never_cache

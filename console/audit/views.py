@@ -72,7 +72,7 @@ def entry_list(request: HttpRequest) -> HttpResponse:
             title=_("Nothing was changed yet"), hint=_("Every change made here is listed."), sampled=False
         ),
     )
-    return lists.respond(request, listing, "audit/list.html")  # type: ignore[no-any-return]  # CSV streams
+    return lists.respond(request, listing, "audit/list.html")
 
 
 @requires(Permission.AUDIT_VIEW)

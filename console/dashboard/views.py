@@ -11,7 +11,7 @@ from django.views.decorators.http import require_safe
 from console import history as store
 from console import snapshot, storage
 from console.accounts.permissions import Permission, requires
-from console.dashboard import queries
+from console.dashboard import queries, tables
 
 WINDOWS = (300, 900, 3600, 6 * 3600, 24 * 3600)
 
@@ -19,7 +19,8 @@ WINDOWS = (300, 900, 3600, 6 * 3600, 24 * 3600)
 @requires(Permission.VIEW)
 @require_safe
 def overview(request: HttpRequest) -> HttpResponse:
-    return render(request, "dashboard/overview.html", queries.overview(snapshot.current()))
+    found = queries.overview(snapshot.current())
+    return render(request, "dashboard/overview.html", {**found, **tables.of_overview(found)})
 
 
 @requires(Permission.VIEW)

@@ -51,6 +51,8 @@ class Letter(models.Model):
             models.Index(fields=["topic", "state", "reason"]),
             models.Index(fields=["topic", "state", "partition", "offset"]),
             models.Index(fields=["state", "at"]),
+            models.Index(fields=["topic", "state", "at"]),
+            models.Index(fields=["group", "state", "topic"]),
         ]
 
     def __str__(self) -> str:

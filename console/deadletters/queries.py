@@ -13,8 +13,8 @@ from console.deadletters.models import Letter
 from console.jobs.models import Job
 
 READ_SECONDS = 3.0
-ERRORS_OF = 5_000  # letters that `errors` looks at
-NUMBER = re.compile(r"\d+")
+ERRORS_OF = 500  # letters that `errors` looks at: what a page can pay for, however many there are
+NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 KIND = "redrive"  # of the jobs that send many again
 
 
@@ -130,14 +130,24 @@ class Error:
     newest: int
 
 
-def errors(topic: str, most: int = 5) -> list[Error]:
-    """What went wrong in the newest open letters of a topic, the most frequent first."""
-    rows = Letter.objects.filter(topic=topic, state=Letter.State.OPEN).order_by("-at", "-id")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Errors:
+    """`rows`, the most frequent first, in the newest `looked_at` open letters of a topic; `more`: there are others."""
+
+    rows: Sequence[Error]
+    looked_at: int
+    more: bool
+
+
+def errors(topic: str, most: int = 5) -> Errors:
+    """What went wrong in a topic's newest open letters."""
+    newest = Letter.objects.filter(topic=topic, state=Letter.State.OPEN).order_by("-at", "-id")
+    looked_at = list(newest.values_list("detail", "group", "at")[: ERRORS_OF + 1])
     found: dict[str, list[tuple[str, int]]] = {}
-    for detail, group, at in rows.values_list("detail", "group", "at")[:ERRORS_OF]:
+    for detail, group, at in looked_at[:ERRORS_OF]:
         found.setdefault(NUMBER.sub("…", detail), []).append((group, at))
     counted = sorted(found.items(), key=lambda item: -len(item[1]))[:most]
-    return [
+    rows = [
         Error(
             pattern=pattern,
             words=" ".join([word for word in pattern.split() if "…" not in word][:12]),
@@ -148,6 +158,7 @@ def errors(topic: str, most: int = 5) -> list[Error]:
         for pattern, letters in counted
         if pattern
     ]
+    return Errors(rows=rows, looked_at=min(len(looked_at), ERRORS_OF), more=len(looked_at) > ERRORS_OF)
 
 
 def read_record(topic: str, partition: int, offset: int) -> kafka.Record | None:

@@ -34,7 +34,13 @@ LETTERS = (
     lists.Column(key="origin", label=gettext_lazy("From"), order="origin_topic", css="opt2"),
     lists.Column(key="group", label=gettext_lazy("Group"), order="group", css="opt2"),
     lists.Column(key="attempts", label=gettext_lazy("Attempts"), order="attempts", css="num opt2"),
-    lists.Column(key="state", label=gettext_lazy("State"), order="state"),
+    lists.Column(key="state", label=gettext_lazy("State"), order="state", css="opt"),
+)
+ERRORS = (
+    lists.Column(key="error", label=gettext_lazy("Error")),
+    lists.Column(key="group", label=gettext_lazy("Group"), css="opt"),
+    lists.Column(key="newest", label=gettext_lazy("Newest"), css="num opt"),
+    lists.Column(key="letters", label=gettext_lazy("Letters"), css="num"),
 )
 STATES = lists.Filter(
     name="state",
@@ -72,7 +78,7 @@ def topic_list(request: HttpRequest) -> HttpResponse:
             hint=_("What a consumer or a route can't process is kept in a topic whose name begins with dlq."),
         ),
     )
-    return lists.respond(request, listing, "deadletters/topics.html")  # type: ignore[no-any-return]  # CSV streams
+    return lists.respond(request, listing, "deadletters/topics.html")
 
 
 @requires(Permission.VIEW)
@@ -96,18 +102,8 @@ def topic(request: HttpRequest, name: str) -> HttpResponse:
         drawn_at=picture.totals.dead_letters,
         empty=lists.Empty(title=_("Nothing here"), hint=_("No dead letter of this topic is in this state.")),
     )
-    row = next((row for row in queries.topic_rows([name]) if row.name == name), None)
-    context = {
-        "name": name,
-        "row": row,
-        "picked": picked,
-        "selected": queries.unclaimed(
-            queries.letters(name, state=Letter.State.OPEN, reason=_reason(picked), text=listing.text)
-        ).count(),
-        "filter_query": listing.query(page="", sort="").partition("?")[2],
-        "errors": () if request.htmx else queries.errors(name),  # type: ignore[attr-defined]  # set by django-htmx
-    }
-    return lists.respond(request, listing, "deadletters/topic.html", context)  # type: ignore[no-any-return]  # CSV streams
+    context = {"name": name, "errors": None if request.htmx else _errors(name)}  # type: ignore[attr-defined]  # set by django-htmx
+    return lists.respond(request, listing, "deadletters/topic.html", context)
 
 
 @requires(Permission.MESSAGE_READ)
@@ -209,6 +205,21 @@ def discard(request: HttpRequest, name: str) -> HttpResponse:
         return dialogs.done(request, reverse("console:dlq", args=[name]), said)
     context = {"name": name, "form": form, "count": count, "only": only}
     return dialogs.show(request, "deadletters/discard.html", context, refused=bool(form.errors))
+
+
+def _errors(name: str) -> lists.Table:
+    found = queries.errors(name)
+    note = _("open letters, alike but for numbers")
+    if found.more:
+        note = _("of the newest %(n)d open letters, alike but for numbers") % {"n": found.looked_at}
+    return lists.Table(
+        name="errors",
+        title=_("What went wrong"),
+        columns=ERRORS,
+        rows=found.rows,
+        row_template="deadletters/_error.html",
+        note=note,
+    )
 
 
 def _selection(request: HttpRequest, name: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from django.db.models import Exists, OuterRef, QuerySet, Subquery
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from console.devices.reasons import Why, explained
+from console.devices.reasons import Explained, explained
 from console.policies.models import Policy
 from gateway import contract
 
@@ -58,10 +58,12 @@ class Presence(models.Model):
 class Refusal(models.Model):
     """Connections that gateways refused or ended for the client's fault, alike ones counted in one row.
 
-    `client_id` and `username` are what the client said of itself, which proves nothing.
+    `client_id` and `username` are what the client said of itself, which proves nothing. `why` is a word of
+    `gateway.why`, empty where `kind` says it all, or a gateway was older than these words.
     """
 
     kind = models.CharField(max_length=60)
+    why = models.CharField(max_length=60, blank=True)
     client_id = models.CharField(max_length=200, blank=True)
     username = models.CharField(max_length=200, blank=True)
     host = models.CharField(max_length=200, blank=True)
@@ -74,7 +76,9 @@ class Refusal(models.Model):
         verbose_name_plural = _("refused connections")
         ordering: ClassVar = ["-last"]
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["kind", "client_id", "username", "host"], name="one_row_of_alike_refusals")
+            models.UniqueConstraint(
+                fields=["kind", "why", "client_id", "username", "host"], name="one_row_of_alike_refusals"
+            )
         ]
         indexes: ClassVar = [models.Index(fields=["username"]), models.Index(fields=["client_id"])]
 
@@ -82,8 +86,12 @@ class Refusal(models.Model):
         return f"{self.client_id or self.username or self.host}: {self.detail or self.kind}"
 
     @property
-    def why(self) -> Why:
-        return explained(self.kind, self.detail)
+    def explained(self) -> Explained:
+        return explained(self.kind, self.why, self.detail)
+
+    @property
+    def by_http(self) -> bool:
+        return self.kind.startswith("http-")
 
 
 class Devices(models.QuerySet["Device"]):

@@ -1,5 +1,6 @@
 """What device pages show."""
 
+import os
 from typing import Any
 
 from django.conf import settings
@@ -7,6 +8,7 @@ from django.db.models import Q, QuerySet
 
 from console.audit.models import Entry
 from console.devices.models import Ban, Device, Presence
+from console.supervisor.addresses import mqtt
 
 
 def find_devices(rows: QuerySet[Device], text: str) -> QuerySet[Device]:
@@ -64,5 +66,15 @@ def changes_of(device: Device) -> list[Entry]:
 
 def connect_command(name: str, client_id: str) -> str:
     """How to try the device with a common client, against the first MQTT listener."""
-    host = settings.SLUICE.public_url.hostname
-    return f"mosquitto_pub -h {host} -p 1883 -i {client_id or name} -u {name} -P … -t test -m hello -q 1"
+    return f"mosquitto_pub {_there()} -i {client_id or name} -u {name} -P … -t test -m hello -q 1"
+
+
+def listen_command() -> str:
+    """How to be a client that hears everything."""
+    return f"mosquitto_sub {_there()} -i tester -t '#'"
+
+
+def _there() -> str:
+    listener = mqtt(os.environ)
+    port = listener.port if listener is not None else 1883
+    return f"-h {settings.SLUICE.public_url.hostname} -p {port}"

@@ -8,19 +8,22 @@ from django.db import transaction
 from django.db.models import Q
 
 from console.devices.models import Device, Refusal
+from console.devices.reasons import saying
 from gateway.contract import CLOSED_FIELDS
 
 KEPT = 5_000  # rows; those that were quiet longest go first
 SHOWN = 10
+LONGEST = {"kind": 60, "why": 60, "client_id": 200, "username": 200, "host": 200}  # of what makes two alike
 
 
 def keep(rows: Iterable[Sequence[Any]]) -> None:
-    """Counts rows of CLOSED_FIELDS. One that was counted already, by its time, counts no more."""
+    """Counts rows of CLOSED_FIELDS; those of older gateways end before `why`. One that was counted already, by its
+    time, counts no more."""
     with transaction.atomic():
         for values in rows:
             given = dict(zip(CLOSED_FIELDS, values, strict=False))
             at = datetime.fromtimestamp(float(given["at"]), UTC)
-            key = {name: str(given[name])[: 60 if name == "kind" else 200] for name in CLOSED_FIELDS[:4]}
+            key = {name: str(given.get(name, ""))[:most] for name, most in LONGEST.items()}
             found, made = Refusal.objects.get_or_create(**key, defaults={"last": at})
             if made or found.last < at:
                 found.count += int(given["count"])
@@ -37,15 +40,18 @@ def find(rows: Any, text: str) -> Any:
             | Q(username__icontains=word)
             | Q(host__startswith=word)
             | Q(detail__icontains=word)
+            | Q(why__in=saying(word))
+            | Q(kind__in=saying(word))
         )
     return rows
 
 
 def of_device(device: Device) -> list[Refusal]:
     """The latest that named the device, or a client id that is its own."""
-    mine = Q(username=device.name) | Q(client_id=device.client_id or device.name)
+    client_id = device.client_id or device.name
+    mine = Q(username=device.name) | Q(client_id=client_id[: LONGEST["client_id"]])
     return list(Refusal.objects.filter(mine)[:SHOWN])
 
 
 def of_client(client_id: str) -> list[Refusal]:
-    return list(Refusal.objects.filter(client_id=client_id)[:SHOWN])
+    return list(Refusal.objects.filter(client_id=client_id[: LONGEST["client_id"]])[:SHOWN])

@@ -1,5 +1,6 @@
 """Pages of devices, clients and bans."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
@@ -72,9 +73,13 @@ PRESENT = lists.Filter(
     ),
 )
 REFUSED_COLUMNS = (
-    lists.Column(key="reason", label=gettext_lazy("Reason"), value=lambda r: r.detail or r.kind, order="detail"),
+    lists.Column(key="reason", label=gettext_lazy("Reason"), value=lambda r: str(r.explained.why), order="why"),
+    lists.Column(key="why", label=gettext_lazy("Code"), value=lambda r: r.why or r.kind, sortable=False, shown=False),
+    lists.Column(key="detail", label=gettext_lazy("Detail"), value=lambda r: r.detail, sortable=False, shown=False),
     lists.Column(key="last", label=gettext_lazy("Last"), value=lambda r: r.last, order="last", css="num opt"),
-    lists.Column(key="client", label=gettext_lazy("Client id"), value=lambda r: r.client_id, order="client_id"),
+    lists.Column(
+        key="client", label=gettext_lazy("Client id"), value=lambda r: r.client_id, order="client_id", css="opt"
+    ),
     lists.Column(key="user", label=gettext_lazy("User name"), value=lambda r: r.username, order="username", css="opt"),
     lists.Column(key="host", label=gettext_lazy("Address"), value=lambda r: r.host, order="host", css="opt"),
     lists.Column(key="count", label=gettext_lazy("Times"), value=lambda r: r.count, order="count", css="num opt"),
@@ -116,7 +121,7 @@ def device_list(request: HttpRequest) -> HttpResponse:
         drawn_at=picture.totals.devices,
     )
     context = {"tab": "devices", "waiting": outbox.waiting()}
-    return lists.respond(request, listing, "devices/list.html", context)  # type: ignore[no-any-return]  # CSV streams
+    return lists.respond(request, listing, "devices/list.html", context)
 
 
 @requires(Permission.VIEW)
@@ -136,13 +141,13 @@ def client_list(request: HttpRequest) -> HttpResponse:
         empty=lists.Empty(
             title=_("No client is connected"),
             hint=_("Whatever connects by MQTT appears here, registered or not."),
-            command="mosquitto_sub -h 127.0.0.1 -p 1883 -i tester -t '#'",
+            command=queries.listen_command(),
             sampled=False,
         ),
         refresh_on="cluster/devices",
         drawn_at=picture.totals.devices,
     )
-    return lists.respond(request, listing, "devices/clients.html", {"tab": "clients"})  # type: ignore[no-any-return]  # CSV streams
+    return lists.respond(request, listing, "devices/clients.html", {"tab": "clients"})
 
 
 @requires(Permission.VIEW)
@@ -163,7 +168,7 @@ def refused_list(request: HttpRequest) -> HttpResponse:
             sampled=False,
         ),
     )
-    return lists.respond(request, listing, "devices/refused.html", {"tab": "refused"})  # type: ignore[no-any-return]  # CSV streams
+    return lists.respond(request, listing, "devices/refused.html", {"tab": "refused"})
 
 
 @requires(Permission.VIEW)
@@ -182,7 +187,7 @@ def ban_list(request: HttpRequest) -> HttpResponse:
             title=_("Nobody is banned"), hint=_("A ban keeps a client id, a user or an address out."), sampled=False
         ),
     )
-    return lists.respond(request, listing, "devices/bans.html", {"tab": "bans"})  # type: ignore[no-any-return]  # CSV streams
+    return lists.respond(request, listing, "devices/bans.html", {"tab": "bans"})
 
 
 @requires(Permission.VIEW)
@@ -201,7 +206,7 @@ def device(request: HttpRequest, name: str) -> HttpResponse:
         "policies": found.policies.all(),
         "changes": queries.changes_of(found) if holds(request.user, Permission.AUDIT_VIEW) else (),  # type: ignore[arg-type]  # the middleware's user is ours
         "command": queries.connect_command(found.name, found.client_id),
-        "refused": refusals.of_device(found),
+        "refused": _refused(refusals.of_device(found)),
         "bans": queries.bans_on(found),
     }
     return render(request, "devices/device.html", context)
@@ -217,7 +222,7 @@ def client(request: HttpRequest, client_id: str) -> HttpResponse:
         title = _("Nothing is known of a client %(client)s.") % {"client": client_id}
         return render(request, "error.html", {"title": title, "status": 404}, status=404)
     counts = traffic.counts(snapshot.current(), f"device/{client_id}", traffic.OF_A_DEVICE)
-    context = {"client_id": client_id, "client": found, "counts": counts, "refused": refused}
+    context = {"client_id": client_id, "client": found, "counts": counts, "refused": _refused(refused)}
     return render(request, "devices/client.html", context)
 
 
@@ -347,6 +352,17 @@ def lift(request: HttpRequest, pk: int) -> HttpResponse:
     actions.lift(actor=request.user, ban=found)
     said = _("%(who)s may connect again.") % {"who": found.value}
     return dialogs.done(request, reverse("console:device-bans"), said)
+
+
+def _refused(rows: Sequence[Refusal]) -> lists.Table:
+    return lists.Table(
+        name="refused",
+        title=_("Refused connections"),
+        columns=REFUSED_COLUMNS,
+        rows=rows,
+        row_template="devices/_refused.html",
+        more=(reverse("console:device-refused"), _("All refused")),
+    )
 
 
 def _given(form: EditDevice) -> dict[str, Any]:

@@ -71,8 +71,8 @@ def causes(
             )
         )
     if worst is not None and len(positions) > 1 and lag >= FEW and (worst.lag or 0) >= MOST * lag:
-        text = _("%(n)d of %(lag)d unread records are in one partition: %(topic)s %(partition)d.")
-        numbers = {"n": worst.lag, "lag": lag, "topic": worst.topic, "partition": worst.partition}
+        text = _("%(n)s of %(lag)s unread records are in one partition: %(topic)s %(partition)d.")
+        numbers = {"n": f"{worst.lag:,}", "lag": f"{lag:,}", "topic": worst.topic, "partition": worst.partition}
         advice = _("Its keys are written more than others, or its reader is slower.")
         found.append(Cause(text=text % numbers, advice=advice, at=worst))
     return found

@@ -67,7 +67,7 @@ def job_list(request: HttpRequest) -> HttpResponse:
             sampled=False,
         ),
     )
-    return lists.respond(request, listing, "jobs/list.html")  # type: ignore[no-any-return]  # CSV streams
+    return lists.respond(request, listing, "jobs/list.html")
 
 
 @requires(Permission.VIEW)

@@ -185,5 +185,5 @@ class Traffic:
                 self.take_bridge(contract.decode(BridgeStatus, record.value or b""), time.time())
             else:
                 self.take(contract.decode(TrafficReport, record.value or b""), time.time())
-        except (contract.MalformedRecord, ValueError, TypeError, AttributeError, LookupError) as error:
+        except (contract.MalformedRecord, ValueError, TypeError, AttributeError, LookupError, OverflowError) as error:
             log.warning("a record of %s can't be read: %s", TRAFFIC, error)

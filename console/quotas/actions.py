@@ -37,7 +37,7 @@ def _change(actor: Any, action: str, entity: types.QuotaEntity, wanted: Mapping[
     if (entity.user or "").startswith("__"):
         raise InternalUser(_("Users that begin with __ are Sluice's own and are not changed here."))
     before = next((dict(quota.limits) for quota in kafka.admin().quotas() if quota.entity == entity), {})
-    name = limits.Row(quota=types.Quota(entity, {})).text
+    name = " ".join(f"{field}={whom}" for field, whom in limits.address(entity).items())  # the same in every language
     with audit.change(actor, action, kind="quota", name=name, before=before, after=dict(wanted)):
         kafka.admin().alter_quota(entity, set=wanted, remove=sorted(before.keys() - wanted.keys()))
     announcements.changed("quota", name)

@@ -22,8 +22,8 @@ class SetQuota(forms.Form):
             for field, label in limits.PARTS:
                 self.fields[field] = forms.CharField(label=label, max_length=249, required=False)
                 self.fields[field].widget.attrs.update({"autocomplete": "off", "spellcheck": "false"})
-        for name, label, _form in limits.LIMITS:
-            self.fields[name] = forms.FloatField(label=label, min_value=0.000001, required=False)
+        for limit in limits.LIMITS:
+            self.fields[limit.name] = forms.FloatField(label=limit.label, min_value=0.000001, required=False)
 
     def clean(self) -> dict[str, Any]:
         """New connections are limited by address, all else by user and client id."""
@@ -47,7 +47,7 @@ class SetQuota(forms.Form):
 
     def wanted(self) -> dict[str, float]:
         data = self.cleaned_data
-        return {name: data[name] for name, _label, _form in limits.LIMITS if data.get(name) is not None}
+        return {limit.name: data[limit.name] for limit in limits.LIMITS if data.get(limit.name) is not None}
 
 
 def _is_address(text: str) -> bool:

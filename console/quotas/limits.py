@@ -11,12 +11,31 @@ from console.kafka import types
 
 EVERYBODY = "*"  # in forms and addresses: the default of that kind
 PARTS = (("user", _("User")), ("client_id", _("Client id")), ("ip", _("Address")))
-LIMITS: Sequence[tuple[str, Any, str]] = (
-    ("producer_byte_rate", _("Writes, bytes a second"), "size"),
-    ("consumer_byte_rate", _("Reads, bytes a second"), "size"),
-    ("request_percentage", _("Request time, % of a thread"), "num"),
-    ("controller_mutation_rate", _("Topic changes, partitions a second"), "num"),
-    ("connection_creation_rate", _("New connections a second"), "num"),
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """`label` asks for it in its unit; `short` names it beside a value that has one. `form`: size, percent or count."""
+
+    name: str
+    label: Any
+    short: Any
+    form: str
+
+
+LIMITS: Sequence[Limit] = (
+    Limit(name="producer_byte_rate", label=_("Writes, bytes a second"), short=_("Writes"), form="size"),
+    Limit(name="consumer_byte_rate", label=_("Reads, bytes a second"), short=_("Reads"), form="size"),
+    Limit(name="request_percentage", label=_("Request time, % of a thread"), short=_("Request time"), form="percent"),
+    Limit(
+        name="controller_mutation_rate",
+        label=_("Topic changes, partitions a second"),
+        short=_("Topic changes"),
+        form="count",
+    ),
+    Limit(
+        name="connection_creation_rate", label=_("New connections a second"), short=_("New connections"), form="count"
+    ),
 )
 OF_ADDRESSES = frozenset({"connection_creation_rate"})
 
@@ -51,10 +70,10 @@ class Row:
         return self.quota.limits.get(name)
 
     @property
-    def limits(self) -> list[tuple[Any, str, float]]:
-        """(label, form, value) of those that are set."""
-        found = [(label, form, self.limit(name)) for name, label, form in LIMITS]
-        return [(label, form, value) for label, form, value in found if value is not None]
+    def limits(self) -> list[tuple[Limit, float]]:
+        """Those that are set."""
+        found = [(limit, self.limit(limit.name)) for limit in LIMITS]
+        return [(limit, value) for limit, value in found if value is not None]
 
 
 def address(entity: types.QuotaEntity) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Pages of quotas."""
 
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -8,6 +8,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from console import deadline, dialogs, kafka, lists
 from console.accounts.permissions import Permission, requires
+from console.kafka import types
 from console.quotas import actions, limits
 from console.quotas.forms import SetQuota
 
@@ -15,8 +16,8 @@ COLUMNS = (
     lists.Column(key="who", label=gettext_lazy("Who"), value=lambda row: row.text),
     lists.Column(key="limits", label=gettext_lazy("Limits"), sortable=False, csv=False),
     *(
-        lists.Column(key=name, label=label, value=limits.reader(name), sortable=False, shown=False)
-        for name, label, _form in limits.LIMITS
+        lists.Column(key=limit.name, label=limit.label, value=limits.reader(limit.name), sortable=False, shown=False)
+        for limit in limits.LIMITS
     ),
     lists.Column(key="do", label=gettext_lazy("Change"), sortable=False, quiet=True, csv=False, css="num"),
 )
@@ -25,7 +26,7 @@ COLUMNS = (
 @requires(Permission.ACCESS_VIEW)
 @require_safe
 def quota_list(request: HttpRequest) -> HttpResponse:
-    answers = deadline.gather({"quotas": kafka.admin().quotas})
+    answers = deadline.gather({"quotas": lambda: kafka.admin().quotas()})
     rows = [limits.Row(quota=quota) for quota in answers["quotas"] or ()]
     listing = lists.build(
         request,
@@ -41,9 +42,10 @@ def quota_list(request: HttpRequest) -> HttpResponse:
             hint=_("Without one, nobody is slowed down. A quota slows its clients, it refuses nothing."),
             command="kafka-configs.sh --alter --entity-type users --entity-name … --add-config producer_byte_rate=…",
             sampled=False,
+            known=answers["quotas"] is not None,
         ),
     )
-    return lists.respond(request, listing, "quotas/list.html", {"missing": answers.missing})  # type: ignore[no-any-return]  # CSV streams
+    return lists.respond(request, listing, "quotas/list.html", {"missing": answers.missing})
 
 
 @requires(Permission.ACCESS_MANAGE)
@@ -52,8 +54,7 @@ def put(request: HttpRequest) -> HttpResponse:
     """`?user=…&client_id=…&ip=…` changes the quota of exactly that entity ("*": the default); without, a new one."""
     entity = limits.entity(request.GET)
     fixed = bool(limits.address(entity))
-    known = next((quota for quota in kafka.admin().quotas() if quota.entity == entity), None) if fixed else None
-    initial = dict(known.limits) if known else {}
+    initial = _limits_of(entity) if fixed and request.method != "POST" else {}
     form = SetQuota(request.POST or None, entity=entity if fixed else None, initial=initial)
 
     def act() -> HttpResponse:
@@ -61,8 +62,16 @@ def put(request: HttpRequest) -> HttpResponse:
         return dialogs.done(request, reverse("console:quota-list"), _("The quota is in force."))
 
     errors: dialogs.Errors = {actions.NoLimit: None, actions.InternalUser: None, kafka.ClusterError: None}
-    row = limits.Row(quota=kafka.types.Quota(entity, {})) if fixed else None
+    row = limits.Row(quota=types.Quota(entity, {})) if fixed else None
     return dialogs.submit(request, "quotas/edit.html", form, act, errors=errors, context={"row": row})
+
+
+def _limits_of(entity: types.QuotaEntity) -> dict[str, float]:
+    """What it has now. Raises ClientError when the broker doesn't tell in time: a form without would end it all."""
+    answers = deadline.gather({"quotas": lambda: kafka.admin().quotas()})
+    if answers["quotas"] is None:
+        raise kafka.ClientError("; ".join(answers.missing.values()))
+    return next((dict(quota.limits) for quota in answers["quotas"] if quota.entity == entity), {})
 
 
 @requires(Permission.ACCESS_MANAGE)
@@ -70,6 +79,9 @@ def put(request: HttpRequest) -> HttpResponse:
 def remove(request: HttpRequest) -> HttpResponse:
     entity = limits.entity(request.GET)
     if request.method == "POST":
-        actions.remove(actor=request.user, entity=entity)
+        try:
+            actions.remove(actor=request.user, entity=entity)
+        except actions.InternalUser as error:
+            raise Http404(str(error)) from error
         return dialogs.done(request, reverse("console:quota-list"), _("The quota was removed."))
-    return dialogs.show(request, "quotas/remove.html", {"row": limits.Row(quota=kafka.types.Quota(entity, {}))})
+    return dialogs.show(request, "quotas/remove.html", {"row": limits.Row(quota=types.Quota(entity, {}))})

@@ -40,6 +40,12 @@ class Address:
         return f"{host}:{self.port}"
 
 
+def mqtt(environ: Mapping[str, str]) -> Address | None:
+    """The first listener for MQTT without TLS. Raises BadAddress."""
+    found = parse("SLUICE_MQTT_LISTENERS", environ.get("SLUICE_MQTT_LISTENERS") or DEFAULTS["SLUICE_MQTT_LISTENERS"])
+    return next((address for address in found if address.scheme in ("mqtt", "")), None)
+
+
 def parse(variable: str, value: str) -> list[Address]:
     """The addresses of a comma-separated listener variable. Raises BadAddress, which names the variable."""
     addresses = []

@@ -38,6 +38,12 @@ def num(value: Any) -> str:
 
 
 @register.filter
+def exact(value: float) -> str:
+    """As it was set: 0.25, 5, 1,000; to six places."""
+    return f"{value:,.6f}".rstrip("0").rstrip(".")
+
+
+@register.filter
 def rate(value: float | None) -> str:
     """Records per second: 0, 0.4, 12.5, 1,240."""
     if value is None:

@@ -68,7 +68,7 @@ def topic_list(request: HttpRequest) -> HttpResponse:
             command="kafka-topics.sh --create --topic orders --partitions 3 --bootstrap-server …",
         ),
     )
-    return lists.respond(request, listing, "topics/list.html")  # type: ignore[no-any-return]  # CSV streams
+    return lists.respond(request, listing, "topics/list.html")
 
 
 @requires(Permission.TOPIC_CREATE)

@@ -61,7 +61,7 @@ class Settings:
 
 
 class Conversation:
-    """See the module. `report(kind, detail)` hears of what is refused."""
+    """See the module. `report(kind, detail, why)` hears of what is refused."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Conversation:
         settings: Settings,
         moment: Moment,
         peer: Peer,
-        report: Callable[[str, str], None],
+        report: Callable[[str, str, str], None],
     ) -> None:
         self._door = door
         self._link = link
@@ -99,7 +99,7 @@ class Conversation:
         # as a session's
         self.state = None
         self.closed = False
-        self.blamed = self.ended = ""
+        self.blamed = self.ended = self.why = ""
         self.received_messages = self.refused_messages = self.other_packets = 0
         self.sent_messages = self.dropped_messages = self.joined_packets = 0
 
@@ -392,7 +392,7 @@ class Conversation:
 
     def _answer_problem(self, problem: Problem, *, last: bool = False) -> None:
         self.other_packets += 1
-        self._report(f"http-{problem.reason}", problem.detail)
+        self._report(f"http-{problem.reason}", problem.detail, problem.why)
         self._answer(problem.status, b"application/problem+json", problem.body, problem.headers, last=last)
 
     def _answer(

@@ -34,11 +34,13 @@ _STATUS = {
 class Problem(Exception):
     """The request gets this answer instead of the one it hoped for."""
 
-    def __init__(self, status: HTTPStatus, reason: str, detail: str, *headers: Header) -> None:
+    def __init__(self, status: HTTPStatus, reason: str, detail: str, *headers: Header, why: str = "") -> None:
+        """`why`: of the engine's refusal behind it (`gateway.why`)."""
         super().__init__(detail)
         self.status = status
         self.reason = reason
         self.detail = detail
+        self.why = why
         self.headers = _CHALLENGES + headers if status == HTTPStatus.UNAUTHORIZED else headers
 
     @property
@@ -75,7 +77,8 @@ def problem_of(failure: Exception) -> Problem:
     if isinstance(failure, Refused):
         status, reason = _STATUS.get(failure.code, (HTTPStatus.FORBIDDEN, "denied"))
         wait = status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
-        return Problem(status, reason, failure.reason or status.phrase, *([retry_after(failure.after)] if wait else ()))
+        headers = (retry_after(failure.after),) if wait else ()
+        return Problem(status, reason, failure.reason or status.phrase, *headers, why=failure.why)
     if isinstance(failure, NotAcknowledged):
         return unknown(f"{failure}; the message may be stored or not: send it again, with the same Sluice-Message-Id")
     raise failure

@@ -27,6 +27,7 @@ from gateway.mqtt import scram
 from gateway.policy import unfit
 from gateway.ports import OFFLINE_FOR_EVER, Challenge, ConnectRequest, Identity, Limits, Receipt, Refused, settled
 from gateway.registry import Registry
+from gateway.why import Why
 
 log = logging.getLogger("gateway.authentication")
 
@@ -118,7 +119,7 @@ class Authenticator:
             receipt.fail(refusal)
         except Exception:
             log.exception("authentication failed by our own fault")
-            receipt.fail(Refused(NOT_AUTHORIZED, "authentication is not possible now"))
+            receipt.fail(Refused(NOT_AUTHORIZED, "authentication is not possible now", why=Why.UNAVAILABLE))
         else:
             receipt.settle(identity)
 
@@ -128,7 +129,7 @@ class Authenticator:
         """The client's first message; raises Refused."""
         algorithm = scram.METHODS.get(method)
         if algorithm is None:
-            raise Refused(BAD_METHOD, f"no authentication method {method!r} here")
+            raise Refused(BAD_METHOD, f"no authentication method {method!r} here", why=Why.METHOD)
         address = request.peer.address.rpartition(":")[0].strip("[]")
         exchange = scram.Exchange()
 
@@ -141,7 +142,7 @@ class Authenticator:
             nonce = secrets.token_urlsafe(18).encode()
             challenge = exchange.first(data, method=method, find=find, nonce=nonce, secret=self._secret)
         except scram.ScramFailed as failure:
-            raise Refused(NOT_AUTHORIZED, failure.text) from None
+            raise Refused(NOT_AUTHORIZED, failure.text, why=Why.METHOD) from None
         return Challenge(data=challenge, exchange=(exchange, request))
 
     def answer(self, exchange: Any, data: bytes) -> Receipt[Identity | Challenge]:
@@ -152,13 +153,13 @@ class Authenticator:
             proof = scramming.final(data)
             device = self._registry.devices.get(scramming.username)
             if device is None:
-                raise Refused(NOT_AUTHORIZED, "the device is gone")
+                raise Refused(NOT_AUTHORIZED, "the device is gone", why=Why.CREDENTIALS)
             self._not_banned(request, device.name)
             receipt.settle(replace(self.identity(device, request), authentication_data=proof))
         except scram.ScramFailed as failure:
             self._failed(request.peer.address.rpartition(":")[0].strip("[]"), scramming.username)
             self._counters.refused_connects += 1
-            receipt.fail(Refused(NOT_AUTHORIZED, failure.text))
+            receipt.fail(Refused(NOT_AUTHORIZED, failure.text, why=Why.CREDENTIALS))
         except Refused as refusal:
             receipt.fail(refusal)
         return receipt
@@ -171,7 +172,7 @@ class Authenticator:
         username = (request.username or "") if name is None else name
         ban = self._registry.banned(request.client_id, username, address, self._clock())
         if ban is not None:
-            raise Refused(BANNED, "banned" + (f": {ban.reason}" if ban.reason else ""))
+            raise Refused(BANNED, "banned" + (f": {ban.reason}" if ban.reason else ""), why=Why.BANNED)
 
     def _decide(self, request: ConnectRequest) -> Identity | Device | None:
         """An identity at once; or what a slow check is needed for (None: the verifiers decide). Raises Refused."""
@@ -194,7 +195,7 @@ class Authenticator:
             return None
         if device is None or request.password is None:
             self._failed(address, username)
-            raise Refused(BAD_CREDENTIALS, "unknown user name or wrong password")
+            raise Refused(BAD_CREDENTIALS, "unknown user name or wrong password", why=Why.CREDENTIALS)
         slow = [each for each in device.credentials if passwords.slow(each)]
         fast = [each for each in device.credentials if not passwords.slow(each)]
         if any(passwords.verify(each, request.password) for each in fast):
@@ -203,7 +204,7 @@ class Authenticator:
             if self._verifiers:
                 return None
             self._failed(address, username)
-            raise Refused(BAD_CREDENTIALS, "unknown user name or wrong password")
+            raise Refused(BAD_CREDENTIALS, "unknown user name or wrong password", why=Why.CREDENTIALS)
         return device
 
     async def _slowly(self, request: ConnectRequest, device: Device | None) -> Identity:
@@ -214,38 +215,38 @@ class Authenticator:
             if await loop.run_in_executor(self._executor, _any_fits, slow, request.password):
                 current = self._registry.devices.get(device.name)
                 if current is None or current.credentials != device.credentials:
-                    raise Refused(BAD_CREDENTIALS, "the credential was changed")
+                    raise Refused(BAD_CREDENTIALS, "the credential was changed", why=Why.CREDENTIAL_CHANGED)
                 return self.identity(current, request)
         for verifier in self._verifiers:
             identity = await verifier.verify(request)
             if identity is not None:
                 if unfit(identity.name):
-                    raise Refused(NOT_AUTHORIZED, "a principal's name can't contain / + # or NUL")
+                    raise Refused(NOT_AUTHORIZED, "a principal's name can't contain / + # or NUL", why=Why.NAME)
                 self._reserved(identity.name, request.client_id)
                 known = self._registry.devices.get(identity.name)
                 if known is not None and not known.enabled:
-                    raise Refused(NOT_AUTHORIZED, "the device is disabled")
+                    raise Refused(NOT_AUTHORIZED, "the device is disabled", why=Why.DISABLED)
                 return replace(identity, limits=self._limits(known))
         if not request.username and not request.password:
             return self._anonymous(request)
         self._failed(address, request.username or "")
-        raise Refused(BAD_CREDENTIALS, "unknown user name or wrong password")
+        raise Refused(BAD_CREDENTIALS, "unknown user name or wrong password", why=Why.CREDENTIALS)
 
     def identity(self, device: Device, request: ConnectRequest) -> Identity:
         """The identity of a device that has proved itself; raises Refused if it may not connect (like this)."""
         if not device.enabled:
-            raise Refused(NOT_AUTHORIZED, "the device is disabled")
+            raise Refused(NOT_AUTHORIZED, "the device is disabled", why=Why.DISABLED)
         if unfit(device.name):
-            raise Refused(NOT_AUTHORIZED, "a principal's name can't contain / + # or NUL")
+            raise Refused(NOT_AUTHORIZED, "a principal's name can't contain / + # or NUL", why=Why.NAME)
         if device.client_id and device.client_id != request.client_id:
-            raise Refused(CLIENT_ID_INVALID, "the device has another client id")
+            raise Refused(CLIENT_ID_INVALID, "the device has another client id", why=Why.CLIENT_ID_BOUND)
         self._reserved(device.name, request.client_id)
         return Identity(name=device.name, username=device.name, limits=self._limits(device))
 
     def _reserved(self, principal: str, client_id: str) -> None:
         holder = self._registry.holder(client_id)
         if holder is not None and holder != principal:
-            raise Refused(CLIENT_ID_INVALID, "the client id belongs to another device")
+            raise Refused(CLIENT_ID_INVALID, "the client id belongs to another device", why=Why.CLIENT_ID_TAKEN)
 
     def _anonymous(self, request: ConnectRequest) -> Identity:
         listener = request.peer.listener
@@ -253,7 +254,7 @@ class Authenticator:
         if open_to_all is None:
             open_to_all = self._open[listener] = self._settings.anonymous_on(listener)
         if not open_to_all:
-            raise Refused(BAD_CREDENTIALS, "a user name and a password are needed")
+            raise Refused(BAD_CREDENTIALS, "a user name and a password are needed", why=Why.NO_CREDENTIALS)
         self._reserved("", request.client_id)
         return Identity(name="", username=None, limits=self._limits(None))
 
@@ -281,7 +282,7 @@ class Authenticator:
         pause = min(GUESS_INTERVAL * 2.0 ** (failures - FREE_GUESSES), LONGEST_WAIT)
         left = last + pause - self._clock()
         if left > 0:
-            raise Refused(RATE_EXCEEDED, "too many wrong passwords from there; wait", after=left)
+            raise Refused(RATE_EXCEEDED, "too many wrong passwords from there; wait", after=left, why=Why.GUESSES)
 
     def _failed(self, address: str, username: str) -> None:
         failures, last = self._guesses.pop((address, username), (0, 0.0))

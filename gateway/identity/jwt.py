@@ -17,6 +17,7 @@ import jwt
 
 from gateway.policy import Policy, unfit
 from gateway.ports import ConnectRequest, Identity, Refused
+from gateway.why import Why
 
 ALGORITHMS = frozenset({"HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"})
 SYMMETRIC = frozenset({"HS256", "HS384", "HS512"})
@@ -72,10 +73,10 @@ class TokenVerifier:
                 options={"require": ["exp", "sub"], "verify_aud": self._settings.audience is not None},
             )
         except jwt.InvalidTokenError as error:
-            raise Refused(BAD_CREDENTIALS, f"the token is not valid: {error}") from None
+            raise Refused(BAD_CREDENTIALS, f"the token is not valid: {error}", why=Why.TOKEN) from None
         name = str(claims["sub"])
         if not name or unfit(name) or (request.username and request.username != name):
-            raise Refused(BAD_CREDENTIALS, "the token is another's")
+            raise Refused(BAD_CREDENTIALS, "the token is another's", why=Why.TOKEN)
         return Identity(name=name, username=name, expires_at=float(claims["exp"]), detail=_acl(name, claims.get("acl")))
 
 

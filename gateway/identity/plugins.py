@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.ports import ConnectRequest, Identity, Refused
+from gateway.why import Why
 
 log = logging.getLogger("gateway.plugins")
 
@@ -104,7 +105,7 @@ class PluginHost:
                 answers = await self._manager.map_plugin_auth(session=session)
         except Exception as error:
             log.warning("an authentication plugin failed: %s: %s", type(error).__name__, error)
-            raise Refused(BAD_CREDENTIALS, "authentication failed") from error
+            raise Refused(BAD_CREDENTIALS, "authentication failed", why=Why.PLUGIN) from error
         given = [answer for answer in answers.values() if answer is not None]
         if not given or not all(given):
             return None

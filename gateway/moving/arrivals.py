@@ -6,8 +6,7 @@ the record and its last checkpoint are taken as they are, after its transactions
 can become visible that wasn't read. What the session missed in between is read again (`missed`).
 
 A claimant that is itself replaced before it got anything relays: it lets go under its own epoch of what was left to it.
-So each claimant waits for the one before it, and for nobody else; not even for that one if it was started again and its
-name is not on the record, since the new run may not know of the claim (`steps`).
+So each claimant waits for the one before it, and for nobody else.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from gateway.peers.claims import Holder, Won
 from gateway.ports import NotAcknowledged, Opened, Receipt, Refused, Session
 from gateway.receipts import follow
 from gateway.sessions.mailbox import Mailbox
+from gateway.why import Why
 
 log = logging.getLogger("gateway.arrivals")
 
@@ -67,9 +67,6 @@ class Cluster(Protocol):
     """What arrivals need of the process."""
 
     def alive(self, gateway: str) -> bool: ...
-
-    def restarted(self, gateway: str, epoch: int) -> bool:
-        """Whether what that gateway claimed under this epoch was claimed by an earlier run of it."""
 
     async def fence(self, gateway: str) -> None:
         """No transaction of that gateway is open, and none that it began can be committed any more."""
@@ -140,7 +137,7 @@ class Arrivals:
             known = Arrival(client_id=session.client_id, token=token, began=self._monotonic())
             self._waiting[session.client_id] = known
         elif known.receipt is not None:
-            known.receipt.fail(Refused(TAKEN_OVER, "session taken over"))
+            known.receipt.fail(Refused(TAKEN_OVER, "session taken over", why=Why.TAKEN_OVER))
         known.token, known.session, known.receipt = token, session, receipt
         known.epoch, known.began, known.relay, known.adopting = 0, self._monotonic(), False, False
         return receipt
@@ -192,7 +189,7 @@ class Arrivals:
         known = self._waiting.get(client_id)
         if known is None or known.token != token:
             return False
-        self._drop(known, Refused(NOT_AUTHORIZED, "the client id is another principal's"))
+        self._drop(known, Refused(NOT_AUTHORIZED, "the client id is another principal's", why=Why.SESSION_OWNER))
         return True
 
     def replaced(self, client_id: str, mine: Holder, since: Positions | None = None) -> None:
@@ -204,7 +201,7 @@ class Arrivals:
             known.since = since
             self._waiting[client_id] = known
         if known.receipt is not None:
-            known.receipt.fail(Refused(TAKEN_OVER, "session taken over"))
+            known.receipt.fail(Refused(TAKEN_OVER, "session taken over", why=Why.TAKEN_OVER))
             known.receipt = known.session = None
         known.epoch = mine.epoch
         known.relay = known.nudged = True
@@ -268,7 +265,9 @@ class Arrivals:
         now = self._monotonic()
         for known in list(self._waiting.values()):
             if known.session is not None and now - known.began > PATIENCE:
-                self._drop(known, Refused(UNAVAILABLE, "the session is still kept by another gateway"))
+                self._drop(
+                    known, Refused(UNAVAILABLE, "the session is still kept by another gateway", why=Why.UNAVAILABLE)
+                )
             elif known.relay and now - known.began > RELAY_PATIENCE:
                 self._drop(known, None)
 
@@ -306,7 +305,6 @@ class Arrivals:
                 each.previous,
                 self._gateway,
                 lambda name, dead=dead: name != dead and self._cluster.alive(name),  # type: ignore[misc]  # per turn
-                ended=each.previous is not None and self._cluster.restarted(each.previous.gateway, each.previous.epoch),
             )
             if found is Step.WAIT:
                 continue

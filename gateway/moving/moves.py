@@ -25,6 +25,7 @@ from gateway.sessions.inbox import Inbox
 from gateway.sessions.mailbox import Mailbox
 from gateway.sessions.records import SessionRecords
 from gateway.sessions.sessions import NOT_AUTHORIZED, TAKEN_OVER, Sessions
+from gateway.why import Why
 
 log = logging.getLogger("gateway.moving")
 
@@ -84,7 +85,7 @@ class Moves:
         """The claim counts, and what was kept elsewhere is here (None: nothing was)."""
         if mailbox is not None and mailbox.owner != session.identity.name:
             self.settled(mailbox, epoch)
-            return refused(Refused(NOT_AUTHORIZED, "the client id is another principal's"))
+            return refused(Refused(NOT_AUTHORIZED, "the client id is another principal's", why=Why.SESSION_OWNER))
         if mailbox is not None:
             self._caught_up(mailbox, epoch)
         return self._sessions.attach(session, mailbox, epoch)

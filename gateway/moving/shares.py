@@ -35,6 +35,7 @@ from gateway.ports import OFFLINE_FOR_EVER, Message, Opened, Receipt, Refused, S
 from gateway.receipts import refused
 from gateway.sessions.mailbox import Mailbox
 from gateway.sessions.records import SessionRecords
+from gateway.why import Why
 
 log = logging.getLogger("gateway.shares")
 
@@ -375,7 +376,7 @@ class Shares:
         self._here.pop(mailbox.client_id, None)
 
     def arrived(self, session: Session, mailbox: Any, epoch: int) -> Receipt[Opened]:
-        return refused(Refused(0x87, "no client may have this id"))
+        return refused(Refused(0x87, "no client may have this id", why=Why.CLIENT_ID_RESERVED))
 
     def settled(self, mailbox: Any, epoch: int) -> None:
         bucket: Bucket = mailbox

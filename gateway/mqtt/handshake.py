@@ -128,7 +128,7 @@ class Handshake:
             if failure is None and isinstance(receipt.value, Opened):
                 self._abandoned(receipt.value)
         elif isinstance(failure, Refused):
-            session.blamed = f"refused-0x{failure.code:02x}"
+            session.blamed, session.why = f"refused-0x{failure.code:02x}", failure.why
             session.close(failure.code, failure.reason, server_reference=failure.server_reference)
         elif failure is not None:
             session.close(Reason.SERVER_UNAVAILABLE, str(failure))

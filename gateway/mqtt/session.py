@@ -48,6 +48,7 @@ class Session(Receiver):
         "peer",
         "state",
         "subscriptions",
+        "why",
     )
 
     def __init__(self, engine: Engine, link: Link, settings: Settings, moment: Moment, peer: Peer) -> None:
@@ -57,6 +58,7 @@ class Session(Receiver):
         self.state: Any = None
         self.ended = ""  # why, once it has
         self.blamed = ""  # a slug, when the peer's misbehaviour ended it
+        self.why = ""  # what a refusal of CONNECT said of itself (`gateway.why`)
         self.subscriptions: dict[str, Subscription] | None = None
         self._levels = 0  # of all their filters
         self._started = self._stalled = moment.monotonic

@@ -350,10 +350,10 @@ class Connection(asyncio.BufferedProtocol):
             session.hold_back(wait)
         return True
 
-    def _refused(self, kind: str, detail: str) -> None:
+    def _refused(self, kind: str, detail: str, why: str) -> None:
         """A request was refused; the connection may go on."""
         who = self.session.client_id if self.session is not None else ""
-        self._server.refusals.report(kind, detail, self.address, client_id=who, username=who)
+        self._server.refusals.report(kind, detail, self.address, client_id=who, username=who, why=why)
 
     def _wanted(self) -> int:
         assert self._exact is not None
@@ -453,6 +453,7 @@ class Connection(asyncio.BufferedProtocol):
                 self.address,
                 client_id=session.client_id,
                 username=(request.username if request is not None else None) or "",
+                why=session.why,
             )
 
 

@@ -39,7 +39,7 @@ class Refusals:
         """`clock` gives epoch seconds, for `take`."""
         self._log = log
         self._clock = clock
-        self._collected: dict[tuple[str, str, str, str], _Closed] = {}
+        self._collected: dict[tuple[str, str, str, str, str], _Closed] = {}
         self._per_period = per_period
         self._period = period
         self._since = 0.0
@@ -50,13 +50,15 @@ class Refusals:
     def total(self) -> int:
         return sum(self.by_reason.values())
 
-    def report(self, kind: str, detail: str, address: str, *, client_id: str = "", username: str = "") -> None:
+    def report(
+        self, kind: str, detail: str, address: str, *, client_id: str = "", username: str = "", why: str = ""
+    ) -> None:
         """`kind` is a slug that doesn't come from the peer; detail and address may be anything (they are escaped).
 
-        `client_id` and `username`: as the peer calls itself, which proves nothing.
+        `client_id` and `username`: as the peer calls itself, which proves nothing. `why`: a word of `gateway.why`.
         """
         self.by_reason[kind] = self.by_reason.get(kind, 0) + 1
-        self._collect(kind, detail, address, client_id, username)
+        self._collect(kind, detail, address, client_id, username, why)
         count = self._counts.get(kind, 0) + 1
         self._counts[kind] = count
         if count <= self._per_period:
@@ -78,11 +80,11 @@ class Refusals:
     def take(self) -> list[list[Any]]:
         """What was collected since the last take, each in the order of `contract.CLOSED_FIELDS`."""
         taken, self._collected = self._collected, {}
-        return [[*key, one.detail, one.count, round(one.at, 3)] for key, one in taken.items()]
+        return [[*who, one.detail, one.count, round(one.at, 3), why] for (why, *who), one in taken.items()]
 
-    def _collect(self, kind: str, detail: str, address: str, client_id: str, username: str) -> None:
+    def _collect(self, kind: str, detail: str, address: str, client_id: str, username: str, why: str) -> None:
         host = address.rpartition(":")[0].strip("[]") or address
-        key = (kind, client_id[:LONGEST], username[:LONGEST], host[:LONGEST])
+        key = (why, kind, client_id[:LONGEST], username[:LONGEST], host[:LONGEST])
         known = self._collected.get(key)
         if known is not None:
             known.detail, known.count, known.at = detail[:LONGEST], known.count + 1, self._clock()

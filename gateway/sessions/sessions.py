@@ -37,6 +37,7 @@ from gateway.sessions.entries import Entry
 from gateway.sessions.inbox import Inbox
 from gateway.sessions.mailbox import Mailbox
 from gateway.sessions.records import SessionRecords
+from gateway.why import Why
 
 log = logging.getLogger("gateway.sessions")
 
@@ -67,7 +68,7 @@ class Nobody:
         return False
 
     def expect(self, session: Session, token: str) -> Receipt[Opened]:
-        return refused(Refused(UNAVAILABLE, "sessions can't come from other gateways yet"))
+        return refused(Refused(UNAVAILABLE, "sessions can't come from other gateways yet", why=Why.UNAVAILABLE))
 
 
 class Sessions:
@@ -120,23 +121,25 @@ class Sessions:
         rights = self._registry.rights(principal, client_id, own)
         if request.will is not None and (request.will.topic[:1] == "$" or not rights.may_publish(request.will.topic)):
             self._counters.denied += 1
-            return refused(Refused(NOT_AUTHORIZED, "not authorised to publish the will"))
+            return refused(Refused(NOT_AUTHORIZED, "not authorised to publish the will", why=Why.WILL))
         if not self._held():
-            return refused(Refused(UNAVAILABLE, "the gateway finds out what happened while it stood still"))
+            return refused(
+                Refused(UNAVAILABLE, "the gateway finds out what happened while it stood still", why=Why.UNAVAILABLE)
+            )
         if self.arrivals.relaying(client_id):
-            return refused(Refused(UNAVAILABLE, "the session is on its way to another gateway"))
+            return refused(Refused(UNAVAILABLE, "the session is on its way to another gateway", why=Why.UNAVAILABLE))
         current, mailbox = self.live.get(client_id), self.mailboxes.get(client_id)
         elsewhere = self._claims.elsewhere(client_id)
         if self._owner(current, mailbox, principal) != principal or (
             elsewhere is not None and elsewhere.principal != principal
         ):
-            return refused(Refused(NOT_AUTHORIZED, "the client id is another principal's"))
+            return refused(Refused(NOT_AUTHORIZED, "the client id is another principal's", why=Why.SESSION_OWNER))
         if current is not None:
             current.close(TAKEN_OVER, "session taken over")
         mailbox = self.mailboxes.get(client_id)
         if mailbox is not None and any(receipt.failure is not None for receipt in mailbox.inbound.values()):
             # a transaction failed: what the log says is true, and known once the lane works again
-            return refused(Refused(UNAVAILABLE, "the session is being recovered"))
+            return refused(Refused(UNAVAILABLE, "the session is being recovered", why=Why.UNAVAILABLE))
         session.state = connection = Connection(principal, rights, self._clock(), request.will)
         connection.own = own
         self.live[client_id] = session

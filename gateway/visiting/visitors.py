@@ -24,6 +24,7 @@ from gateway.registry import Registry
 from gateway.sessions.connected import Connection
 from gateway.storage.ticks import Ticks
 from gateway.visiting.allowances import Allowance, Allowances
+from gateway.why import Why
 
 ANONYMOUS = "$http"
 CLIENT_ID_INVALID = 0x85
@@ -108,11 +109,13 @@ class Visitors:
         if client_id != request.client_id:  # a token or a certificate said who it is
             holder = registry.holder(client_id)
             if holder is not None and holder != identity.name:
-                receipt.fail(Refused(CLIENT_ID_INVALID, "the client id belongs to another device"))
+                receipt.fail(
+                    Refused(CLIENT_ID_INVALID, "the client id belongs to another device", why=Why.CLIENT_ID_TAKEN)
+                )
                 return
             address = request.peer.address.rpartition(":")[0].strip("[]")
             if registry.banned(client_id, identity.name, address, self._clock()) is not None:
-                receipt.fail(Refused(BANNED, "banned"))
+                receipt.fail(Refused(BANNED, "banned", why=Why.BANNED))
                 return
         own = identity.detail if isinstance(identity.detail, Policy) else None
         rights = registry.rights(identity.name, client_id, own)

@@ -143,7 +143,7 @@ def test_a_topic_is_created_found_sorted_and_deleted(opened: Callable[..., Page]
     form.get_by_role("button", name="Create").click()
     page.wait_for_url("**/topics/browser-made/", wait_until="commit")
     expect(page.locator(".toast")).to_contain_text("browser-made")  # it stays for five seconds from the page's load on
-    page.goto("/topics/")
+    drawn(page, "/topics/", page.get_by_role("link", name="browser-made"))
     page.get_by_role("searchbox", name="Filter topics").fill("browser")
     expect(page.locator("#topics-body tbody tr")).to_have_count(1)
     expect(page).to_have_url(re.compile("q=browser"))

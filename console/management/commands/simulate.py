@@ -16,7 +16,7 @@ from console import kafka
 from console.simulation.fleet import Counts, run_fleet
 from console.simulation.reader import read
 from console.simulation.telemetry import Machine
-from console.supervisor.addresses import DEFAULTS, BadAddress, parse
+from console.supervisor.addresses import BadAddress, mqtt, parse
 
 TOPIC = "mqtt.messages"
 REPORT_SECONDS = 5.0
@@ -118,16 +118,14 @@ class Command(BaseCommand):
     @staticmethod
     def _uri(options: dict[str, Any]) -> str:
         """The gateway's address as amqtt takes it, with the credentials inside."""
-        listeners = os.environ.get("SLUICE_MQTT_LISTENERS") or DEFAULTS["SLUICE_MQTT_LISTENERS"]
         try:
-            found = parse("--mqtt", options["mqtt"]) if options["mqtt"] else parse("SLUICE_MQTT_LISTENERS", listeners)
+            plain = parse("--mqtt", options["mqtt"])[0] if options["mqtt"] else mqtt(os.environ)
         except BadAddress as error:
             raise CommandError(str(error)) from error
-        plain = [address for address in found if address.scheme in ("mqtt", "")]
-        if not plain:
+        if plain is None:
             raise CommandError("SLUICE_MQTT_LISTENERS has no mqtt:// listener: give one with --mqtt host:port")
         credentials = ""
         if options["username"]:
             password = os.environ.get("SLUICE_PASSWORD", "")
             credentials = f"{quote(options['username'], safe='')}:{quote(password, safe='')}@"
-        return f"mqtt://{credentials}{plain[0]}"
+        return f"mqtt://{credentials}{plain}"

@@ -85,6 +85,7 @@ const Live = (() => {
   });
   function restore({ id, row, focused, face: wanted, words, focusVisible }) {
     const body = document.getElementById(id);
+    if (!body) return; // a refusal took its place
     if (row) $$("tr[data-href]", body).find((each) => each.dataset.href === row)?.classList.add("picked");
     if (!focused || document.activeElement !== document.body) return;
     const all = $$("a, button", body);

@@ -155,13 +155,13 @@ class ApacheKafka:
     def pid(self) -> int:
         return self._process.pid if self._process else 0
 
-    def start(self, timeout: float = 90.0) -> "ApacheKafka":
+    def start(self, timeout: float = 240.0) -> "ApacheKafka":
         if not (self.folder / "logs").exists():
             # zeros first, so that no id begins with a dash, which the tool would take for an option
             cluster = urlsafe_b64encode(b"\0" + uuid.uuid4().bytes[1:]).rstrip(b"=").decode()
             tool = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._properties)]
             done = subprocess.run(
-                ["java", *self._options, *tool], capture_output=True, text=True, timeout=60, check=False
+                ["java", *self._options, *tool], capture_output=True, text=True, timeout=180, check=False
             )
             if done.returncode:
                 raise AssertionError(f"StorageTool: {done.stdout[-2000:]}{done.stderr[-2000:]}")

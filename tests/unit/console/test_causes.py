@@ -61,7 +61,7 @@ def test_a_share_group_whose_positions_are_not_told_is_explained_by_what_is() ->
 
 def test_one_partition_with_most_of_the_lag_is_named() -> None:
     skewed = [position(0, 900), position(1, 50), position(2, 50)]
-    assert "900 of 1000 unread records are in one partition: orders 0." in texts(BEHIND, skewed, MEMBERS, 1.0)
+    assert "900 of 1,000 unread records are in one partition: orders 0." in texts(BEHIND, skewed, MEMBERS, 1.0)
     assert texts(BEHIND, [position(0, 9), position(1, 1)], MEMBERS, 1.0) == "", "too few to say"
 
 

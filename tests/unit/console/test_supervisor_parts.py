@@ -90,3 +90,11 @@ def test_the_broker_runs_only_when_it_is_embedded_and_is_stopped_last() -> None:
     embedded = [child.name for child in children(embedded=True, http="127.0.0.1:8000")]
     assert embedded[-1] == "broker"
     assert "broker" not in [child.name for child in children(embedded=False, http="127.0.0.1:8000")]
+
+
+def test_the_mqtt_listener_that_pages_name_is_the_first_without_tls() -> None:
+    found = addresses.mqtt({"SLUICE_MQTT_LISTENERS": "mqtts://0.0.0.0:8883,ws://:8083/mqtt,mqtt://127.0.0.1:1999"})
+    assert found is not None and found.port == 1999
+    assert addresses.mqtt({"SLUICE_MQTT_LISTENERS": "mqtts://0.0.0.0:8883"}) is None
+    default = addresses.mqtt({})
+    assert default is not None and default.port == 1883

@@ -6,7 +6,7 @@ import pytest
 
 from console.lists import neutral
 from console.messages.display import preview, shown
-from console.templatetags.sluice import in_words, num, rate, size, span, span_ms
+from console.templatetags.sluice import exact, in_words, num, rate, size, span, span_ms
 
 
 @pytest.mark.parametrize(
@@ -15,6 +15,9 @@ from console.templatetags.sluice import in_words, num, rate, size, span, span_ms
         (num, None, "–"),
         (num, 0, "0"),
         (num, 1234567, "1,234,567"),
+        (exact, 0.25, "0.25"),
+        (exact, 5.0, "5"),
+        (exact, 1_000_000.5, "1,000,000.5"),
         (rate, None, "–"),
         (rate, 0.0, "0"),
         (rate, 0.42, "0.4"),

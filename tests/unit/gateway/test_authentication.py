@@ -22,6 +22,7 @@ from gateway.identity.authentication import FREE_GUESSES, Authenticator
 from gateway.ports import Challenge, ConnectRequest, Identity, Refused
 from gateway.receipts import wait
 from gateway.registry import Registry
+from gateway.why import Why
 from tests.unit.gateway.parts import request
 
 
@@ -47,6 +48,11 @@ class Door:
         with pytest.raises(Refused) as caught:
             await self.knock(connect)
         return caught.value.code
+
+    async def why(self, connect: ConnectRequest) -> str:
+        with pytest.raises(Refused) as caught:
+            await self.knock(connect)
+        return caught.value.why
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +111,21 @@ async def test_a_device_keeps_to_its_client_id_and_others_keep_off_it(door: Door
     assert await door.refused(request("meter", "d2", other.encode())) == 0x85
     assert await door.refused(request("meter")) == 0x85
     assert await door.refused(request("d2")) == 0x85
+
+
+async def test_a_refusal_says_why_in_a_word_that_stays(door: Door) -> None:
+    secret, credential = passwords.generate()
+    door.device("bound", credential, client_id="meter")
+    door.device("off", credential, enabled=False)
+    door.device("a/b", credential)
+    assert await door.why(request(username="nobody", password=b"x")) == Why.CREDENTIALS
+    assert await door.why(request(listener="mqtt://0.0.0.0:1884")) == Why.NO_CREDENTIALS
+    assert await door.why(request("c1", "bound", secret.encode())) == Why.CLIENT_ID_BOUND
+    assert await door.why(request("meter")) == Why.CLIENT_ID_TAKEN
+    assert await door.why(request("c1", "off", secret.encode())) == Why.DISABLED
+    assert await door.why(request("c1", "a/b", secret.encode())) == Why.NAME
+    door.registry.apply(BANS, b"client:c9", contract.encode(Ban(kind="client", value="c9", reason="noisy")))
+    assert await door.why(request("c9")) == Why.BANNED
 
 
 async def test_a_certificates_subject_is_a_device(door: Door) -> None:

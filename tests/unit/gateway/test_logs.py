@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.logs import JsonLines, KeyValueLines
 from gateway.server.refusals import COLLECTED, Refusals
+from gateway.why import Why
 
 
 def record(message: str, **extra: object) -> logging.LogRecord:
@@ -74,11 +75,12 @@ def test_what_was_closed_is_told_by_who_from_where_and_why_and_bounded() -> None
     times = iter(range(1, 10_000))
     refusals = Refusals(logging.Logger("refusals"), clock=lambda: next(times))
     for port in range(3):
-        refusals.report("refused-0x86", "wrong password", f"192.0.2.1:{port}", client_id="c", username="pump-7")
+        of_it = {"client_id": "c", "username": "pump-7", "why": Why.CREDENTIALS}
+        refusals.report("refused-0x86", "wrong password", f"192.0.2.1:{port}", **of_it)
     refusals.report("tls", "no certificate", "[2001:db8::1]:99")
     assert refusals.take() == [
-        ["refused-0x86", "c", "pump-7", "192.0.2.1", "wrong password", 3, 3],
-        ["tls", "", "", "2001:db8::1", "no certificate", 1, 4],
+        ["refused-0x86", "c", "pump-7", "192.0.2.1", "wrong password", 3, 3, "credentials"],
+        ["tls", "", "", "2001:db8::1", "no certificate", 1, 4, ""],
     ]
     assert refusals.take() == []
     for number in range(1000):

@@ -24,6 +24,7 @@ from console.outbox.models import Pending
 from console.policies import actions as policies
 from console.policies.models import Policy
 from gateway import contract, passwords
+from gateway.why import Why
 
 from .conftest import Broker
 
@@ -214,9 +215,9 @@ def test_a_client_s_page_tells_what_waits_for_it_and_nothing_where_nothing_is_ke
     assert as_viewer.get(reverse("console:device-client", args=["nobody"])).status_code == 404
 
 
-def closed(kind: str, name: str, detail: str, *, count: int = 1, at: float = 1.7e9) -> list[Any]:
+def closed(kind: str, name: str, detail: str, *, count: int = 1, at: float = 1.7e9, why: str = "") -> list[Any]:
     """As gateways report it, in the order of CLOSED_FIELDS."""
-    return [kind, name, name, "192.0.2.7", detail, count, at]
+    return [kind, name, name, "192.0.2.7", detail, count, at, why]
 
 
 def test_refused_connections_are_counted_once_and_explained_where_one_looks(
@@ -224,29 +225,57 @@ def test_refused_connections_are_counted_once_and_explained_where_one_looks(
 ) -> None:
     name = named("locked-out")
     device = Device.objects.create(name=name, enabled=False)
-    wrong = "unknown user name or wrong password"
-    refusals.keep([closed("refused-0x86", name, wrong, count=3), closed("tls", "", "no certificate")])
-    refusals.keep([closed("refused-0x86", name, wrong, count=3)])  # the same report, read again
-    refusals.keep([closed("refused-0x86", name, wrong, at=1.7e9 + 2)])
+    wrong = closed("refused-0x86", name, "whatever the gateway says", count=3, why=Why.CREDENTIALS)
+    refusals.keep([wrong, closed("tls", "", "no certificate")])
+    refusals.keep([wrong])  # the same report, read again
+    refusals.keep([closed("refused-0x86", name, "…", at=1.7e9 + 2, why=Why.CREDENTIALS)])
     assert list(Refusal.objects.filter(username=name).values_list("count", flat=True)) == [4]
     for page in (
         as_viewer.get(reverse("console:device", args=[name])).content.decode(),
         as_viewer.get(reverse("console:device-client", args=[name])).content.decode(),
         as_viewer.get(reverse("console:device-refused"), {"q": name}).content.decode(),
+        as_viewer.get(reverse("console:device-refused"), {"q": "WRONG password"}).content.decode(),
     ):
         assert "or give it a new password" in page
         assert "192.0.2.7" in page
         assert "TLS could not be set up" not in page
     listed = as_viewer.get(reverse("console:device-list"), {"state": "refused"}).context["list"].rows
     assert [row.name for row in listed] == []
-    refusals.keep([closed("refused-0x86", name, wrong, at=time.time())])
+    refusals.keep([closed("refused-0x86", name, "…", at=time.time(), why=Why.CREDENTIALS)])
     listed = as_viewer.get(reverse("console:device-list"), {"state": "refused"}).context["list"].rows
     assert [row.name for row in listed] == [name]
     assert "What keeps it out" in as_viewer.get(reverse("console:device", args=[name])).content.decode()
-    assert refusals.of_device(device)[0].why[0] == "Unknown user name or wrong password"
-    assert Refusal(kind="http-denied", detail="not allowed").why[0] == "No policy allows that topic"
-    unknown = Refusal(kind="refused-0x97", detail="something new")
-    assert unknown.why == ("something new", "")
+    assert refusals.of_device(device)[0].explained.why == "Unknown user name or wrong password"
+
+
+def test_what_differs_in_its_reason_alone_is_told_apart_and_older_gateways_are_understood(
+    db: None, as_viewer: Client, no_broker: None
+) -> None:
+    disabled = closed("refused-0x87", "pump", "the device is disabled", why=Why.DISABLED)
+    owned = closed("refused-0x87", "pump", "…", why=Why.SESSION_OWNER)
+    older = closed("refused-0x87", "pump", "in its own words")[:-1]
+    door = closed("http-denied", "pump", "not allowed to publish to a/b")
+    refusals.keep([disabled, owned, older, door])
+    page = as_viewer.get(reverse("console:device-refused")).content.decode()
+    for said in (
+        "The device is disabled",
+        "belongs to somebody else",
+        "in its own words",
+        "No policy allows that topic",
+        "not allowed to publish to a/b",
+        "HTTP",
+    ):
+        assert said in page
+    chinese = as_viewer.get(reverse("console:device-refused"), headers={"Accept-Language": "zh-hans"}).content.decode()
+    assert "设备已停用" in chinese
+    found = (
+        as_viewer.get(reverse("console:device-refused"), {"q": "已停用"}, headers={"Accept-Language": "zh-hans"})
+        .context["list"]
+        .rows
+    )
+    assert [row.why for row in found] == [Why.DISABLED]
+    sheet = as_viewer.get(reverse("console:device-refused"), {"format": "csv"})
+    assert "session-owner" in b"".join(sheet.streaming_content).decode()  # type: ignore[attr-defined]  # it streams
 
 
 def test_refused_connections_are_bounded(db: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,7 @@ def test_a_quota_is_set_changed_and_removed_and_everything_of_it_is_on_record(
     assert answer.status_code == 204
     assert limits(entity) == {"producer_byte_rate": 1048576.0}
     page = as_operator.get(reverse("console:quota-list"), {"q": user}).content.decode()
-    assert "1.0 MiB" in page
+    assert "1.0 MiB/s" in page
     assert "every other" in page
     form = as_admin.get(put, {"user": user, "client_id": "*"}).content.decode()
     assert "1048576" in form
@@ -48,6 +48,7 @@ def test_a_quota_is_set_changed_and_removed_and_everything_of_it_is_on_record(
     assert limits(entity) is None
     entries = Entry.objects.filter(kind="quota", name__contains=user).order_by("id")
     assert [entry.action for entry in entries] == ["quota.set", "quota.set", "quota.remove"]
+    assert {entry.name for entry in entries} == {f"user={user} client_id=*"}, "in no language of whoever did it"
 
 
 @pytest.mark.parametrize(
@@ -69,6 +70,22 @@ def test_what_would_mean_nothing_is_refused_beside_its_field(
     answer = as_admin.post(reverse("console:quota-set"), fields, headers=HTMX)
     assert answer.status_code == 422
     assert wrong in answer.context["form"].errors
+
+
+def test_a_broker_that_does_not_tell_its_quotas_has_not_none_and_no_form_would_end_them(
+    as_admin: Client, no_broker: None
+) -> None:
+    page = as_admin.get(reverse("console:quota-list")).content.decode()
+    assert "Not known now" in page
+    assert "No quotas" not in page
+    answer = as_admin.get(reverse("console:quota-set"), {"user": "u"}, headers=HTMX)
+    assert answer.status_code == 503
+    for view in ("console:user-list", "console:acl-list"):
+        assert "Not known now" in as_admin.get(reverse(view)).content.decode()
+
+
+def test_sluices_own_users_have_no_quotas_to_remove(broker: Broker, as_admin: Client) -> None:
+    assert as_admin.post(f"{reverse('console:quota-remove')}?user=__gateway").status_code == 404
 
 
 def test_who_may_only_look_can_change_nothing(broker: Broker, operator: User, as_viewer: Client) -> None:

@@ -98,7 +98,7 @@ class Talk:
         self.door = door or MemoryDoor()
         self.link = MemoryLink()
         self.moment = Moment(100.0, 1_800_000_000.0)
-        self.reports: list[tuple[str, str]] = []
+        self.reports: list[tuple[str, ...]] = []
         self.conversation = Conversation(
             self.door,
             self.link,

@@ -67,8 +67,8 @@ def test_what_became_of_a_message_is_said(fate: Fate, status: int, said: dict[st
     ],
 )
 def test_a_refusal_has_a_status_and_says_when_to_come_again(code: int, status: int, reason: str) -> None:
-    problem = problem_of(Refused(code, "no", after=1.2))
-    assert (problem.status, problem.reason) == (status, reason)
+    problem = problem_of(Refused(code, "no", after=1.2, why="disabled"))
+    assert (problem.status, problem.reason, problem.why) == (status, reason, "disabled")
     assert dict(problem.headers).get(b"Retry-After") == (b"2" if status in (429, 503) else None)
     assert (b"WWW-Authenticate" in dict(problem.headers)) == (status == 401)
 
@@ -394,5 +394,5 @@ def test_refusals_are_reported_by_reason() -> None:
     talk = Talk()
     talk.door.denied.add("secret")
     talk.say(post("/topics/secret", b"x"), post("/topics/a%2B", b"x"))
-    assert [kind for kind, _ in talk.reports] == ["http-denied", "http-topic"]
+    assert [kind for kind, *_ in talk.reports] == ["http-denied", "http-topic"]
     assert (talk.conversation.refused_messages, talk.conversation.received_messages) == (1, 0)

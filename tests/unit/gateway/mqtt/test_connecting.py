@@ -234,13 +234,14 @@ def test_a_refusal_can_point_to_another_server() -> None:
     class Elsewhere(MemoryEngine):
         def authenticate(self, request: object) -> Receipt[object]:  # type: ignore[override]
             receipt: Receipt[object] = Receipt()
-            receipt.fail(Refused(0x9D, "", server_reference="other:1883"))
+            receipt.fail(Refused(0x9D, "", server_reference="other:1883", why="elsewhere"))
             return receipt
 
     device = Device(Elsewhere()).send(connect(version=5))
     [(_, body)] = device.received()
     assert body[1] == 0x9D
     assert b"\x1c" + text("other:1883") in body
+    assert (device.session.blamed, device.session.why) == ("refused-0x9d", "elsewhere")
     three = Device(Elsewhere()).send(connect())
     assert bytes(three.link.out) == b"\x20\x02\x00\x03"
 

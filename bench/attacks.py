@@ -94,6 +94,12 @@ def drip(port: int, stop: threading.Event) -> None:
         wire.close()
 
 
+def spin(stop: threading.Event) -> None:
+    """As busy as any attacker: what a neighbour of the lowest priority costs on a machine of two cores."""
+    while not stop.is_set():
+        pass
+
+
 def guess(number: int) -> bytes:
     return packet(0x10, text("MQTT") + b"\x04\xc2\x00\x00" + text("honest") + text("honest") + text(f"guess-{number}"))
 
@@ -112,6 +118,7 @@ def deep(number: int) -> bytes:
 
 ATTACKS: Sequence[tuple[str, Callable[[int, threading.Event], None]]] = (
     ("nothing, for comparison", lambda port, stop: None),
+    ("work that leaves the gateway alone, for comparison", lambda port, stop: spin(stop)),
     ("1,000 silent sockets", lambda port, stop: hold(port, b"", stop)),
     ("1,000 sockets claiming a CONNECT of 256 MB", lambda port, stop: hold(port, b"\x10\xff\xff\xff\x7f", stop)),
     (

@@ -39,8 +39,8 @@ VARIABLES: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "SLUICE_MQTT_CONNECTS_PER_ADDRESS",
-        "500",
-        "CONNECTs a second from one address, twice as many at once; more wait, up to 5 s; 0: unlimited",
+        "5000",
+        "connections a second from one address whose connections last; more wait, up to 5 s; 0: unlimited",
     ),
     ("SLUICE_MQTT_KEEP_ALIVE", "0", "longest keep alive granted, seconds; 0: as the device asks"),
     ("SLUICE_MQTT_CONCEAL_DENIED", "", "1: SUBACK says 0x80 where it would say 0x87 (not authorised)"),
@@ -93,7 +93,7 @@ class Settings:
     queue_bytes: int = 8 << 20
     overflow: str = "oldest"
     expired: str = "discard"
-    connects_per_address: int = 500
+    connects_per_address: int = 5000
     keep_alive: int = 0
     conceal_denied: bool = False
     plugins: str = ""
@@ -155,7 +155,7 @@ class Settings:
             queue_bytes=_number(env, "SLUICE_MQTT_QUEUE_BYTES", 8 << 20, least=1),
             overflow=_one_of(env, "SLUICE_MQTT_OVERFLOW", ("oldest", "newest")),
             expired=_one_of(env, "SLUICE_MQTT_EXPIRED", ("discard", "dead-letter")),
-            connects_per_address=_number(env, "SLUICE_MQTT_CONNECTS_PER_ADDRESS", 500, least=0),
+            connects_per_address=_number(env, "SLUICE_MQTT_CONNECTS_PER_ADDRESS", 5000, least=0),
             keep_alive=_number(env, "SLUICE_MQTT_KEEP_ALIVE", 0, least=0),
             conceal_denied=env.get("SLUICE_MQTT_CONCEAL_DENIED", "") == "1",
             plugins=env.get("SLUICE_MQTT_PLUGINS", ""),

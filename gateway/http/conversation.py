@@ -142,6 +142,13 @@ class Conversation:
         else:
             self._answer_problem(unavailable("nobody could say in time who you are"), last=True)
 
+    def hold_back(self, seconds: float) -> None:
+        """Many come from there: take its first request later, and give it as much longer."""
+        self._until += seconds
+        self._state = _YIELDING
+        self._link.pause_reading()
+        self._link.wake_after(seconds)
+
     def lost(self, reason: str) -> None:
         """The connection is gone."""
         self.closed = True

@@ -20,6 +20,7 @@ from gateway.mqtt.session import Session
 from gateway.ports import Peer
 from gateway.server import proxy, websocket
 from gateway.server.figures import NOTHING, Figures
+from gateway.server.gate import Gate
 from gateway.server.listeners import Listener
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ Talk = Session | Conversation
 
 # HTTP is a session's bytes as MQTT is, without a greeting
 _PROXY, _UPGRADE, _FRAMES, _GREETING, _MQTT, _CLOSED = range(6)
+_USELESS: Final = ("connect-timeout", "http-malformed", "http-slow")  # and MQTT's codes, in hexadecimal
 _FLUSH_AT: Final = 256 * 1024  # gathered bytes that don't wait for the end of the turn
 
 
@@ -85,7 +87,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's is none by class
         transport.set_write_buffer_limits(high=self._server.settings.write_buffer)
-        if not self._server.admit(self) or self._too_many_before():
+        if self._too_many_before() or not self._server.admit(self):
             self._stage = _CLOSED
             transport.abort()
             return
@@ -144,12 +146,13 @@ class Connection(asyncio.BufferedProtocol):
         return False  # a half-closed peer is a gone peer
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self.session is not None:
+            self._gate.left(self.address, self._server.read_clock(), self.opened_at)
         self._stage = _CLOSED
         self._transport = None
         self._out = None
         self._server.gone(self)
         if self.session is not None:
-            self._server.read_clock()
             self.session.lost("connection lost" if exc is not None else "closed by peer")
 
     def pause_writing(self) -> None:
@@ -245,6 +248,7 @@ class Connection(asyncio.BufferedProtocol):
                 self._note_end()
         elif now - self.opened_at > self._server.settings.mqtt.connect_timeout:
             self._server.refusals.report("connect-timeout", "nothing useful in time", self.address)
+            self._spoiled()
             self.abort()
 
     def count(self) -> Figures:
@@ -311,8 +315,6 @@ class Connection(asyncio.BufferedProtocol):
         if not self._listener.websocket:
             self._stage = _GREETING
         if self._listener.http:
-            # costs no records in the log: what is published is paced by its publisher's allowance
-            self._stage = _MQTT
             self.session = Conversation(
                 server.door_for(self._listener), self, server.settings.http, server.moment, peer, self._refused
             )
@@ -322,36 +324,35 @@ class Connection(asyncio.BufferedProtocol):
             self._stage = _FRAMES
             self._keep_pace()
 
-    def _too_many_before(self) -> bool:
-        """Whether the turn of its CONNECT would come too late anyway: known before anything is made for it."""
-        server = self._server
-        if self._stage == _PROXY or self._listener.http:
-            return False
-        address = self.address
-        if server.pace.ahead(address, server.moment.monotonic) <= server.settings.patience:
-            return False
-        self._turned_away(address)
-        return True
+    @property
+    def _gate(self) -> Gate:
+        return self._server.gate_for(self._listener)
 
-    def _turned_away(self, address: str) -> None:
-        self._server.turned_away += 1
-        self._server.refusals.report("address-rate", "too many connects from there", address)
+    def _too_many_before(self) -> bool:
+        """Whether so many of its address wait already that its own turn would come too late."""
+        return self._stage != _PROXY and self._gate.closed(self.address, self._server.read_clock())
 
     def _keep_pace(self) -> bool:
         """The peer says its first word: it may have to wait, when many come from its address; False: too many do."""
-        server, session = self._server, self.session
-        assert isinstance(session, Session)
-        wait = server.pace.wait(session.peer.address, server.moment.monotonic)
-        if wait > server.settings.patience:
-            self._turned_away(session.peer.address)
+        session = self.session
+        assert session is not None
+        wait = self._gate.wait(self.address, self._server.moment.monotonic)
+        if wait is None:
             self.abort()
             return False
         if wait:
+            self.opened_at += wait
             session.hold_back(wait)
         return True
 
+    def _spoiled(self) -> None:
+        """What it said is no use to anybody."""
+        self._gate.spoiled(self.address, self._server.moment.monotonic)
+
     def _refused(self, kind: str, detail: str, why: str) -> None:
         """A request was refused; the connection may go on."""
+        if kind in _USELESS:
+            self._spoiled()
         who = self.session.client_id if self.session is not None else ""
         self._server.refusals.report(kind, detail, self.address, client_id=who, username=who, why=why)
 
@@ -403,6 +404,7 @@ class Connection(asyncio.BufferedProtocol):
                 answer = self._web.feed(data)
             except websocket.BadUpgrade as error:
                 self._server.refusals.report("websocket-upgrade", str(error), self.address)
+                self._spoiled()
                 self._transport.write(error.answer)
                 self._shut()
                 return
@@ -419,6 +421,7 @@ class Connection(asyncio.BufferedProtocol):
             payload, answers = self._web.feed(data)
         except websocket.BadFrame as error:
             self._server.refusals.report("websocket-frame", str(error), self.address)
+            self._spoiled()
             self.flush()
             self._transport.write(websocket.close_frame(error.code))
             self._shut()
@@ -446,6 +449,8 @@ class Connection(asyncio.BufferedProtocol):
         session = self.session
         if session is not None and session.blamed:
             blamed, session.blamed = session.blamed, ""
+            if blamed in _USELESS or blamed.startswith("0x"):
+                self._spoiled()
             request = getattr(session, "request", None)  # none before a whole CONNECT
             self._server.refusals.report(
                 blamed,

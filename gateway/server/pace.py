@@ -1,56 +1,103 @@
-"""How fast one address may connect: a CONNECT costs records in the log, so a flood of them would be everybody's.
+"""How fast one address may connect, and how an address that makes trouble is slowed down.
 
-A bucket per address, two seconds deep. What is over the rate isn't refused at once: it waits until its time has come,
-so that thousands of devices behind one address connect at the rate, and a flood is a trickle. Only whoever says
-something counts. Addresses are forgotten once their bucket is full again; of IPv6 the first 64 bits count, which is
-what one customer has.
+Theory. An address has two buckets that drain with time. One takes a share for each connection that says something;
+what is over the rate isn't refused at once: it waits until its time has come, so that thousands of devices behind one
+address connect at the rate, and a flood is a trickle. The other takes a share for each connection that was *trouble*:
+one that ended soon after it began (`BRIEF`), or that broke the protocol (`RUBBISH`, which costs more). Once that one is
+over its depth, and until it is empty again, the address is slow: each connection takes as large a share as the trouble
+it makes, and nothing may come at once. So a fleet that stays connected comes back as fast as the gateway can take it,
+even with a few broken devices in it, and whoever connects for nothing is let in no faster than others can bear.
+
+Addresses are forgotten once their buckets are empty; of IPv6 the first 64 bits count, which is what one customer has.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from ipaddress import IPv6Address
+from typing import Final
 
-DEPTH = 2.0  # seconds of the rate that may come at once
-REMEMBERED = 20_000  # addresses
+DEPTH: Final = 2.0  # seconds of the rate that may come at once
+BRIEF: Final = 1 / 500  # seconds of trouble: a connection that ended soon
+RUBBISH: Final = 1 / 100  # one that said what no device says, or nothing
+TROUBLE: Final = 1.0  # seconds of trouble that an address may have at once
+REMEMBERED: Final = 20_000  # addresses
+
+
+class _Address:
+    """When its buckets are empty; the share that each connection takes while it is slow, else 0."""
+
+    __slots__ = ("free_at", "share", "worst")
+
+    def __init__(self, now: float) -> None:
+        self.free_at = now
+        self.worst = now
+        self.share = 0.0
 
 
 class Pace:
-    """`wait` says how long a new connection has to."""
+    """`wait` says how long a new connection has to. Addresses are "host:port", moments and times seconds."""
 
     def __init__(self, rate: float) -> None:
-        """`rate`: CONNECTs a second; 0: unlimited."""
-        self._rate = rate
-        self._free_at: OrderedDict[str, float] = OrderedDict()  # when the next one wouldn't wait even without a burst
+        """`rate`: connections a second; 0: unlimited, whatever they do."""
+        self._share = 1 / rate if rate else 0.0
+        self._known: OrderedDict[str, _Address] = OrderedDict()
 
     def __len__(self) -> int:
         """Addresses that are remembered."""
-        return len(self._free_at)
+        return len(self._known)
 
     def ahead(self, address: str, now: float) -> float:
-        """Seconds that the next one from this address would have to wait. Counts nothing."""
-        if not self._rate:
-            return 0.0
-        return max(0.0, self._free_at.get(network_of(address), now) - now - DEPTH)
+        """How long the next one from this address would have to wait. Counts nothing."""
+        known = self._known.get(network_of(address)) if self._known else None
+        return 0.0 if known is None else _wait(known, now)
 
     def wait(self, address: str, now: float) -> float:
-        """Seconds that a connection from this address, "host:port", has to wait. Counts it."""
-        if not self._rate:
+        """How long a connection from this address has to wait. Counts it."""
+        if not self._share:
             return 0.0
+        known = self._find(address, now)
+        wait = _wait(known, now)
+        known.free_at = max(known.free_at, now) + (known.share or self._share)
+        return wait
+
+    def spoil(self, address: str, now: float, cost: float) -> None:
+        """A connection from this address was trouble: `BRIEF` or `RUBBISH`."""
+        if not self._share:
+            return
+        known = self._find(address, now)
+        cost = max(cost, self._share)
+        known.worst = min(max(known.worst, now) + cost, now + 2 * TROUBLE)
+        if known.share or known.worst - now > TROUBLE:
+            known.share = max(known.share, cost)
+
+    def _find(self, address: str, now: float) -> _Address:
         network = network_of(address)
-        free_at = max(self._free_at.pop(network, now), now)
-        self._free_at[network] = free_at + 1 / self._rate
-        while self._free_at and (len(self._free_at) > REMEMBERED or next(iter(self._free_at.values())) < now):
-            self._free_at.popitem(last=False)
-        return max(0.0, free_at - now - DEPTH)
+        known = self._known.pop(network, None) or _Address(now)
+        self._known[network] = known
+        while len(self._known) > 1 and (len(self._known) > REMEMBERED or _free(next(iter(self._known.values())), now)):
+            self._known.popitem(last=False)
+        if known.worst <= now:
+            known.share = 0.0
+        return known
+
+
+def _free(known: _Address, now: float) -> bool:
+    return known.free_at < now and known.worst < now
+
+
+def _wait(known: _Address, now: float) -> float:
+    slow = known.share and known.worst > now
+    return max(0.0, known.free_at - now - (0.0 if slow else DEPTH))
 
 
 def network_of(address: str) -> str:
-    """What counts as one address: of IPv6 the network of 64 bits."""
+    """What counts as one address: of IPv6 the network of 64 bits, in hexadecimal."""
     host = address.rpartition(":")[0].strip("[]")
     if ":" not in host:
         return host
     try:
-        return str(int(IPv6Address(host.partition("%")[0])) >> 64)
+        found = IPv6Address(host.partition("%")[0])
     except ValueError:
         return host
+    return f"{int(found) >> 64:016x}" if found.ipv4_mapped is None else str(found.ipv4_mapped)

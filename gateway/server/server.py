@@ -20,8 +20,8 @@ from gateway.ports import Engine
 from gateway.server.certificates import Certificates, NoCertificate, TlsFiles
 from gateway.server.connection import Connection, Talk
 from gateway.server.figures import NOTHING
+from gateway.server.gate import Gate
 from gateway.server.listeners import Listener
-from gateway.server.pace import Pace
 from gateway.server.refusals import Refusals
 
 log = logging.getLogger("sluice.gateway")
@@ -43,8 +43,8 @@ class ServerSettings:
     closing: float = 5.0  # seconds a peer has to take our last words
     max_connections: int = 0  # 0: as many as the machine has descriptors for
     connects_rate: float = 0.0  # new connections a second, with one second's burst; 0: unlimited
-    pace: float = 0.0  # CONNECTs a second from one address, more wait for their turn; 0: unlimited
-    patience: float = 5.0  # seconds that a CONNECT may have to wait for that; with more it is turned away
+    pace: float = 0.0  # connections a second from one address that behaves, more wait for their turn; 0: unlimited
+    patience: float = 5.0  # seconds that one may have to wait for that; with more it is turned away
     backlog: int = 4096
     trusted_proxies: tuple[str, ...] = ()  # networks that may send a PROXY header; empty: whoever reaches the listener
     reuse_port: bool = False  # several workers share the port
@@ -68,7 +68,9 @@ class Server:
         self.moment = Moment(monotonic(), wall())
         self.view = memoryview(bytearray(settings.read_buffer))
         self.refusals = Refusals(log, clock=wall)
-        self.pace = Pace(settings.pace)
+        self.gate, self.http_gate = (
+            Gate(settings.pace, settings.patience, later=self._later, turned_away=self._turned_away) for _ in range(2)
+        )
         self.connections: set[Connection] = set()
         self.accepted = 0
         self.turned_away = 0
@@ -97,6 +99,8 @@ class Server:
         for listener in listeners:
             server = await self._listen(listener)
             self._servers.append(server)
+            if not listener.proxy:  # else all come from the proxy
+                self.gate_for(listener).watch(server.sockets)
             port = server.sockets[0].getsockname()[1]
             bound.append(
                 Listener(
@@ -127,6 +131,8 @@ class Server:
     async def stop(self, *, closing: float = 2.0) -> None:
         """Stop listening, end every session with "server shutting down", wait for their last words."""
         self._stopping = True
+        for gate in (self.gate, self.http_gate):
+            gate.unwatch()
         for server in self._servers:
             server.close()
         if self._sweeper is not None:
@@ -194,9 +200,12 @@ class Server:
 
     # -- for connections -------------------------------------------------------------------------------------------
 
-    def read_clock(self) -> None:
-        self.moment.monotonic = self._monotonic()
-        self.moment.wall = self._wall()
+    def read_clock(self) -> float:
+        """Sets the moment; gives it in monotonic seconds."""
+        moment = self.moment
+        moment.monotonic = self._monotonic()
+        moment.wall = self._wall()
+        return moment.monotonic
 
     def admit(self, connection: Connection) -> bool:
         """Whether a new connection may stay: connections and connects/s are limited before any byte is read."""
@@ -219,6 +228,18 @@ class Server:
         connection.opened_at = self.moment.monotonic
         self.connections.add(connection)
         return True
+
+    def gate_for(self, listener: Listener) -> Gate:
+        """What stands before it."""
+        return self.http_gate if listener.http else self.gate
+
+    def _turned_away(self, address: str) -> None:
+        self.turned_away += 1
+        self.refusals.report("address-rate", "too many connects from there", address)
+
+    def _later(self, seconds: float, call: Callable[[], None]) -> None:
+        assert self._loop is not None
+        self._loop.call_later(seconds, call)
 
     def trusts(self, host: str) -> bool:
         """Whether a PROXY header from this host is believed."""

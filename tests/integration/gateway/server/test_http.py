@@ -156,3 +156,32 @@ async def test_a_stopping_server_answers_what_is_under_way(listen: Any) -> None:
     assert b"200 OK" in await asking
     await stopping
     idle.close()
+
+
+async def test_connections_of_one_address_wait_for_their_turn_and_all_are_served(listen: Any) -> None:
+    served = await listen(pace=5.0)
+    answers = await asyncio.gather(*(served.say(post("/topics/a", b"x", LAST)) for _ in range(13)))
+    assert all(each.startswith(b"HTTP/1.1 200 ") for each in answers)
+
+
+async def test_of_too_many_connections_from_one_address_the_last_are_turned_away(listen: Any) -> None:
+    served = await listen(pace=10.0, patience=0.5)
+
+    async def answered() -> bool:
+        try:
+            return bool(await served.say(post("/topics/a", b"x", LAST)))
+        except OSError:
+            return False
+
+    answers = await asyncio.gather(*(answered() for _ in range(40)))
+    turned_away = served.server.turned_away
+    assert 0 < turned_away == answers.count(False) == served.server.refusals.by_reason["address-rate"]
+
+
+async def test_what_is_no_http_slows_its_address_down(listen: Any) -> None:
+    served = await listen(pace=5_000.0)
+    for _ in range(110):
+        await served.say(b"\xff\xff\xff\r\n\r\n")
+    assert served.server.http_gate.pace.ahead("127.0.0.1:1", served.server.read_clock()) >= 0.0
+    assert served.server.refusals.by_reason["http-malformed"] == 110
+    assert (await served.say(post("/topics/a", b"x", LAST))).startswith(b"HTTP/1.1 200 ")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from gateway.server.pace import DEPTH, REMEMBERED, Pace, network_of
+import heapq
+
+import pytest
+
+from gateway.server.pace import BRIEF, DEPTH, REMEMBERED, RUBBISH, TROUBLE, Pace, network_of
 
 
 def test_a_burst_is_let_in_and_the_rest_waits_in_turn() -> None:
@@ -55,3 +59,55 @@ def test_of_ipv6_the_network_counts() -> None:
     assert network_of("[2001:db8:1:2::1]:80") != network_of("[2001:db8:1:3::1]:80")
     assert network_of("127.0.0.1:80") == "127.0.0.1"
     assert network_of("unknown") == ""
+
+
+def test_a_fleet_whose_connections_last_comes_in_at_the_rate_even_with_a_few_broken_devices() -> None:
+    pace = Pace(5_000)
+    now = 5.0
+    for number in range(15_000):
+        now += 1 / 5_000
+        assert pace.wait("10.0.0.1:1", now) == 0.0
+        if number % 100 == 0:
+            pace.spoil("10.0.0.1:1", now, RUBBISH)
+            pace.spoil("10.0.0.1:1", now, BRIEF)
+
+
+@pytest.mark.parametrize(("cost", "a_second"), [(BRIEF, 500), (RUBBISH, 100)])
+def test_an_address_whose_connections_are_trouble_gets_in_slowly(cost: float, a_second: int) -> None:
+    pace, rude, now, patience = Pace(5_000), "10.0.0.1:1", 5.0, 5.0
+    waiting: list[float] = []
+    served = most = 0
+    for _ in range(20 * 14_000):  # 14,000 attempts a second, each trouble as soon as its turn has come
+        now += 1 / 14_000
+        while waiting and waiting[0] <= now:
+            served += 1
+            pace.spoil(rude, heapq.heappop(waiting), cost)
+        if pace.ahead(rude, now) <= patience:
+            heapq.heappush(waiting, now + pace.wait(rude, now))
+            most = max(most, len(waiting))
+    assert served <= TROUBLE / cost + (20.0 + TROUBLE) * a_second * 1.05
+    assert served >= 19.0 * a_second
+    assert most <= patience / cost + 2
+    assert pace.wait("10.0.0.2:1", now) == 0.0
+
+
+def test_who_makes_no_trouble_any_more_is_like_others_again() -> None:
+    pace = Pace(5_000)
+    for _ in range(1_000):
+        pace.spoil("10.0.0.1:1", 5.0, RUBBISH)
+    assert pace.wait("10.0.0.1:1", 5.0) == 0.0
+    assert round(pace.wait("10.0.0.1:1", 5.0), 6) == RUBBISH
+    later = 5.0 + 2 * TROUBLE
+    assert not any(pace.wait("10.0.0.1:1", later) for _ in range(int(5_000 * DEPTH)))
+
+
+def test_without_a_rate_nothing_is_trouble() -> None:
+    pace = Pace(0)
+    for _ in range(1_000):
+        pace.spoil("10.0.0.1:1", 5.0, RUBBISH)
+    assert pace.wait("10.0.0.1:1", 5.0) == pace.ahead("10.0.0.1:1", 5.0) == len(pace) == 0
+
+
+def test_addresses_of_ipv4_count_each_for_itself_in_ipv6_clothes_too() -> None:
+    assert network_of("[::ffff:10.0.0.1]:80") == "10.0.0.1"
+    assert network_of("[fe80::1%eth0]:80") == network_of("[fe80::2]:80") == "fe80000000000000"

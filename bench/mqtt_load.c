@@ -5,7 +5,8 @@
  * Modes
  *   publish  connections=50 window=20 qos=1 size=100 seconds=5   acknowledged messages/s and the time to the
  *            acknowledgement; qos=0 counts what was processed by the time every PINGRESP came back; qos=2 whole
- *            exchanges; rate=R (messages/s in all) paces instead of keeping the window full
+ *            exchanges; rate=R (messages/s in all) paces instead of keeping the window full, and prints {"running": n}
+ *            when all are connected
  *   fanout   connections=1000 window=20 qos=0 size=100 seconds=5   one publisher, `connections` subscribers; at most
  *            `window` messages are on their way to anybody, so that nothing has to be thrown away; the time is from
  *            the publish to each delivery
@@ -248,6 +249,10 @@ static void fill(struct connection *c) {
 static void start_all(void) {
     started = now();
     stop_at = started + seconds;
+    if (rate > 0) {
+        printf("{\"running\": %d}\n", connections);
+        fflush(stdout);
+    }
     for (int i = 0; i < connections; i++)
         if (all[i].state == RUNNING) fill(&all[i]);
 }

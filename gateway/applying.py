@@ -51,8 +51,8 @@ class Applying:
             self._engine.shares.known(client_id)
         elif client_id.startswith(GATEWAY_KEY):
             status = decode_status(value) if value is not None else None
-            if status is not None and self._gateways.heard(status, time.monotonic(), offset) and self.restoring is None:
-                self._engine.others_changed()
+            if status is not None:
+                self._gateways.heard(status, time.monotonic())
             return value
         kept, heard = self._engine.presence.hear(client_id, value, headers, offset)
         if heard is not None and self.restoring is None:

@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,16 +17,11 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.ports import free_ports
+
 ROOT = Path(__file__).resolve().parent.parent
 READY_SECONDS = 240.0
 PASSWORD = "correct horse battery staple"
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago; held together, so that all are different."""
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [probe.getsockname()[1] for probe in sockets]
 
 
 class Product:
@@ -83,7 +77,7 @@ class Product:
 
     def pid_of(self, name: str) -> int:
         """The process id of one of the product's processes."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError, ValueError):
                 for process in json.loads((self.data / "processes.json").read_text())["processes"]:
@@ -96,7 +90,7 @@ class Product:
         """kill -9 one of the product's processes."""
         os.kill(self.pid_of(name), signal.SIGKILL)
 
-    def manage(self, *arguments: str, within: float = 60) -> subprocess.CompletedProcess[str]:
+    def manage(self, *arguments: str, within: float = 120) -> subprocess.CompletedProcess[str]:
         """Run a management command with the product's environment."""
         return subprocess.run(
             [sys.executable, "manage.py", *arguments],

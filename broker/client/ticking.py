@@ -35,6 +35,8 @@ class FineTimer:
             raise NoFineTimer(str(error)) from error
         if self._file < 0:
             raise NoFineTimer(ctypes.get_errno(), "timerfd_create failed")
+        times = _Times()
+        self._first, self._times = times.first, ctypes.byref(times)
         self._loop = loop
         self._call = call
         try:
@@ -45,9 +47,8 @@ class FineTimer:
 
     def start(self, seconds: float) -> None:
         """Call back in so long, less than a second; what was asked for before is forgotten."""
-        times = _Times()
-        times.first[1] = max(1, int(seconds * 1e9))
-        self._set(self._file, 0, ctypes.byref(times), None)
+        self._first[1] = max(1, int(seconds * 1e9))
+        self._set(self._file, 0, self._times, None)
 
     def _fired(self) -> None:
         try:

@@ -17,7 +17,9 @@ HITS = 8
 
 def overview(picture: Picture) -> dict[str, Any]:
     groups = sorted(picture.user_groups(), key=lambda group: (-(group.lag or 0), group.name))
-    busiest = sorted(picture.user_topics(), key=lambda topic: (-(topic.in_rate or 0), topic.name))
+    busiest = sorted(
+        picture.user_topics(), key=lambda topic: (-(topic.in_rate or 0), -(topic.messages or 0), topic.name)
+    )
     letters = [topic for topic in picture.dead_letter_topics() if topic.messages]
     numbers = picture.live("cluster") or {}
     prefixes = traffic.busiest_prefixes(picture, TOP)

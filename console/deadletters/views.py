@@ -27,7 +27,7 @@ TOPICS = (
     lists.Column(key="resolved", label=gettext_lazy("Dealt with"), value=lambda row: row.resolved, css="num opt2"),
 )
 LETTERS = (
-    lists.Column(key="at", label=gettext_lazy("Died"), order="at"),
+    lists.Column(key="at", label=gettext_lazy("Died"), order="at", css="opt"),
     lists.Column(key="reason", label=gettext_lazy("Reason"), order="reason"),
     lists.Column(key="key", label=gettext_lazy("Key"), order="key"),
     lists.Column(key="detail", label=gettext_lazy("Detail"), order="detail", css="opt"),

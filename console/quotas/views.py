@@ -14,7 +14,7 @@ from console.quotas.forms import SetQuota
 
 COLUMNS = (
     lists.Column(key="who", label=gettext_lazy("Who"), value=lambda row: row.text),
-    lists.Column(key="limits", label=gettext_lazy("Limits"), sortable=False, csv=False),
+    lists.Column(key="limits", label=gettext_lazy("Limits"), sortable=False, csv=False, css="opt"),
     *(
         lists.Column(key=limit.name, label=limit.label, value=limits.reader(limit.name), sortable=False, shown=False)
         for limit in limits.LIMITS

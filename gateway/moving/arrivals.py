@@ -6,8 +6,7 @@ the record and its last checkpoint are taken as they are, after its transactions
 can become visible that wasn't read. What the session missed in between is read again (`missed`).
 
 A claimant that is itself replaced before it got anything relays: it lets go under its own epoch of what was left to it.
-So each claimant waits for the one before it, and for nobody else; not even for that one if it was started again and its
-name is not on the record, since the new run may not know of the claim (`steps`).
+So each claimant waits for the one before it, and for nobody else.
 """
 
 from __future__ import annotations
@@ -68,9 +67,6 @@ class Cluster(Protocol):
     """What arrivals need of the process."""
 
     def alive(self, gateway: str) -> bool: ...
-
-    def restarted(self, gateway: str, epoch: int) -> bool:
-        """Whether what that gateway claimed under this epoch was claimed by an earlier run of it."""
 
     async def fence(self, gateway: str) -> None:
         """No transaction of that gateway is open, and none that it began can be committed any more."""
@@ -309,7 +305,6 @@ class Arrivals:
                 each.previous,
                 self._gateway,
                 lambda name, dead=dead: name != dead and self._cluster.alive(name),  # type: ignore[misc]  # per turn
-                ended=each.previous is not None and self._cluster.restarted(each.previous.gateway, each.previous.epoch),
             )
             if found is Step.WAIT:
                 continue

@@ -70,9 +70,6 @@ class GatewayCluster:
     def alive(self, gateway: str) -> bool:
         return self.gateways.alive(gateway, time.monotonic())
 
-    def restarted(self, gateway: str, epoch: int) -> bool:
-        return self.gateways.restarted(gateway, epoch)
-
     def cares(self, client_id: str) -> bool:
         """Alone, or the client's partition is ours."""
         return self.gateways.cares(client_id) or self.alone()

@@ -18,23 +18,13 @@ class Step(Enum):
     LEFT = auto()  # take it, from the last checkpoint of the gateway in its record
 
 
-def step(
-    record: StoredSession | None,
-    previous: Holder | None,
-    me: str,
-    alive: Callable[[str], bool],
-    *,
-    ended: bool = False,
-) -> Step:
-    """What the newest record of a session and its holder before the claim call for. `ended`: its holder's gateway was
-    started again since it claimed the session."""
+def step(record: StoredSession | None, previous: Holder | None, me: str, alive: Callable[[str], bool]) -> Step:
+    """What the newest record of a session and its holder before the claim call for."""
     if previous is None:
         return Step.NOTHING
     if record is not None and record.released and record.claim >= previous.epoch:
         return Step.RELEASED
-    # a run that ended before the session came to it need not be known to the next one: nobody will pass it on
-    never_had = ended and (record is None or record.gateway != previous.gateway)
-    if previous.gateway != me and alive(previous.gateway) and not never_had:
+    if previous.gateway != me and alive(previous.gateway):
         return Step.WAIT
     if record is None:
         return Step.NOTHING

@@ -38,23 +38,12 @@ class Gateways:
         self._awake = now
         self._count = partitions
         self._heard: dict[str, tuple[float, GatewayStatus]] = {}
-        self._began: dict[str, int] = {}
         self.members: frozenset[str] = frozenset({name})
         self.mine: frozenset[int] = frozenset()
 
-    def heard(self, status: GatewayStatus, now: float, offset: int = -1) -> bool:
-        """A status record was read (`now`: monotonic seconds) at this offset of `__sluice_presence`; whether it is the
-        first of a new run of its gateway."""
-        known = self._heard.get(status.gateway)
+    def heard(self, status: GatewayStatus, now: float) -> None:
+        """A status record was read (`now`: monotonic seconds)."""
         self._heard[status.gateway] = (now, status)
-        again = known is not None and known[1].started != status.started and offset >= 0
-        if again:
-            self._began[status.gateway] = offset
-        return again
-
-    def restarted(self, gateway: str, epoch: int) -> bool:
-        """Whether it said after this offset that it was started again."""
-        return self._began.get(gateway, -1) > epoch
 
     def awake(self, now: float) -> None:
         """This process stood still until now: that it heard nothing of others says nothing about them."""

@@ -27,7 +27,8 @@ from gateway.bridges import Bridge
 from gateway.contract import BRIDGES
 from gateway.sealing import load_key, seal
 from tests.acceptance.gateway.people import Operator, operating, until
-from tests.acceptance.gateway.stack import Process, Stack, free_port
+from tests.acceptance.gateway.stack import Process, Stack
+from tests.ports import free_port
 
 USER, PASSWORD = "sluice", "a secret of the upstream"
 
@@ -134,8 +135,8 @@ class Client:
         self.client.on_message = lambda _, __, message: self.received.append((message.topic, message.payload))
         self.client.connect("127.0.0.1", upstream.port)
         self.client.loop_start()
-        assert self.connected.wait(20)
-        assert not filters or self._subscribed.wait(20)
+        assert self.connected.wait(60)
+        assert not filters or self._subscribed.wait(60)
 
     def _on_connect(self, *_: Any) -> None:
         self.connected.set()

@@ -20,7 +20,7 @@ from gateway.routes import Downlink, Uplink
 from tests.acceptance.gateway.stack import Neighbour, Stack
 
 
-def until(condition: Callable[[], Any], timeout: float = 60.0) -> bool:
+def until(condition: Callable[[], Any], timeout: float = 120.0) -> bool:
     """Poll; whether it came true in time."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
@@ -175,7 +175,7 @@ class Operator:
                     left.pop(key, None)
             return not left
 
-        assert not left or until(read, 60), "the topic could not be read"
+        assert not left or until(read), "the topic could not be read"
         consumer.close()
         return records
 

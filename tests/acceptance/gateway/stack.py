@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,14 +11,9 @@ from pathlib import Path
 
 from broker.client import Admin, Settings
 from broker.client.errors import ClientError
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Process:
@@ -32,7 +26,7 @@ class Process:
         self._process: subprocess.Popen[bytes] | None = None
         self._began = 0
 
-    def start(self, *, ready: bool = True, timeout: float = 60.0) -> None:
+    def start(self, *, ready: bool = True, timeout: float = 120.0) -> None:
         self._began = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -41,7 +35,7 @@ class Process:
         if ready:
             self.wait_ready(timeout)
 
-    def wait_ready(self, timeout: float = 60.0) -> None:
+    def wait_ready(self, timeout: float = 120.0) -> None:
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             assert self._process is not None
@@ -80,7 +74,7 @@ class Process:
         if self._process is not None:
             self._process.send_signal(number)
 
-    def stop(self, timeout: float = 30.0) -> int:
+    def stop(self, timeout: float = 60.0) -> int:
         """SIGTERM; the exit status."""
         if self._process is None:
             return 0

@@ -12,8 +12,9 @@ import pytest
 from gateway.contract import DEVICES
 from gateway.policy import Policy
 from tests.acceptance.gateway.people import Device311, Operator, operating, until
-from tests.acceptance.gateway.stack import Stack, free_port
+from tests.acceptance.gateway.stack import Stack
 from tests.fakes.authority import Authority
+from tests.ports import free_port
 
 
 @pytest.fixture

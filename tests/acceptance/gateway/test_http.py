@@ -20,7 +20,8 @@ import pytest
 from gateway.contract import BANS, DEVICES, Ban
 from gateway.routes import Uplink
 from tests.acceptance.gateway.people import Device311, Operator, operating, until
-from tests.acceptance.gateway.stack import Stack, free_port
+from tests.acceptance.gateway.stack import Stack
+from tests.ports import free_port
 
 SECRET = "a shared secret of some length, so that nobody warns"
 ORDERS = Uplink(name="orders", filter="orders/#", topic="orders", deduplicate=3600.0)
@@ -193,7 +194,7 @@ def test_denied_revoked_and_banned_is_felt_by_a_connection_that_is_open(stack: H
         assert client.status("/topics/%24SYS/x", b"denied") == 400
 
         def is_answered(wanted: int) -> bool:
-            return until(lambda: client.status("/topics/up/sensor/1", b"fine") == wanted, 20)
+            return until(lambda: client.status("/topics/up/sensor/1", b"fine") == wanted)
 
         operator.ban(Ban(kind="user", value="sensor"))
         assert is_answered(403)

@@ -44,7 +44,7 @@ def test_sessions_wills_and_shares_are_right_across_two_gateways(pair: tuple[Sta
         assert until(lambda: len(moved.received) >= 10)
         assert [int(payload) for _, payload in moved.received] == list(range(10))
         back = Device311(here, "keeper", clean=False)
-        assert moved.gone.wait(30) and back.session_present and back.received == []
+        assert moved.gone.wait(60) and back.session_present and back.received == []
         members = [Device311(here, "here"), Device311(there, "there")]
         for member in members:
             member.subscribe("$share/crew/job/#")
@@ -56,16 +56,16 @@ def test_sessions_wills_and_shares_are_right_across_two_gateways(pair: tuple[Sta
         def done() -> list[bytes]:
             return [payload for member in members for _, payload in member.received]
 
-        assert until(lambda: len(done()) >= 40, 30)
+        assert until(lambda: len(done()) >= 40)
         assert len(set(done())) == len(done()) == 40
         Device311(here, "mortal", will=("will/mortal", b"gateway died"))
         here.gateway.kill()
         writer.publish("k/x", b"while nobody looked", qos=2)
         last = Device311(there, "keeper", clean=False)
         assert last.session_present
-        assert until(lambda: [payload for _, payload in last.received] == [b"while nobody looked"], 30)
+        assert until(lambda: [payload for _, payload in last.received] == [b"while nobody looked"])
 
         def wills() -> int:
             return len([each for each in operator.records("mqtt.messages") if each.value == b"gateway died"])
 
-        assert until(lambda: wills() == 1, 30)
+        assert until(lambda: wills() == 1)

@@ -13,7 +13,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.acceptance.gateway.people import Device311, until
-from tests.acceptance.gateway.stack import Stack, free_port
+from tests.acceptance.gateway.stack import Stack
+from tests.ports import free_port
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def crowd(tmp_path: Path) -> Iterator[Stack]:
         yield stack
     finally:
         stack.stop()
-        assert until(lambda: not workers(stack), 20)
+        assert until(lambda: not workers(stack), 60)
 
 
 def workers(stack: Stack) -> dict[int, int]:
@@ -46,7 +47,7 @@ def workers(stack: Stack) -> dict[int, int]:
 
 def by_worker(stack: Stack, name: str, *, total: float) -> dict[str, float]:
     """One of the metrics, by worker, once it adds up to `total`; empty before."""
-    with urllib.request.urlopen(f"http://{stack.environ['SLUICE_GATEWAY_METRICS']}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://{stack.environ['SLUICE_GATEWAY_METRICS']}/metrics", timeout=60) as answer:
         text = answer.read().decode()
     found = {
         sample.labels["worker"]: sample.value
@@ -69,7 +70,7 @@ def test_workers_share_a_port_and_what_is_known_of_sessions(crowd: Stack) -> Non
     for _ in range(6):
         previous = listeners[0]
         listeners[0] = Device311(crowd, "listener-0")
-        assert previous.gone.wait(20)
+        assert previous.gone.wait(60)
     os.kill(workers(crowd)[1], signal.SIGKILL)
     assert until(lambda: len(workers(crowd)) == 2 and crowd.gateway.since_start().count(b"message=ready\n") >= 3)
     assert until(lambda: by_worker(crowd, "worker_up", total=2)), "the one that was started again answers too"
@@ -79,4 +80,4 @@ def test_workers_share_a_port_and_what_is_known_of_sessions(crowd: Stack) -> Non
 
 def test_workers_end_with_the_process_that_keeps_them(crowd: Stack) -> None:
     crowd.gateway.kill()
-    assert until(lambda: not workers(crowd), 20)
+    assert until(lambda: not workers(crowd), 60)

@@ -25,6 +25,7 @@ from confluent_kafka.admin import AdminClient
 
 from tests.acceptance.kafka import java
 from tests.integration.broker.issuers import AUDIENCE, ISSUER, Keys, TokenIssuer
+from tests.ports import free_ports
 
 ADMIN = ("admin", "admin-secret")
 LISTENER = "org.apache.kafka.common.security"
@@ -99,8 +100,8 @@ class ApacheKafka:
     ) -> None:
         """`more`: further lines of server.properties. `quick`: start fast rather than run fast."""
         self.folder = Path(tempfile.mkdtemp(prefix="apache-kafka-"))
-        self.plain_port, self.sasl_port, controller = port or free_port(), free_port(), free_port()
-        self.ssl_port, self.sasl_ssl_port = free_port(), free_port()
+        plain, self.sasl_port, controller, self.ssl_port, self.sasl_ssl_port = free_ports(5)
+        self.plain_port = port or plain
         self.keys = Keys(self.folder)
         self.tokens = TokenIssuer(self.folder / "jwks.json")
         certificate, key = self.keys.server
@@ -161,7 +162,7 @@ class ApacheKafka:
             cluster = urlsafe_b64encode(b"\0" + uuid.uuid4().bytes[1:]).rstrip(b"=").decode()
             tool = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._properties)]
             done = subprocess.run(
-                ["java", *self._options, *tool], capture_output=True, text=True, timeout=180, check=False
+                ["java", *self._options, *tool], capture_output=True, text=True, timeout=300, check=False
             )
             if done.returncode:
                 raise AssertionError(f"StorageTool: {done.stdout[-2000:]}{done.stderr[-2000:]}")
@@ -200,20 +201,13 @@ class ApacheKafka:
         if self._process is not None:
             self._process.send_signal(signal.SIGTERM)
             try:
-                self._process.wait(10)
+                self._process.wait(60)
             except subprocess.TimeoutExpired:
                 self._process.kill()
-                self._process.wait(10)
+                self._process.wait(60)
             self._process = None
         if not keep:
             shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def free_port() -> int:
-    """A loopback port that nothing listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def main() -> int:

@@ -108,7 +108,7 @@ def topic(admin: Admin, name: Callable[[str], str]) -> Callable[..., str]:
     def make(partitions: int = 1, **configs: str) -> str:
         made = name("topic")
         admin.create_topic(made, partitions, 1, {key.replace("_", "."): value for key, value in configs.items()})
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while made not in admin.topics([made]):  # Kafka's brokers hear of a topic after its making was acknowledged
             assert time.monotonic() < deadline, f"{made} did not appear"
             time.sleep(0.02)

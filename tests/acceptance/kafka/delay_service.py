@@ -12,7 +12,7 @@ from pathlib import Path
 
 from broker.client import ClientError, Settings
 from broker.client.delays import Delays
-from tests.acceptance.kafka.apache import free_port
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -41,7 +41,7 @@ class DelayService:
             )
         return self
 
-    def wait_ready(self, timeout: float = 40.0) -> DelayService:
+    def wait_ready(self, timeout: float = 120.0) -> DelayService:
         """Until every partition is in somebody's hands."""
         deadline = time.monotonic() + timeout
         with Delays(Settings(bootstrap=self.bootstrap), timeout=2.0) as delays:
@@ -68,12 +68,12 @@ class DelayService:
     def kill(self) -> None:
         if self._process is not None:
             self._process.kill()
-            self._process.wait(10)
+            self._process.wait(60)
 
     def stop(self) -> None:
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             try:
-                self._process.wait(15)
+                self._process.wait(60)
             except subprocess.TimeoutExpired:
                 self.kill()

@@ -20,8 +20,9 @@ from pathlib import Path
 
 from broker.client import Admin, Settings
 from broker.client.administration.types import Scram
-from tests.acceptance.kafka.apache import ADMIN, free_port
+from tests.acceptance.kafka.apache import ADMIN
 from tests.integration.broker.issuers import AUDIENCE, ISSUER, Keys, TokenIssuer
+from tests.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -33,8 +34,8 @@ class EmbeddedBroker:
 
     def __init__(self, *, port: int = 0, environ: dict[str, str] | None = None) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="embedded-broker-"))
-        self.plain_port, self.sasl_port = port or free_port(), free_port()
-        self.ssl_port, self.sasl_ssl_port = free_port(), free_port()
+        plain, self.sasl_port, self.ssl_port, self.sasl_ssl_port = free_ports(4)
+        self.plain_port = port or plain
         self.keys = Keys(self.folder)
         self.tokens = TokenIssuer(self.folder / "jwks.json")
         self.log = self.folder / "broker.log"
@@ -64,7 +65,7 @@ class EmbeddedBroker:
     def pid(self) -> int:
         return self._process.pid if self._process else 0
 
-    def start(self, timeout: float = 30.0) -> "EmbeddedBroker":
+    def start(self, timeout: float = 120.0) -> "EmbeddedBroker":
         environ = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
         environ |= {
             "SLUICE_DATA": str(self.folder / "data"),
@@ -120,10 +121,10 @@ class EmbeddedBroker:
         if self._process is not None:
             self._process.send_signal(signal.SIGTERM)
             try:
-                self._process.wait(15)
+                self._process.wait(60)
             except subprocess.TimeoutExpired:
                 self._process.kill()
-                self._process.wait(10)
+                self._process.wait(60)
             self._process = None
         if not keep:
             shutil.rmtree(self.folder, ignore_errors=True)

@@ -68,7 +68,7 @@ class Scene:
                 for _ in range(source.randint(2, 6)):
                     value = f"tx{writer}-{number}"
                     number += 1
-                    place = producer.send("atomic", value.encode(), partition=number % 2, timeout=20)
+                    place = producer.send("atomic", value.encode(), partition=number % 2, timeout=60)
                     values.append(value)
                     with self.lock:
                         self.history.acknowledged[value] = (place.topic, place.partition, place.offset)

@@ -63,7 +63,7 @@ def test_every_call_of_librdkafkas_admin_client(
     calls: dict[str, Callable[[], Any]] = {
         "create_topics": lambda: admin.create_topics([NewTopic(name("new"), 1, 1)]),
         "create_partitions": lambda: admin.create_partitions([NewPartitions(made, 2)]),
-        "list_topics": lambda: admin.list_topics(timeout=10),
+        "list_topics": lambda: admin.list_topics(timeout=60),
         "describe_topics": lambda: admin.describe_topics(confluent_kafka.TopicCollection([made])),
         "describe_cluster": lambda: admin.describe_cluster(include_authorized_operations=True),
         "describe_configs": lambda: admin.describe_configs([resource]),
@@ -94,7 +94,7 @@ def test_every_call_of_librdkafkas_admin_client(
             if not hasattr(future, "result"):
                 continue
             try:
-                future.result(timeout=20)
+                future.result(timeout=60)
             except confluent_kafka.KafkaException as refused:
                 assert refused.args[0].code() not in UNANSWERED, (word, refused)
 
@@ -164,7 +164,7 @@ async def test_every_call_of_aiokafkas_admin_client(
         assert (await admin.alter_configs([changed]))[0].resources[0][0] == 0
         assert (await admin.describe_configs([resource]))[0].resources[0][0] == 0
         assert await admin.delete_records({AioTopicPartition(made, 0): RecordsToDelete(0)})
-        async with asyncio.timeout(30):  # Apache Kafka makes the coordinator's topic when it is first asked for it
+        async with asyncio.timeout(60):  # Apache Kafka makes the coordinator's topic when it is first asked for it
             while True:
                 with contextlib.suppress(aiokafka.errors.BrokerResponseError):
                     assert await admin.find_coordinator(group) == 1

@@ -26,7 +26,7 @@ def read_with_confluent(bootstrap: str, topic: str, count: int) -> list[tuple[by
     )
     consumer.assign([confluent_kafka.TopicPartition(topic, 0, 0)])
     found: list[tuple[bytes | None, bytes | None]] = []
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while len(found) < count and time.monotonic() < deadline:
         for message in consumer.consume(500, 0.5):
             assert message.error() is None, message.error()
@@ -42,7 +42,7 @@ async def read_with_aiokafka(bootstrap: str, topic: str, count: int) -> list[tup
         consumer.assign([aiokafka.TopicPartition(topic, 0)])
         await consumer.seek_to_beginning()
         found: list[tuple[bytes | None, bytes | None]] = []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(found) < count:
                 message = await consumer.getone()
                 found.append((message.key, message.value))
@@ -57,7 +57,7 @@ def read_with_kafka_python(bootstrap: str, topic: str, count: int) -> list[tuple
         consumer.assign([kafka.TopicPartition(topic, 0)])
         consumer.seek_to_beginning()
         found: list[tuple[bytes | None, bytes | None]] = []
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while len(found) < count and time.monotonic() < deadline:
             for batch in consumer.poll(timeout_ms=500).values():
                 found += [(message.key, message.value) for message in batch]
@@ -70,7 +70,7 @@ def read_with_kcat(kcat: str, bootstrap: str, topic: str) -> list[tuple[bytes, b
     done = subprocess.run(
         [kcat, "-C", "-q", "-e", "-b", bootstrap, "-t", topic, "-o", "beginning", "-f", "%k\t%s\n"],
         capture_output=True,
-        timeout=30,
+        timeout=120,
         check=True,
     )
     lines = done.stdout.splitlines()
@@ -84,7 +84,7 @@ def write_with_confluent(bootstrap: str, topic: str, codec: str) -> None:
     failures = []
     for key, value in records(codec):
         producer.produce(topic, value, key, 0, on_delivery=lambda error, _: failures.append(error) if error else None)
-    assert producer.flush(20) == 0
+    assert producer.flush(60) == 0
     assert failures == []
 
 
@@ -108,7 +108,7 @@ def write_with_kafka_python(bootstrap: str, topic: str, codec: str) -> None:
     try:
         sent = [producer.send(topic, value, key, partition=0) for key, value in records(codec)]
         for future in sent:
-            future.get(timeout=20)
+            future.get(timeout=60)
     finally:
         producer.close()
 
@@ -116,7 +116,7 @@ def write_with_kafka_python(bootstrap: str, topic: str, codec: str) -> None:
 def write_with_kcat(kcat: str, bootstrap: str, topic: str, codec: str) -> None:
     lines = b"".join(key + b"\t" + value + b"\n" for key, value in records(codec))
     command = [kcat, "-P", "-b", bootstrap, "-t", topic, "-p", "0", "-K", "\t", "-z", codec]
-    done = subprocess.run(command, input=lines, capture_output=True, timeout=30, check=False)
+    done = subprocess.run(command, input=lines, capture_output=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == b""
 

@@ -21,7 +21,7 @@ def fill(settings: Settings, topic: str, partitions: int, first: int = 0) -> Non
     batch = producer.batch(lambda _: None)
     for number in range(first, first + COUNT):
         batch.send(topic, b"%d" % number, partition=number % partitions)
-    assert producer.flush(20) == 0
+    assert producer.flush(60) == 0
     assert batch.failures == []
     producer.close()
 
@@ -69,11 +69,11 @@ class Member(threading.Thread):
 
     def leave(self) -> None:
         self._halt.set()
-        self.join(30)
+        self.join(60)
         assert self.error is None, self.error
 
 
-def eventually(check: Callable[[], bool], what: Callable[[], object], timeout: float = 30) -> None:
+def eventually(check: Callable[[], bool], what: Callable[[], object], timeout: float = 120) -> None:
     deadline = time.monotonic() + timeout
     while not check():
         assert time.monotonic() < deadline, what()
@@ -238,12 +238,12 @@ async def test_aiokafka_members_share_and_resume(
     seen: list[int] = []
     await first.start()
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while len(seen) < COUNT:
                 await drain(first, seen)
         await second.start()
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(120):
                 while len(first.assignment()) != 1 or len(second.assignment()) != 1:
                     await asyncio.gather(drain(first, seen), drain(second, seen))
         finally:
@@ -255,7 +255,7 @@ async def test_aiokafka_members_share_and_resume(
     resumed = member()
     await resumed.start()
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while len(seen) < 2 * COUNT:
                 await drain(resumed, seen)
     finally:
@@ -309,7 +309,7 @@ def test_kafka_python_members_share_and_resume(
         lambda: (first.assignment(), assigned),
     )
     halt.set()
-    thread.join(20)
+    thread.join(60)
     first.close()
     fill(settings, made, 2, COUNT)
     resumed = member()

@@ -37,11 +37,11 @@ def fill(settings: Settings, topic: str, values: list[bytes], partitions: int = 
     batch = producer.batch(lambda _: None)
     for number, value in enumerate(values):
         batch.send(topic, value, b"k%d" % number, [("a", b"1")], partition=number % partitions)
-    assert producer.flush(20) == 0
+    assert producer.flush(60) == 0
     producer.close()
 
 
-def read_all(settings: Settings, topic: str, count: int, timeout: float = 20) -> list[Record]:
+def read_all(settings: Settings, topic: str, count: int, timeout: float = 60) -> list[Record]:
     consumer = Consumer(settings)
     consumer.assign({TopicPartition(topic, 0): 0})
     found: list[Record] = []
@@ -52,7 +52,7 @@ def read_all(settings: Settings, topic: str, count: int, timeout: float = 20) ->
     return found
 
 
-def eventually(check: Callable[[], bool], what: Callable[[], object] = lambda: "", timeout: float = 30) -> None:
+def eventually(check: Callable[[], bool], what: Callable[[], object] = lambda: "", timeout: float = 120) -> None:
     deadline = time.monotonic() + timeout
     while not check():
         assert time.monotonic() < deadline, what()
@@ -188,7 +188,7 @@ def handle(record):
     with open(journal, "a") as out:
         out.write(json.dumps(["end", os.getpid(), record.text("sluice.message.id")]) + "\\n")
 settings, ledger = Settings(bootstrap=bootstrap), SqliteLedger(ledger)
-run_consumer([topic], group, handle, settings=settings, ledger=ledger, lease=1.5, session_timeout=6)
+run_consumer([topic], group, handle, settings=settings, ledger=ledger, lease=4, session_timeout=6)
 """
 
 
@@ -206,7 +206,7 @@ def test_two_processes_given_the_same_messages_do_each_once_through_crashes_of_e
         batch = producer.batch(lambda _: None)
         for number in range(count):
             batch.send(made, b"x", None, [("sluice.message.id", f"m{number}")])
-        assert producer.flush(10) == 0
+        assert producer.flush(60) == 0
     producer.close()
     ledger, journal = str(tmp_path / "ledger"), tmp_path / "journal"
     journal.touch()
@@ -224,13 +224,13 @@ def test_two_processes_given_the_same_messages_do_each_once_through_crashes_of_e
         for victim, after in ((0, 5), (1, 12)):
             eventually(lambda after=after: sum(e[0] == "end" for e in entries()) >= after, entries)  # type: ignore[misc]
             os.kill(workers[victim].pid, signal.SIGKILL)
-            workers[victim].wait(10)
+            workers[victim].wait(60)
             workers[victim] = start(topics[victim])
-        eventually(lambda: _done(ledger) == count, entries, timeout=60)
+        eventually(lambda: _done(ledger) == count, entries, timeout=180)
     finally:
         for worker in workers:
             worker.kill()
-            worker.wait(10)
+            worker.wait(60)
     killed_in_work = {message for kind, pid, message in entries() if kind == "start"} - {
         message for kind, pid, message in entries() if kind == "end"
     }

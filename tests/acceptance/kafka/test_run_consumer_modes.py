@@ -50,7 +50,7 @@ def retry_records(settings: Settings, topic: str, partitions: int) -> list[Recor
     places = [TopicPartition(topic, index) for index in range(partitions)]
     consumer.assign(dict.fromkeys(places, 0))
     found: list[Record] = []
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while set(consumer.ends) != set(places):
         assert time.monotonic() < deadline
         found += consumer.poll(500, 0.2)
@@ -71,7 +71,7 @@ def test_a_ladder_tries_again_later_without_holding_others_up_and_then_buries(
             raise ValueError("not yet")
 
     fill(settings, made, [b"bad", b"late"] + [b"%d" % n for n in range(50)], 2)
-    ladder = Ladder(delays=(0.5, 1.0))
+    ladder = Ladder(delays=(0.5, 3.0))
     running = Running(settings, made, group, handle, retry=ladder, protocol=protocol)
     eventually(
         lambda: running.progress.dead == 1 and running.progress.handled == 51, lambda: (running.progress, running.error)
@@ -81,7 +81,7 @@ def test_a_ladder_tries_again_later_without_holding_others_up_and_then_buries(
     assert all(len(times) == 1 for value, times in calls.items() if value not in (b"bad", b"late"))
     first, second, third = [at for at, _, _ in calls[b"bad"]]
     assert second - first >= 0.499
-    assert third - second >= 0.999
+    assert third - second >= 2.999
     # the fifty were not held up by the two
     assert max(times[0][0] for value, times in calls.items() if value not in (b"bad", b"late")) < third
     assert {(where, offset) for _, where, offset in calls[b"bad"]} == {(made, 0)}
@@ -121,7 +121,7 @@ def test_many_workers_keep_the_order_of_each_key_through_retries_and_a_slow_key_
             fails = record.value == b"3" and tried[record.key, record.value] < 3
         try:
             if record.key == b"key0" and record.value == b"0":
-                slow_done.wait(20)
+                slow_done.wait(300)
             time.sleep(0.002)
             if fails:
                 failed += 1
@@ -250,7 +250,7 @@ def test_expired_records_are_buried_or_discarded_and_counted_and_odd_headers_pas
     eventually(lambda: discarding.progress.handled + discarding.progress.expired == 5, lambda: discarding.error)
     discarding.stop()
     assert (discarding.progress.expired, discarding.progress.dead) == (2, 0)
-    assert len(read_all(settings, f"dlq.{made}", 3, timeout=1)) == 2
+    assert len(retry_records(settings, f"dlq.{made}", 1)) == 2
 
 
 WORKER = """
@@ -297,13 +297,13 @@ class Workers:
     def kill_oldest(self) -> int:
         victim = self.running.pop(0)
         os.kill(victim.pid, signal.SIGKILL)
-        victim.wait(10)
+        victim.wait(60)
         return victim.pid
 
     def stop(self) -> None:
         for worker in self.running:
             worker.kill()
-            worker.wait(10)
+            worker.wait(60)
 
     def entries(self) -> list[tuple[str, int, str, int]]:
         return [tuple(json.loads(line)) for line in self.journal.read_text().splitlines()]
@@ -323,10 +323,10 @@ def test_a_killed_worker_loses_nothing_and_what_it_moved_is_moved_once(
     workers.start()
     workers.start()
     try:
-        eventually(lambda: len(workers.ended()) > 60, workers.entries, timeout=60)
+        eventually(lambda: len(workers.ended()) > 60, workers.entries, timeout=180)
         workers.kill_oldest()
         workers.start()
-        eventually(lambda: len(workers.ended()) == count, lambda: count - len(workers.ended()), timeout=90)
+        eventually(lambda: len(workers.ended()) == count, lambda: count - len(workers.ended()), timeout=180)
     finally:
         workers.stop()
     moved = Counter(int(r.value or b"-1") for r in retry_records(settings, f"retry.{group}", 1))
@@ -349,10 +349,10 @@ def test_a_killed_worker_breaks_no_keys_order_and_with_a_ledger_each_record_is_d
     workers.start()
     killed = 0
     try:
-        eventually(lambda: len(workers.ended()) > 60, workers.entries, timeout=60)
+        eventually(lambda: len(workers.ended()) > 60, workers.entries, timeout=180)
         killed = workers.kill_oldest()
         workers.start()
-        eventually(lambda: len(workers.ended()) == keys * each, lambda: keys * each - len(workers.ended()), timeout=90)
+        eventually(lambda: len(workers.ended()) == keys * each, lambda: keys * each - len(workers.ended()), timeout=180)
     finally:
         workers.stop()
     order: dict[str, list[int]] = defaultdict(list)

@@ -25,7 +25,7 @@ from broker.client import (
 from tests.acceptance.kafka.conftest import Node
 
 
-def read(consumer: Consumer, count: int, timeout: float = 20) -> list[Record]:
+def read(consumer: Consumer, count: int, timeout: float = 60) -> list[Record]:
     found: list[Record] = []
     deadline = time.monotonic() + timeout
     while len(found) < count and time.monotonic() < deadline:
@@ -33,7 +33,7 @@ def read(consumer: Consumer, count: int, timeout: float = 20) -> list[Record]:
     return found
 
 
-def eventually(check: Callable[[], bool], timeout: float = 15) -> bool:
+def eventually(check: Callable[[], bool], timeout: float = 60) -> bool:
     deadline = time.monotonic() + timeout
     while not check():
         if time.monotonic() > deadline:
@@ -72,7 +72,7 @@ def test_a_batch_tells_once_when_all_its_messages_have_their_outcome(
     for number in range(1000):
         batch.send(made, b"%d" % number, b"%d" % number)
     batch.seal()
-    assert eventually(lambda: bool(producer.poll(0.1)) and bool(finished))
+    assert eventually(lambda: producer.poll(0.1) >= 0 and bool(finished))
     assert finished == [batch]
     assert (batch.sent, batch.pending, batch.failures) == (1000, 0, [])
     producer.close()
@@ -98,7 +98,7 @@ async def test_outcomes_arrive_on_the_event_loop(settings: Settings, topic: Call
     for _ in range(10):
         batch.send(made, b"x")
     batch.seal()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert (await done).failures == []
     assert (await producer.deliver(made, b"y")).offset == 10
     producer.close()
@@ -189,7 +189,7 @@ def test_offsets_are_found_by_place_and_by_time(admin: Admin, settings: Settings
     batch = producer.batch(lambda _: None)
     for number in range(10):
         batch.send(made, b"x", partition=0, timestamp=1_700_000_000_000 + number * 1000)
-    producer.flush(10)
+    producer.flush(60)
     # the greatest timestamp needn't be the last record's
     for stamp in (1_700_000_000_000, 1_700_000_900_000, 1_700_000_500_000):
         producer.send(made, b"y", partition=1, timestamp=stamp)

@@ -94,7 +94,7 @@ def run(
             eventually(settled, lambda: share_workers.read(journal).killed, timeout)
     finally:
         driver.send_signal(signal.SIGTERM)
-        driver.wait(10)
+        driver.wait(60)
     told = share_workers.read(journal)
     told.restarts = restarted
     check(told, settings, dead if letters else "", jobs, poisoned)
@@ -196,7 +196,7 @@ def test_javas_share_consumers_killed_between_receipt_and_acknowledgement(
             victim = workers.pop(0)
             eventually(lambda victim=victim: has_records_in_hand(victim.pid), lambda: "nothing in hand", 60)  # type: ignore[misc]  # bound for the call
             victim.kill()
-            victim.wait(10)
+            victim.wait(60)
             with journal.open("a") as notes:
                 notes.write(f'["killed", {victim.pid}, {time.time()}]\n')
             workers.append(start())
@@ -211,7 +211,7 @@ def test_javas_share_consumers_killed_between_receipt_and_acknowledgement(
     finally:
         for worker in workers:
             worker.kill()
-            worker.wait(10)
+            worker.wait(60)
     told = share_workers.read(journal)
     check(told, settings, "", jobs, set())
     print(f"{node}, Java: {told.kills_with_records_in_hand} killed, longest wait {told.longest_wait():.1f} s")

@@ -48,13 +48,13 @@ def test_a_stream_job_that_is_killed_twice_counts_every_record_once(
             _read_until(reader, found, target_count, tmp_path / "log")
             if step < 2:
                 running.kill()
-                running.wait(10)
+                running.wait(60)
                 running = start()
         _read_until(reader, found, KEYS * PER_KEY, tmp_path / "log")
         found += reader.poll(500, 1.0)
     finally:
         running.kill()
-        running.wait(10)
+        running.wait(60)
         log.close()
         reader.close()
         producer.close()
@@ -64,7 +64,7 @@ def test_a_stream_job_that_is_killed_twice_counts_every_record_once(
 
 
 def _read_until(reader: Consumer, found: list[Record], count: int, log: Path) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while len(found) < count:
         found += reader.poll(500, 0.2)
         assert time.monotonic() < deadline, f"{len(found)} of {count}: {log.read_text()[-3000:]}"

@@ -30,7 +30,7 @@ def injected(pid: int, calls: str, fault: str) -> Iterator[None]:
     what = ["-e", f"trace={calls}", "-e", f"inject={calls}:{fault}"]
     tracer = subprocess.Popen(["strace", "-f", "-qq", "-o", "/dev/null", "-p", str(pid), *what], stderr=subprocess.PIPE)
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while _tracers(pid) != {tracer.pid}:
             if tracer.poll() is not None:
                 assert tracer.stderr is not None
@@ -40,4 +40,4 @@ def injected(pid: int, calls: str, fault: str) -> Iterator[None]:
         yield
     finally:
         tracer.terminate()
-        tracer.wait(10)
+        tracer.wait(60)

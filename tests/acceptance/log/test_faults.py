@@ -29,7 +29,7 @@ class Scene:
         self._number = 0
         self._producer = confluent_kafka.Producer(
             {"bootstrap.servers": broker.bootstrap, "acks": "all", "retries": 0, "linger.ms": 0}
-            | {"message.timeout.ms": 20_000, "reconnect.backoff.max.ms": 200, "log_level": 0}
+            | {"message.timeout.ms": 60_000, "reconnect.backoff.max.ms": 200, "log_level": 0}
         )
         with Admin(self.settings) as admin:
             admin.create_topic(PLACE.topic, 1)
@@ -44,7 +44,7 @@ class Scene:
             told.append(error.name() if error is not None else "")
 
         self._producer.produce(PLACE.topic, value, partition=0, on_delivery=delivered)
-        self._producer.flush(30)
+        self._producer.flush(90)
         if told == [""]:
             self.acknowledged.append(value)
         return told[0]
@@ -64,7 +64,7 @@ class Scene:
         consumer = Consumer(self.settings)
         consumer.assign({PLACE: 0})
         found: list[str] = []
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while consumer.position([PLACE]).get(PLACE, 0) < end and time.monotonic() < deadline:
             found.extend((record.value or b"").decode() for record in consumer.poll(1000, 0.1))
         consumer.close()
@@ -169,7 +169,7 @@ def test_a_full_disk_refuses_records_lets_topics_go_and_heals_without_a_restart(
     scene = Scene(small_disk)
     with Admin(scene.settings) as admin:
         admin.create_topic("big", 1)
-        big = {"bootstrap.servers": small_disk.bootstrap, "retries": 0, "message.timeout.ms": 20_000, "log_level": 0}
+        big = {"bootstrap.servers": small_disk.bootstrap, "retries": 0, "message.timeout.ms": 60_000, "log_level": 0}
         producer = confluent_kafka.Producer(big)
         refused: list[str] = []
         taken = 0
@@ -178,7 +178,7 @@ def test_a_full_disk_refuses_records_lets_topics_go_and_heals_without_a_restart(
             told: list[confluent_kafka.KafkaError | None] = []
             for _ in range(4):
                 producer.produce("big", bytes(500_000), on_delivery=lambda error, _, into=told: into.append(error))
-            producer.flush(30)
+            producer.flush(90)
             refused += [error.name() for error in told if error is not None]
             taken += sum(error is None for error in told)
         assert set(refused) == {"KAFKA_STORAGE_ERROR"}

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.acceptance.gateway.stack import Stack, free_port
+from tests.acceptance.gateway.stack import Stack
+from tests.ports import free_port
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ def read_all(bootstrap: str, isolation: str) -> dict[tuple[int, int], int]:
 
 def committed_offsets(bootstrap: str) -> dict[int, int]:
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": GROUP})
-    answer = consumer.committed([TopicPartition(TOPIC, index) for index in range(PARTITIONS)], timeout=20)
+    answer = consumer.committed([TopicPartition(TOPIC, index) for index in range(PARTITIONS)], timeout=60)
     consumer.close()
     return {each.partition: each.offset for each in answer}
 
@@ -135,7 +135,7 @@ def test_what_was_acknowledged_before_a_backup_of_a_busy_broker_is_in_what_is_re
     group.commit(offsets=[TopicPartition(TOPIC, index, 3 + index) for index in range(PARTITIONS)], asynchronous=False)
     group.close()
     sending = Sending(broker.bootstrap)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while (len(sending.aborted) < 3 or len(sending.acknowledged) < 600) and time.monotonic() < deadline:
         time.sleep(0.02)
     before, committed, aborted = dict(sending.acknowledged), list(sending.committed), list(sending.aborted)
@@ -182,7 +182,7 @@ def test_a_running_product_is_backed_up_into_a_file_and_stands_up_again_from_it(
     assert product.manage("device", "add", "kept-device").returncode == 0
     producer = Producer({"bootstrap.servers": product.kafka})
     producer.produce("kept", b"value")
-    assert producer.flush(20) == 0
+    assert producer.flush(60) == 0
     file = tmp_path / "sluice.tar"
     made = product.manage("backup", str(file), within=120)
     assert made.returncode == 0, made.stderr
@@ -202,7 +202,7 @@ def test_a_running_product_is_backed_up_into_a_file_and_stands_up_again_from_it(
         assert again.generated_password() == product.generated_password()
         consumer = Consumer({"bootstrap.servers": again.kafka, "group.id": "g", "auto.offset.reset": "earliest"})
         consumer.assign([TopicPartition("kept", 0, 0)])
-        (message,) = consumer.consume(1, timeout=20)
+        (message,) = consumer.consume(1, timeout=60)
         assert message.value() == b"value"
         consumer.close()
     finally:

@@ -28,10 +28,10 @@ class Visitor:
         fields = {"username": "admin", "password": PASSWORD, "csrfmiddlewaretoken": token[1]}
         request = urllib.request.Request(f"{product.url}/sign-in/", urllib.parse.urlencode(fields).encode())
         request.add_header("Referer", f"{product.url}/sign-in/")
-        self._opener.open(request, timeout=20).close()
+        self._opener.open(request, timeout=60).close()
 
     def get(self, path: str) -> str:
-        with self._opener.open(f"{self._product.url}{path}", timeout=20) as answer:
+        with self._opener.open(f"{self._product.url}{path}", timeout=60) as answer:
             return str(answer.read().decode())
 
 
@@ -39,10 +39,10 @@ def sent(product: Product) -> str:
     """One record; the name of the error that came instead of the acknowledgement, or ""."""
     told: list[str] = []
     producer = confluent_kafka.Producer(
-        {"bootstrap.servers": product.kafka, "retries": 0, "message.timeout.ms": 15_000}
+        {"bootstrap.servers": product.kafka, "retries": 0, "message.timeout.ms": 60_000}
     )
     producer.produce("mqtt.messages", b"x", on_delivery=lambda error, _: told.append(error.name() if error else ""))
-    producer.flush(20)
+    producer.flush(90)
     return told[0]
 
 

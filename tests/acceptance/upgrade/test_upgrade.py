@@ -26,7 +26,7 @@ def read(bootstrap: str, topic: str, partitions: int, count: int) -> list[tuple[
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "upgrade", "isolation.level": "read_committed"})
     consumer.assign([TopicPartition(topic, index, 0) for index in range(partitions)])
     found: list[tuple[bytes | None, bytes]] = []
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while len(found) < count and time.monotonic() < deadline:
         found += [(each.key(), each.value()) for each in consumer.consume(count - len(found), timeout=1.0)]
     consumer.close()
@@ -61,12 +61,12 @@ def test_a_product_of_an_earlier_release_goes_on_with_all_it_had(path: Path, tmp
         # metadata: configurations, users
         admin = AdminClient({"bootstrap.servers": product.kafka})
         resource = ConfigResource(ConfigResource.Type.TOPIC, "plain")
-        assert admin.describe_configs([resource])[resource].result(20)["segment.bytes"].value == "1048576"
+        assert admin.describe_configs([resource])[resource].result(60)["segment.bytes"].value == "1048576"
         with Admin(Settings(bootstrap=product.kafka)) as direct:
             assert "kept-user" in {user.name for user in direct.users()}
         # groups, and a transaction's producer
         consumer = Consumer({"bootstrap.servers": product.kafka, "group.id": "kept-group"})
-        committed = consumer.committed([TopicPartition("plain", index) for index in range(3)], timeout=20)
+        committed = consumer.committed([TopicPartition("plain", index) for index in range(3)], timeout=60)
         assert [each.offset for each in committed] == [2, 3, 4]
         consumer.close()
         producer = Producer({"bootstrap.servers": product.kafka, "transactional.id": "aborted"})

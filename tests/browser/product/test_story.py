@@ -22,7 +22,8 @@ from broker.client import Record, Retry, Settings, run_consumer
 from tests.acceptance.kafka.apache import ADMIN, ApacheKafka
 from tests.browser.conftest import sign_in
 from tests.browser.watching import Watch
-from tests.running_product import Product, free_ports, running_product
+from tests.ports import free_ports
+from tests.running_product import Product, running_product
 
 pytestmark = pytest.mark.browser
 MESSAGES = 400

@@ -54,9 +54,6 @@ class World:
     since: dict[str, int] = field(default_factory=dict)
     got: dict[str, list[int]] = field(default_factory=dict)
     away: set[str] = field(default_factory=set)
-    started: dict[str, int] = field(
-        default_factory=dict
-    )  # where in the claims a gateway said that it was started again
     clock: float = 0.0
 
     def put(self, key: str, value: bytes) -> None:
@@ -167,10 +164,9 @@ class Node:
     def round(self) -> None:
         run(self.arrivals._round())
 
-    def start_again(self, *, knows_all: bool) -> None:
-        """As `Restoring` does, in a new process: `self` is as new. Not `knows_all`: of the claims it finds those that
-        count now (in its local copy, or the log was compacted), and none that they replaced."""
-        self.hear_of_it(knows_all=knows_all)
+    def start_again(self) -> None:
+        """As `Restoring` does, in a new process: `self` is as new."""
+        self.hear_of_it()
         value = self.world.newest.get(CHECKPOINT_KEY + self.name)
         found = json.loads(value) if value is not None else {}
         at = read_positions(found.get("positions", ()))
@@ -195,22 +191,16 @@ class Node:
             if self.claims.elsewhere(client_id) is not None and client_id not in self.arrivals and not taken:
                 self.arrivals.replaced(client_id, holder)
         self.claims.started()
-        self.world.started[self.name] = len(self.world.claims)
         if self.boxes:
             self.tail = at.get(PLACE, self.tail)
             for box in self.boxes.values():
                 box.waiting = [each for each in box.waiting if each < self.tail]
             self.deliver()
 
-    def hear_of_it(self, *, knows_all: bool) -> None:
+    def hear_of_it(self) -> None:
         """All claims, before anything is done about any."""
-        everything = Claims("")
         for offset, record in enumerate(self.world.claims):
-            everything.hear(record.client_id, record, offset)
-        for offset, record in enumerate(self.world.claims):
-            holder = everything.holders.get(record.client_id)
-            if knows_all or (holder is not None and holder.epoch == offset):
-                self.claims.hear(record.client_id, record, offset)
+            self.claims.hear(record.client_id, record, offset)
         self.read, self.records_read = len(self.world.claims), len(self.world.records)
 
     # --- the arrivals' home
@@ -268,9 +258,6 @@ class Node:
     def alive(self, gateway: str) -> bool:
         return gateway == self.name or gateway not in self.world.away
 
-    def restarted(self, gateway: str, epoch: int) -> bool:
-        return self.read >= self.world.started.get(gateway, 0) > epoch
-
     async def fence(self, gateway: str) -> None:
         pass
 
@@ -304,7 +291,6 @@ MOVES = st.one_of(
     st.tuples(st.just("survey"), WHO, st.just("")),
     st.tuples(st.just("die"), WHO, st.just("")),
     st.tuples(st.just("start again"), WHO, st.just("")),
-    st.tuples(st.just("start again"), WHO, st.just("from the copy")),
     st.tuples(st.just("sleep"), WHO, st.just("")),
     st.tuples(st.just("wake"), WHO, st.just("")),
 )
@@ -370,7 +356,7 @@ def test_a_session_gets_everything_wherever_it_moves_and_whoever_dies(moves: lis
             disturbed = True
         elif kind == "start again" and node.name not in world.away:  # at once: nobody sees that it was gone
             nodes[index] = Node(node.name, world)
-            nodes[index].start_again(knows_all=not client_id)
+            nodes[index].start_again()
             disturbed = True
         elif kind == "sleep" and node.name not in dead:
             world.away.add(node.name)
@@ -390,8 +376,6 @@ def test_a_session_gets_everything_wherever_it_moves_and_whoever_dies(moves: lis
         node.hear(1000)
         node.stale = False
     settle(living)
-    waiting = [known for node in living for known in node.arrivals._waiting.values() if known.session is not None]
-    assert not waiting, "a device waits for what nobody will do"
     for _ in range(4):  # a device that is told to wait for its session comes again
         for client_id in world.since:
             box = living[0].boxes.get(client_id)

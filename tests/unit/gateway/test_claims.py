@@ -7,10 +7,9 @@ from dataclasses import dataclass, field, replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.contract import GatewayStatus, Presence, StoredSession
+from gateway.contract import Presence, StoredSession
 from gateway.moving.steps import Step, step
 from gateway.peers.claims import Claims, Denied, Holder, Overwritten, Taken, Won
-from gateway.peers.membership import Gateways
 
 
 def claim(gateway: str, token: str, **fields: object) -> Presence:
@@ -91,33 +90,6 @@ def test_a_claimant_waits_for_the_holder_before_it_and_takes_what_the_dead_left(
     assert decide(None, holder("a", 5)) is Step.WAIT
     assert decide(None, holder("a", 5), "a") is Step.NOTHING
     assert decide(session("a", 5), holder("me", 6)) is Step.WAIT  # an earlier claim of ours never got it
-
-
-def test_nobody_waits_for_a_run_that_ended_before_the_session_came_to_it() -> None:
-    def decide(record: StoredSession | None, previous: Holder | None, *dead: str) -> Step:
-        return step(record, previous, "me", lambda name: name not in dead, ended=True)
-
-    assert decide(None, holder("b", 6)) is Step.NOTHING
-    assert decide(session("a", 5, released=True), holder("b", 6)) is Step.RELEASED
-    assert decide(session("a", 5), holder("b", 6)) is Step.WAIT  # a will let go
-    assert decide(session("a", 5), holder("b", 6), "a") is Step.LEFT
-    assert decide(session("b", 6), holder("b", 6)) is Step.WAIT  # the new run finds it, and passes it on
-    assert decide(session("b", 6, released=True), holder("b", 6)) is Step.RELEASED
-
-
-def test_a_gateway_that_was_started_again_ended_what_it_claimed_before_it_said_so() -> None:
-    gateways = Gateways("me", 8, 0.0)
-
-    def status(started: float) -> GatewayStatus:
-        return GatewayStatus(
-            gateway="b", at=started, started=started, connections=0, sessions=0, subscriptions=0, retained=0
-        )
-
-    assert not gateways.heard(status(1.0), 0.0, 10) and not gateways.restarted("b", 5)  # it may have claimed since
-    assert not gateways.heard(status(1.0), 0.0, 20)
-    assert gateways.heard(status(2.0), 0.0, 30)
-    assert gateways.restarted("b", 25) and not gateways.restarted("b", 31) and not gateways.restarted("c", 1)
-    assert not gateways.heard(status(2.0), 0.0, 40) and not gateways.restarted("b", 35)
 
 
 # --- a model: gateways that claim, die, sleep and wake, over one log

@@ -131,9 +131,6 @@ class Gateways:
     def alive(self, gateway: str) -> bool:
         return gateway not in self.dead
 
-    def restarted(self, gateway: str, epoch: int) -> bool:
-        return False
-
     async def stored(self, client_ids: list[str]) -> dict[str, bytes]:
         await self.current()
         self.log = ["row"]  # the holder's last, and then its record, of another partition, which is read

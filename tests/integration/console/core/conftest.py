@@ -96,7 +96,7 @@ def broker(data_folder: Path) -> Iterator[str]:
             [sys.executable, "-m", "broker"], cwd=ROOT, env=environ, stdout=output, stderr=subprocess.STDOUT
         )
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not (found := re.search(r"ready: PLAINTEXT://(\S+)", log.read_text(errors="replace"))):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"the broker did not start:\n{log.read_text(errors='replace')[-4000:]}")

@@ -23,11 +23,11 @@ def group(broker: str, unique: str) -> str:
     """A group that read 5 of 20 records of a topic of its own name, one partition, and left."""
     admin = AdminClient({"bootstrap.servers": broker})
     for future in admin.create_topics([NewTopic(unique, 1, 1, config=OLD)]).values():
-        future.result(20)
+        future.result(60)
     producer = Producer({"bootstrap.servers": broker})
     for number in range(COUNT):
         producer.produce(unique, str(number), partition=0, timestamp=1_700_000_000_000 + 1000 * number)
-    assert producer.flush(20) == 0
+    assert producer.flush(60) == 0
     reader = Consumer({"bootstrap.servers": broker, "group.id": unique, "enable.auto.commit": False})
     reader.commit(offsets=[TopicPartition(unique, 0, 5)], asynchronous=False)
     reader.close()
@@ -40,7 +40,7 @@ def group(broker: str, unique: str) -> str:
 def committed(broker: str, group: str) -> int:
     admin = AdminClient({"bootstrap.servers": broker})
     (future,) = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)]).values()
-    (place,) = future.result(10).topic_partitions
+    (place,) = future.result(60).topic_partitions
     return int(place.offset)
 
 
@@ -82,7 +82,7 @@ def test_offsets_move_where_the_preview_said(
 def test_a_group_with_members_is_not_moved(signed_in: Callable[..., Client], broker: str, group: str) -> None:
     reader = Consumer({"bootstrap.servers": broker, "group.id": group, "enable.auto.commit": False})
     reader.subscribe([group])
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not reader.assignment() and time.monotonic() < deadline:
         reader.poll(0.2)
     try:
@@ -104,5 +104,5 @@ def test_an_empty_group_is_deleted_by_typing_its_name(
     assert client.post(f"/groups/{group}/delete/", {"typed": "x"}).status_code == 422
     assert client.post(f"/groups/{group}/delete/", {"typed": group}).status_code == 302
     admin = AdminClient({"bootstrap.servers": broker})
-    assert group not in {one.group_id for one in admin.list_consumer_groups().result(10).valid}
+    assert group not in {one.group_id for one in admin.list_consumer_groups().result(60).valid}
     assert group not in snapshot.current().groups

@@ -20,7 +20,7 @@ EVIL = '<script>alert("x")</script>'
 def topic(broker: str, unique: str) -> str:
     admin = AdminClient({"bootstrap.servers": broker})
     for future in admin.create_topics([NewTopic(unique, 3, 1, config=OLD)]).values():
-        future.result(20)
+        future.result(60)
     producer = Producer({"bootstrap.servers": broker})
     for number in range(COUNT):
         producer.produce(
@@ -31,7 +31,7 @@ def topic(broker: str, unique: str) -> str:
             partition=number % 3,
             timestamp=1_700_000_000_000 + 1000 * number,
         )
-    assert producer.flush(20) == 0
+    assert producer.flush(60) == 0
     return unique
 
 
@@ -113,7 +113,7 @@ def test_what_devices_send_is_never_markup(broker: str, unique: str, signed_in: 
     producer.produce(unique, EVIL, key=EVIL, headers=[(EVIL, EVIL.encode())])
     producer.produce(unique, b"\xff\xfe\x00binary")
     producer.produce(unique, None, key="tombstone")
-    assert producer.flush(20) == 0
+    assert producer.flush(60) == 0
     client = signed_in(Role.VIEWER)
     pages = [f"/topics/{unique}/messages/", f"/topics/{unique}/", f"/topics/{unique}/messages/0/0/"]
     pages += [f"/topics/{unique}/messages/?q={EVIL}", f"/topics/?q={EVIL}", f"/search/?q={EVIL}"]

@@ -27,16 +27,16 @@ def sampled(broker: str, database: None, settings: Any) -> Any:
     tail.start()
     yield broker
     stop.set()
-    monitor.join(15)
+    monitor.join(60)
     tail.stop()
     assert not monitor.is_alive()
 
 
 def independent_lag(broker: str, group: str, topic: str, partitions: int) -> int:
     reader = Consumer({"bootstrap.servers": broker, "group.id": group, "enable.auto.commit": False})
-    places = reader.committed([TopicPartition(topic, index) for index in range(partitions)], timeout=10)
+    places = reader.committed([TopicPartition(topic, index) for index in range(partitions)], timeout=60)
     lag = sum(
-        reader.get_watermark_offsets(place, timeout=10)[1] - place.offset for place in places if place.offset >= 0
+        reader.get_watermark_offsets(place, timeout=60)[1] - place.offset for place in places if place.offset >= 0
     )
     reader.close()
     return int(lag)
@@ -45,12 +45,12 @@ def independent_lag(broker: str, group: str, topic: str, partitions: int) -> int
 def test_counts_lag_age_and_rates_are_what_an_independent_client_computes(sampled: str, unique: str) -> None:
     admin = AdminClient({"bootstrap.servers": sampled})
     for future in admin.create_topics([NewTopic(unique, 3, 1)]).values():
-        future.result(20)
+        future.result(60)
     producer = Producer({"bootstrap.servers": sampled})
     written = int(time.time() * 1000) - 90_000
     for number in range(300):
         producer.produce(unique, b"x" * 50, partition=number % 3, timestamp=written + number)
-    assert producer.flush(20) == 0
+    assert producer.flush(60) == 0
     reader = Consumer({"bootstrap.servers": sampled, "group.id": unique, "enable.auto.commit": False})
     reader.commit(offsets=[TopicPartition(unique, 0, 100), TopicPartition(unique, 1, 40)], asynchronous=False)
     reader.close()
@@ -73,7 +73,7 @@ def test_counts_lag_age_and_rates_are_what_an_independent_client_computes(sample
     eventually(lambda: held.current().topics[unique].cleanup == "delete", within=90)
     assert held.current().cluster.embedded
 
-    admin.delete_topics([unique])[unique].result(20)
+    admin.delete_topics([unique])[unique].result(60)
     eventually(lambda: unique not in held.current().topics)
     found = history.read([f"topic/{unique}/lag", "cluster/in"], now=time.time(), window=120)
     assert 60.0 in found.values[0]
@@ -96,7 +96,7 @@ def test_the_picture_moves_while_records_flow(sampled: str, unique: str) -> None
         assert moving > 0
     finally:
         stop.set()
-        thread.join(5)
+        thread.join(60)
         producer.flush(5)
 
 

@@ -20,9 +20,9 @@ from console.audit.models import Entry
 from console.live import tap
 from console.live.origin import KnownOrigins
 from console.live.tap import TapConsumer
-from tests.acceptance.gateway.stack import free_port
 from tests.integration.console.core.conftest import ROOT, eventually
 from tests.integration.console.core.test_live import OPEN, ORIGIN, Page, in_loop
+from tests.ports import free_port
 
 APPLICATION = KnownOrigins(AuthMiddlewareStack(TapConsumer.as_asgi()), frozenset({ORIGIN}))
 

@@ -28,12 +28,12 @@ def write(broker: str, topic: str, count: int) -> None:
     producer = Producer({"bootstrap.servers": broker})
     for number in range(count):
         producer.produce(topic, f'{{"n": {number}}}', key=str(number))
-    assert producer.flush(20) == 0
+    assert producer.flush(60) == 0
 
 
 def config(admin: AdminClient, topic: str, key: str) -> str:
     resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
-    return str(next(iter(admin.describe_configs([resource]).values())).result(10)[key].value)
+    return str(next(iter(admin.describe_configs([resource]).values())).result(60)[key].value)
 
 
 def test_a_topic_is_created_and_shown_at_once(
@@ -43,7 +43,7 @@ def test_a_topic_is_created_and_shown_at_once(
     answer = created(client, unique, keep=2, keep_unit="h", keep_bytes=5)
     assert answer.status_code == 302
     assert answer["Location"] == f"/topics/{unique}/"
-    assert len(admin.list_topics(timeout=10).topics[unique].partitions) == 2
+    assert len(admin.list_topics(timeout=60).topics[unique].partitions) == 2
     assert config(admin, unique, "retention.ms") == str(2 * 3600 * 1000)
     assert config(admin, unique, "retention.bytes") == str(5 * 1024 * 1024)
     assert unique in client.get(f"/topics/?q={unique}").content.decode()
@@ -94,7 +94,7 @@ def test_partitions_are_added_and_never_taken_away(
     client = signed_in(Role.OPERATOR)
     created(client, unique)
     assert client.post(f"/topics/{unique}/add-partitions/", {"total": 5}).status_code == 302
-    eventually(lambda: len(admin.list_topics(timeout=10).topics[unique].partitions) == 5)
+    eventually(lambda: len(admin.list_topics(timeout=60).topics[unique].partitions) == 5)
     assert client.post(f"/topics/{unique}/add-partitions/", {"total": 2}).status_code == 422
 
 
@@ -120,9 +120,9 @@ def test_deleting_needs_the_name_and_the_role(
     created(client, unique)
     assert signed_in(Role.OPERATOR).post(f"/topics/{unique}/delete/", {"typed": unique}).status_code == 403
     assert client.post(f"/topics/{unique}/delete/", {"typed": ""}).status_code == 422
-    assert unique in admin.list_topics(timeout=10).topics
+    assert unique in admin.list_topics(timeout=60).topics
     assert client.post(f"/topics/{unique}/delete/", {"typed": unique}).status_code == 302
-    eventually(lambda: unique not in admin.list_topics(timeout=10).topics)
+    eventually(lambda: unique not in admin.list_topics(timeout=60).topics)
     assert unique not in snapshot.current().topics
 
 

@@ -22,7 +22,7 @@ from console.accounts.models import User
 from console.accounts.permissions import Role
 
 ROOT = Path(__file__).resolve().parents[4]
-READY_SECONDS = 40.0
+READY_SECONDS = 120.0
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +57,7 @@ class Broker:
     def stop(self) -> None:
         if self.process is not None:
             self.process.terminate()
-            self.process.wait(20)
+            self.process.wait(60)
             self.process = None
 
     @property
@@ -183,7 +183,7 @@ def newest(broker: Broker) -> Callable[[str], dict[bytes, bytes | None]]:
         try:
             reader.assign({place: kafka.BEGINNING})
             position = 0
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 60
             while position < end and time.monotonic() < deadline:
                 for record in reader.poll(1000, 0.2):
                     found[record.key or b""] = record.value

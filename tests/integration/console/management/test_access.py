@@ -44,7 +44,7 @@ def signs_in(broker: Broker, name: str, password: str, mechanism: str) -> bool:
         username=name,
         password=password,
     )
-    with kafka.Admin(settings, timeout=5.0) as admin:
+    with kafka.Admin(settings, timeout=60.0) as admin:
         try:
             admin.cluster()
         except kafka.ClientError:

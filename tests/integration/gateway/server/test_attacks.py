@@ -206,7 +206,11 @@ async def test_fuzzed_connections_lose_themselves_and_nothing_else(
             frames = [chance.randbytes(chance.randrange(1, 400))]
         try:
             await client.send(*frames)
-            await asyncio.wait_for(client.reader.read(1000), 0.05)
+            if number % 2:  # what it said is read before it goes
+                client.writer.write_eof()
+                await client.closed()
+            else:
+                await asyncio.wait_for(client.reader.read(1000), 0.05)
         except (OSError, TimeoutError):
             pass
         client.abort()

@@ -94,7 +94,7 @@ def test_a_closed_producer_takes_nothing_more_and_says_so() -> None:
         producer.partitions("topic")
     failed: list[Batch] = []
     batch = producer.batch(failed.append)
-    assert batch.send_all([("topic", b"value", None, None, None)]) == 1
+    assert batch.send_all([("topic", b"value", None, None, None, -1)]) == 1
     batch.seal()
     assert [(each.unknown, "closed" in str(each.error)) for each in failed[0].failures] == [(False, True)]
 

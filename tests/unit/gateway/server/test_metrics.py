@@ -108,7 +108,7 @@ async def test_it_is_asked_over_http() -> None:
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-        answer = await asyncio.wait_for(reader.read(), 5)
+        answer = await asyncio.wait_for(reader.read(), 60)
         assert b"sluice_gateway_clients 4.0" in answer
         writer.close()
     finally:

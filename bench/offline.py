@@ -11,7 +11,7 @@ import random
 import socket
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from bench.gateway import Server, packet, sluice, text
@@ -19,6 +19,8 @@ from bench.machine import usage
 from bench.tables import count, table
 
 SESSIONS = 10_000
+SAMPLE = 200  # of them come back
+BOUND = 1_000  # messages that are kept for one, by default
 RATE = 10_000
 MATCHES = 0.1
 TOGETHER = 500  # sessions made in one go
@@ -79,10 +81,10 @@ def take(wire: socket.socket, wanted: int) -> int:
     return size
 
 
-def leave_behind(server: Server, sessions: int) -> None:
+def leave_behind(server: Server, sessions: Sequence[int]) -> None:
     """Persistent sessions, each with a subscription of its own, and away."""
-    for first in range(0, sessions, TOGETHER):
-        numbers = range(first, min(first + TOGETHER, sessions))
+    for first in range(0, len(sessions), TOGETHER):
+        numbers = sessions[first : first + TOGETHER]
         with contextlib.ExitStack() as stack:
             wires = [stack.enter_context(dialled(server, f"away-{number}", clean=False)) for number in numbers]
             for number, wire in zip(numbers, wires, strict=True):
@@ -121,6 +123,33 @@ def flow(server: Server, seconds: float, matches: float, waiting: dict[int, int]
         return sent / (time.monotonic() - started)
 
 
+def return_of_the_idle(server: Server, numbers: Iterable[int]) -> str:
+    """Sessions for which nothing waits come back: until the CONNACK, and the CPU of gateway and broker."""
+    times, before = [], server.cpu()
+    for number in numbers:
+        started = time.monotonic()
+        with connected(server, f"away-{number}", clean=False):
+            times.append((time.monotonic() - started) * 1e3)
+    return f"{statistics.median(times):.1f} ms, {(server.cpu() - before) / len(times) * 1e3:.1f} ms of CPU"
+
+
+def beyond_the_bound(server: Server, number: int) -> str:
+    """One gets half as many again as are kept for it: how many it finds."""
+    with connected(server, "writer-of-many", clean=True) as wire:
+        for first in range(0, BOUND * 3 // 2, WINDOW):
+            frames = (
+                packet(0x32, text(f"to/{number}") + (each + 1).to_bytes(2, "big") + PAYLOAD)
+                for each in range(first, first + WINDOW)
+            )
+            wire.sendall(b"".join(frames))
+            read(wire, 4 * WINDOW)
+    time.sleep(3)
+    with connected(server, f"away-{number}", clean=False) as wire:
+        take(wire, BOUND)
+        wire.sendall(b"\xc0\x00")
+        return f"{BOUND:,}" if read(wire, 2) == b"\xd0\x00" else f"more than {BOUND:,}"
+
+
 def come_back(server: Server, waiting: dict[int, int], sample: int) -> tuple[list[float], int]:
     """Milliseconds until each of some sessions has all that waited for it; how many messages that were."""
     times, messages = [], 0
@@ -140,9 +169,13 @@ def section(scale: float) -> None:
     rows: list[list[object]] = []
     with sluice() as server:
         before = usage(server.pids[0]).rss
-        leave_behind(server, SESSIONS)
+        leave_behind(server, range(SESSIONS))
         each = (usage(server.pids[0]).rss - before) / SESSIONS / 1024
         rows.append([f"{SESSIONS:,} sessions that are away: memory each", f"{each:.1f} KiB"])
+        idle = range(SESSIONS, SESSIONS + 2 * SAMPLE)
+        leave_behind(server, idle)
+        time.sleep(3)
+        rows.append([f"{SAMPLE} come back to nothing, p50", return_of_the_idle(server, idle[:SAMPLE])])
         for matches in (0.0, MATCHES):
             waiting: dict[int, int] = {}
             cpu, memory = server.cpu(), usage(server.pids[0]).rss
@@ -154,13 +187,19 @@ def section(scale: float) -> None:
             rows.append([f"{name}: acknowledged", f"{count(rate)}/s"])
             rows.append([f"{name}: CPU of gateway and broker", f"{used:.1f} µs each"])
             rows.append([f"{name}: memory more afterwards", f"{more:.0f} MiB"])
-        times, messages = come_back(server, waiting, 200)
+        rows.append([f"{SAMPLE} come back to nothing after all that, p50", return_of_the_idle(server, idle[SAMPLE:])])
+        cpu = server.cpu()
+        times, messages = come_back(server, waiting, SAMPLE)
+        cpu = (server.cpu() - cpu) / len(times) * 1e3
         rows.append(
             [
-                f"200 of them come back for {messages / len(times):.0f} messages each: p50 / longest",
-                f"{statistics.median(times):.1f} / {max(times):.1f} ms",
+                f"{SAMPLE} come back for {messages / len(times):.0f} messages each, p50",
+                f"{statistics.median(times):.1f} ms, {cpu:.1f} ms of CPU",
             ]
         )
+        nobody = next(number for number in range(SESSIONS) if not waiting.get(number))
+        name = f"of {BOUND * 3 // 2:,} messages for one of them, {BOUND:,} being kept: found"
+        rows.append([name, beyond_the_bound(server, nobody)])
         rows.append(["the gateway's local copy", f"{local_copy(server) / 2**20:.1f} MiB"])
     print(table("Sessions that are away", ["what", "figure"], rows))
 

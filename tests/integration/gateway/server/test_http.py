@@ -165,7 +165,7 @@ async def test_connections_of_one_address_wait_for_their_turn_and_all_are_served
 
 
 async def test_of_too_many_connections_from_one_address_the_last_are_turned_away(listen: Any) -> None:
-    served = await listen(pace=10.0, patience=0.5)
+    served = await listen(pace=1.0, patience=0.5)
 
     async def answered() -> bool:
         try:

@@ -66,7 +66,8 @@ class Checkpoints:
             return
         # one that is not here any more may have been touched by what was under way: its rows are another's now
         here = [each for each in touched.values() if self._sessions.mailboxes.get(each.client_id) is each]
-        gone = [(mailbox, mailbox.gone) for mailbox in here if mailbox.gone]
+        # of a session that is not caught up the positions are behind what it had: those are met again after a crash
+        gone = [(mailbox, mailbox.gone) for mailbox in here if mailbox.gone and mailbox.replayed is None]
         for mailbox, _ in gone:
             mailbox.gone = []
         if not await self._inbox.settle(here):

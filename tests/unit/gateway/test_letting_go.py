@@ -17,10 +17,12 @@ from broker.client.errors import TimedOut
 from gateway.contract import StoredSession, decode, encode
 from gateway.counters import Counters
 from gateway.moving.arrivals import CHECKPOINT_KEY, Arrivals, positions_list
+from gateway.moving.checkpoints import Checkpoints
 from gateway.peers.claims import Holder, Won
 from gateway.policy import Rights
 from gateway.ports import InFlight, Message, NotAcknowledged, Opened, Receipt, SessionState, settled
 from gateway.sessions.connected import Connection
+from gateway.sessions.entries import single_key
 from gateway.sessions.inbox import Inbox
 from gateway.sessions.mailbox import Mailbox
 from gateway.sessions.sessions import Sessions
@@ -47,17 +49,9 @@ def nothing(*what: Any) -> Any:
     raise AssertionError("not asked here")
 
 
-async def turns(count: int = 10, *, until: Callable[[], bool] = lambda: False) -> None:
-    for _ in range(count):
-        if until():
-            return
-        await asyncio.sleep(0.01)
-
-
-async def test_a_session_is_whole_only_when_what_a_checkpoint_is_writing_of_it_has_its_outcome() -> None:
-    log = Log()
-    inbox = Inbox(
-        ticks=lambda: log,  # type: ignore[arg-type,return-value]  # stands for Ticks
+def inbox_on(ticks: Any) -> Inbox:
+    return Inbox(
+        ticks=lambda: ticks,
         counters=Counters(),
         clock=lambda: 0.0,
         row=nothing,
@@ -67,6 +61,18 @@ async def test_a_session_is_whole_only_when_what_a_checkpoint_is_writing_of_it_h
         partitions=1,
         loop=asyncio.get_running_loop(),
     )
+
+
+async def turns(count: int = 10, *, until: Callable[[], bool] = lambda: False) -> None:
+    for _ in range(count):
+        if until():
+            return
+        await asyncio.sleep(0.01)
+
+
+async def test_a_session_is_whole_only_when_what_a_checkpoint_is_writing_of_it_has_its_outcome() -> None:
+    log = Log()
+    inbox = inbox_on(log)
     box = Mailbox("x", "", Rights((), "x", "", unrestricted=True), limit=10, keeper=inbox)
     box.deliver(Message("a", b"1", 1, origin=("t", 0, 1)), 1, False)
     checkpoint = asyncio.create_task(inbox.settle([box]))
@@ -80,6 +86,37 @@ async def test_a_session_is_whole_only_when_what_a_checkpoint_is_writing_of_it_h
     assert not whole.done(), "it is written again first"
     log.under_way[1].settle()
     assert await whole
+
+
+async def test_what_a_session_had_finished_is_remembered_until_delivery_has_come_by_it_again() -> None:
+    """A gateway that was started again makes a checkpoint of where it begins to read."""
+    written: list[Any] = []
+
+    def write(topic: str, value: bytes | None, key: bytes | None, *_: Any, **__: Any) -> Receipt[Any]:
+        written.append((key, value))
+        return settled()
+
+    inbox = inbox_on(SimpleNamespace(write=write, flushed=settled))
+    box = Mailbox("x", "", Rights((), "x", "", unrestricted=True), limit=10, keeper=inbox)
+    inbox.adopt(box, [(single_key("x", 5), b'{"v":1,"qos":2,"done":true,"origin":["t",0,7]}')], {PLACE: 6})
+    positions = {PLACE: 6}
+    checkpoints = Checkpoints(
+        gateway="me",
+        sessions=SimpleNamespace(mailboxes={"x": box}),  # type: ignore[arg-type]  # stands for the sessions
+        inbox=inbox,
+        ticks=lambda: SimpleNamespace(write=write),  # type: ignore[arg-type,return-value]  # stands for Ticks
+        clock=lambda: 0.0,
+        positions=lambda: positions,
+        held=lambda: True,
+        behind=dict,
+    )
+    await checkpoints.checkpoint()
+    assert (single_key("x", 5), None) not in written and len(written) == 1
+    positions[PLACE] = 8
+    box.replayed = None
+    inbox.touched(box)
+    await checkpoints.checkpoint()
+    assert (single_key("x", 5), None) in written
 
 
 @pytest.mark.parametrize("stored", [False, True])

@@ -77,6 +77,7 @@ class Store:
         self._lock: Lock | None = None
         self._waiting: dict[DurableLog, None] = {}  # their tails are to be written
         self._tails = 0  # bytes applied since the last flush of everything
+        self._room = 0  # bytes of free space at the last look, less what was staged since
         self._flush: Flush | None = None  # the one that is out
         self._since_bytes = 0
         self._since_entries = 0
@@ -198,6 +199,8 @@ class Store:
             raise StoreClosed
         if self._trouble.fatal:
             raise StorageFatal(self._trouble.fatal)
+        if records and self._room < self.config.min_free_bytes:
+            self._look_for_space()
         problems = self._trouble.problems
         if records and problems:
             if "space" in problems:
@@ -207,6 +210,7 @@ class Store:
 
     def stage(self, staged: Staged) -> int:
         """Put it in the journal's order; gives its position."""
+        self._room -= 2 * len(staged.data)  # in the journal and in its segment
         self.position += 1
         staged.position = self.position
         self._staged.append(staged)
@@ -444,19 +448,25 @@ class Store:
 
     def tick(self, now: int) -> None:
         """Once a second or so: is there space, do waiting writes go through now, which producers are long silent."""
-        try:
-            free = self.files.free(self.folder)
-        except OSError:
-            free = self.config.min_free_bytes
-        if free < self.config.min_free_bytes:
-            self._trouble.problems["space"] = f"the disk is nearly full: {free >> 20} MiB free"
-            self._journal.drop_spares()
-        else:
-            self._trouble.healed("space")
+        self._look_for_space()
         if "segment" in self._trouble.problems:
             self.flush()
         for partition in self._parts.values():
             partition.expire_producers(now - self.config.producer_expiration_ms)
+
+    def _look_for_space(self) -> None:
+        """What is under way counts as written: a fast producer fills a small disk between two ticks."""
+        try:
+            free = self.files.free(self.folder)
+        except OSError:
+            free = self.config.min_free_bytes
+        under_way = [*self._staged, *(() if self._out is None else self._out.staged)]
+        self._room = free - self._tails - 2 * sum(len(each.data) for each in under_way)
+        if self._room < self.config.min_free_bytes:
+            self._trouble.problems["space"] = f"the disk is nearly full: {free >> 20} MiB free"
+            self._journal.drop_spares()
+        else:
+            self._trouble.healed("space")
 
     def maintain(self, now: int) -> Iterator[None]:
         """Retention, compaction, removal of deleted files, in small steps. Run it to its end, once a minute or so."""

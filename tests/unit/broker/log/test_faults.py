@@ -168,6 +168,7 @@ def test_segments_that_cannot_be_written_wait_in_memory() -> None:
 def test_short_writes_on_a_disk_that_fills_up() -> None:
     disk = Disk()
     store, partition = filled(disk)
+    store.config = type(SMALL)(min_free_bytes=-(1 << 30))  # others fill it as well, faster than anybody looks
     acknowledged = 0
     disk.capacity = 120_000
     refused = 0
@@ -200,6 +201,30 @@ def test_a_nearly_full_disk_refuses_records_but_lets_topics_be_deleted() -> None
     store.tick(NOW)
     with pytest.raises(StorageFull):
         partition.append(batch([b"x"]), NOW)
+    store.delete(TOPIC, 0)
+    store.settle()
+    disk.capacity = 0
+    store.tick(NOW)
+    assert store.health().ok
+
+
+def test_a_fast_producer_stops_before_the_disk_is_full_though_nobody_looked_for_a_while() -> None:
+    """No tick comes between: what is staged counts, or a topic could not be deleted any more."""
+    disk = Disk()
+    store, partition = filled(disk, batches=1)
+    store.config = type(SMALL)(min_free_bytes=100_000)
+    disk.capacity = disk.used() + 400_000
+    store.tick(NOW)
+    taken = 0
+    with pytest.raises(StorageFull, match="nearly full"):
+        for _ in range(1_000):
+            partition.append(batch([b"x" * 1000]), NOW)
+            taken += 1
+            if taken % 7 == 0:
+                store.settle()
+    assert taken > 50
+    store.settle()
+    assert disk.free("") >= 80_000
     store.delete(TOPIC, 0)
     store.settle()
     disk.capacity = 0

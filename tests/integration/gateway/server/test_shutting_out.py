@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
+from collections.abc import Callable
 
 import pytest
 
@@ -42,23 +43,32 @@ async def as_rude(gateway: Gateway, said: bytes) -> Client:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux drops connection attempts for a process")
-async def test_a_shut_out_address_cannot_connect_and_what_is_connected_goes_on(serve: Serve) -> None:
+async def test_a_shut_out_address_cannot_connect_and_what_is_connected_goes_on(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gateway = await serve(settings=PACED)
     there = await as_rude(gateway, connect("there"))
     assert await there.packet() == (0x20, b"\x00\x00")
     gate = gateway.server.gate
-    async with asyncio.timeout(60):
-        while not gate._shutters.networks:
-            crowd(gate)
-            await knock(gateway, b"", seconds=10)  # the one that is turned away
-            await asyncio.sleep(0)
-    for name in ("a", "b"):
-        await there.send(publish("a", b"x", qos=1))
-        assert await there.packet() == (0x40, b"\x00\x01")
-        device = await honest(gateway, name)
-        device.abort()
-    # its system tries again by itself, and gets in once the shutter is open
-    for _ in range(3):
+    reopen: list[Callable[[], None]] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(gate, "_later", lambda _, call: reopen.append(call))
+        async with asyncio.timeout(60):
+            while not reopen:
+                crowd(gate)
+                await knock(gateway, b"", seconds=10)  # the one that is turned away
+                if not gate._shutters._sockets:
+                    pytest.skip("not run: this system takes no filter on a listening socket")
+                await asyncio.sleep(0)
+        assert not await knock(gateway, b"", seconds=0.5)
+        for name in ("a", "b"):
+            await there.send(publish("a", b"x", qos=1))
+            assert await there.packet() == (0x40, b"\x00\x01")
+            device = await honest(gateway, name)
+            device.abort()
+    for each in reopen:
+        each()
+    for _ in range(3):  # its system tries again by itself, should its turn be too far away yet
         assert await knock(gateway, b"", seconds=30)
     there.abort()
 

@@ -21,7 +21,6 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message
@@ -31,6 +30,7 @@ from broker.client.administration.types import Committed
 from broker.client.closed import Closed
 from broker.client.consuming import commits
 from broker.client.errors import ClientError, Fenced, QueueFull, TimedOut, translate
+from broker.client.outgoing import Failure, OutgoingHeaders, PlacedAt, Sending
 from broker.client.records import Delivered, TopicPartition
 from broker.client.settings import Settings
 from broker.client.ticking import FineTimer, NoFineTimer
@@ -40,31 +40,6 @@ POLL_INTERVAL = 0.001
 FINE_INTERVAL = 0.00025  # where few wait for their outcomes, and a finer timer is to be had
 FEW = 64
 IDLE_INTERVAL = 1.0
-OutgoingHeaders = list[tuple[str, str | bytes | None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """One message of a batch that was not acknowledged."""
-
-    topic: str
-    partition: int
-    key: bytes | None
-    value: bytes | None
-    error: ClientError
-
-    @property
-    def unknown(self) -> bool:
-        """Whether the log may hold the message all the same."""
-        return isinstance(self.error, TimedOut)
-
-
-PlacedAt = Callable[[str, int, int, int], None]
-"""Called with topic, partition, offset and timestamp (epoch milliseconds) of a message that is durable."""
-
-
-Sending = tuple[str, bytes | None, bytes | None, OutgoingHeaders | None, PlacedAt | None, int]
-"""Topic, value, key, headers, who wants to know the place, and the partition (-1: the key's)."""
 
 
 class _Placed:

@@ -22,12 +22,11 @@ from broker.client.delays import Delays
 from broker.client.errors import ClientError
 from broker.client.outgoing import Failure, PlacedAt
 from broker.client.policy import DeadLetterTopic, Expired, Ladder, Order, Reject, Retry
-from broker.client.producing import Producer
+from broker.client.producing import Batch, Producer
 from broker.client.records import Delivered, Record, TopicPartition
 from broker.client.running import Progress, run_consumer
 from broker.client.settings import Settings, SettingsError
 from broker.client.sharing import ShareConsumer, SharedRecord, Verdict
-from broker.client.writing.batches import Batch
 from broker.client.writing.encoding import EncodedHeaders
 from broker.client.writing.writer import Writer
 

@@ -24,9 +24,10 @@ from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any
 
-from broker.client import Batch, Failure, PlacedAt, Writer
+from broker.client import Failure, PlacedAt, Writer
 from broker.client.errors import ClusterError
 from broker.client.ticking import timer
+from broker.client.writing.batches import Batch
 from gateway.ports import NotAcknowledged, Receipt
 from gateway.storage.departing import ENOUGH, Departures
 

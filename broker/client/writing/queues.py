@@ -293,6 +293,8 @@ class Queues:
                     return
                 if partition.queue:
                     self._overdue(partition, partition.index, now)
+                    if partition.idle:
+                        self._waiting.pop(partition, None)
 
     def _overdue(self, where: Topic | Partition, index: int, now: float) -> None:
         queue = where.queue

@@ -11,6 +11,7 @@ An outcome is *stored* (a broker has answered with acks=all), *refused* for cert
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -23,6 +24,7 @@ from broker.client.writing.topic import Topic
 from broker.client.writing.verdicts import UNKNOWN_TOPIC, Verdict, verdict
 
 PATIENCE = 30.0  # seconds for a topic that isn't there to be made
+AGAIN = 1.0  # seconds between two looks whether a topic refuses still
 BRIEF = 2.0  # likewise, for who only asks how many partitions it has
 LARGEST_REQUEST = 16 << 20
 
@@ -60,8 +62,9 @@ class Queues:
         self._most_bytes = most_bytes
         self._topics: dict[str, Topic] = {}
         self._waiting: dict[Partition, None] = {}  # those with something to send
-        self._outcomes: list[Callable[[], None]] = []
+        self._outcomes: deque[Callable[[], None]] = deque()
         self._turn = 0
+        self._now = 0.0  # of the last call that took messages
         self.messages = 0  # without an outcome
         self.bytes = 0
         self.producer_id = -1
@@ -85,6 +88,7 @@ class Queues:
             self._fail([Share(owner, messages, stamp, now)], -1, NotSent(str(self.fatal)))
             return count
         self._turn += 1
+        self._now = now
         size = self._spread(Share(owner, messages, stamp, now + self._timeout))
         owner.size += size
         self.bytes += size
@@ -115,12 +119,20 @@ class Queues:
                 if where.leader < 0:
                     self.stale = True
             elif where.refusal is not None:
-                self.stale = True
+                self._ask_again(where)
                 self._fail([part], -1, where.refusal)
             else:
                 self.stale = True
+                if not where.queue:
+                    where.missing_since = None  # it has not been waited for
                 where.queue.append(part)
         return size
+
+    def _ask_again(self, topic: Topic) -> None:
+        """A topic that refuses is asked about again now and then."""
+        if self._now - topic.asked > AGAIN:
+            topic.asked = self._now
+            self.stale = True
 
     def _topic(self, name: str) -> Topic:
         found = self._topics.get(name)
@@ -339,9 +351,7 @@ class Queues:
     def tell(self) -> None:
         """Tell the outcomes there are."""
         while self._outcomes:
-            outcomes, self._outcomes = self._outcomes, []
-            for outcome in outcomes:
-                outcome()
+            self._outcomes.popleft()()
 
     def _stored(self, partition: Partition, sealed: Sealed, answer: Answer) -> None:
         def tell() -> None:
@@ -363,7 +373,7 @@ class Queues:
 
             return told
 
-        self._outcomes += [tell(share) for share in shares]
+        self._outcomes.extend(tell(share) for share in shares)
 
     def _settle(self, owner: Batch, count: int) -> None:
         self.messages -= count

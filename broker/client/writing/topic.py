@@ -21,6 +21,7 @@ class Topic:
         "_numbered",
         "_sticky",
         "_sticky_at",
+        "asked",
         "missing_since",
         "name",
         "partitions",
@@ -32,6 +33,7 @@ class Topic:
         self.name = name
         self.partitions: list[Partition] = []  # those that keys are spread over
         self.queue: deque[Share] = deque()
+        self.asked = 0.0  # when somebody wanted to know whether it refuses still
         self.missing_since: float | None = None
         self.refusal: ClientError | None = None  # what becomes of messages until the topic is asked about again
         self._by_key: dict[bytes, Partition] = {}

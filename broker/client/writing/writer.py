@@ -31,8 +31,8 @@ log = logging.getLogger("broker.client")
 
 METADATA, INIT_PRODUCER_ID = 3, 22
 REFRESH = 300.0  # seconds after which partitions that were added are noticed, as with other clients
-FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0  # between attempts to learn where to send
-CONTROL_TIMEOUT = 5.0  # for an answer to such
+FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0  # between attempts to learn where to send
+CONTROL_TIMEOUT = 10.0  # for an answer to such
 REQUEST_TIMEOUT = 30.0
 TICK = 1.0
 
@@ -165,7 +165,11 @@ class Writer:
 
     def _tell(self) -> None:
         self._telling = False
-        self._queues.tell()
+        while self._queues.pending:
+            try:
+                self._queues.tell()
+            except Exception:  # whoever heard of it must not keep the others from hearing of theirs
+                log.exception("an outcome could not be told")
         if not self._queues.messages and not self._emptied.is_set():
             self._emptied.set()
 
@@ -214,16 +218,13 @@ class Writer:
                 if self._queues.producer_id < 0:
                     await self._register(connection)
                 await self._ask(connection)
-                troubles = troubles + 1 if self._queues.stale else 0
             except ClientError as error:
                 self._trouble(error)
-                troubles += 1
                 self._queues.stale = True
             self._learned.set()
             self._flush()
-            if troubles:
-                pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(troubles - 1, 10))
-                await asyncio.sleep(pause)
+            troubles = troubles + 1 if self._queues.stale else 0
+            await asyncio.sleep(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(troubles, 10)))
 
     async def _any(self) -> Connection:
         """A connection to whichever broker answers."""

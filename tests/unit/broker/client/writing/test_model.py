@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from broker.client.errors import ClusterError, TimedOut
+from broker.client.errors import TimedOut
 from broker.client.outgoing import Sending
 from broker.client.writing.batches import Batch
 from broker.client.writing.partition import REST
@@ -20,8 +21,9 @@ BROKERS = st.sampled_from([0, 1])
 class Writing(RuleBasedStateMachine):
     """One writer, one topic of three partitions, two brokers."""
 
-    @initialize(sequence=st.sampled_from([0, 2**31 - 5]))
-    def begin(self, sequence: int) -> None:
+    @initialize(sequence=st.sampled_from([0, 2**31 - 5]), refusals=st.booleans())
+    def begin(self, sequence: int, refusals: bool) -> None:
+        self.refusals = refusals  # whether there are messages that no log takes
         self.now = 1000.0
         self.cluster = Cluster("t", 3)
         self.queues = Queues(delivery_timeout=TIMEOUT, most=1000, most_bytes=1 << 20)
@@ -30,7 +32,7 @@ class Writing(RuleBasedStateMachine):
         self.sent: dict[int, list[bytes]] = {0: [], 1: [], 2: []}
         self.told: dict[bytes, str] = {}
         self.places: dict[bytes, tuple[int, int]] = {}
-        self.refused = self.expired = False
+        self.expired = False
         self.queues.want("t")
         self.learn()
         for partition in self.queues._topics["t"].all():
@@ -45,7 +47,7 @@ class Writing(RuleBasedStateMachine):
     def publish(self, where: int, kinds: list[bytes]) -> None:
         messages: list[Sending] = []
         for kind in kinds:
-            value = kind + b"%d" % sum(map(len, self.sent.values()))
+            value = (kind if self.refusals else b"") + b"%d" % sum(map(len, self.sent.values()))
             self.sent[where].append(value)
             messages.append(("t", value, b"k", None, self.placed(value), where))
 
@@ -58,7 +60,6 @@ class Writing(RuleBasedStateMachine):
                     self.told[value] = "stored"
                 else:
                     self.told[value] = "unknown" if isinstance(error, TimedOut) else "refused"
-                    self.refused |= isinstance(error, ClusterError)
 
         batch = Batch(lambda owner, some: self.queues.take(owner, some, self.now, int(self.now * 1000)), done)
         assert batch.send_all(messages) == len(messages)
@@ -150,11 +151,8 @@ class Writing(RuleBasedStateMachine):
             assert outcome == "unknown" or (outcome == "stored") == (value in stored), (value, outcome)
         for value, (number, offset) in self.places.items():
             assert self.cluster.logs["t", number].values[offset] == value
-        if not self.refused and not self.expired and not self._any_bad():
+        if not self.refusals and not self.expired:
             assert self.queues.fatal is None, "nothing happened that it could not deal with"
-
-    def _any_bad(self) -> bool:
-        return any(value.startswith((LARGE, BAD)) for values in self.sent.values() for value in values)
 
     def teardown(self) -> None:
         if not hasattr(self, "cluster"):
@@ -179,5 +177,10 @@ class Writing(RuleBasedStateMachine):
         self.nothing_is_stored_twice_or_out_of_order()
 
 
-Writing.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
-TestWriting = Writing.TestCase
+class TestWriting(Writing.TestCase):
+    settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.torture
+class TestWritingAtLength(Writing.TestCase):
+    settings = settings(max_examples=3000, stateful_step_count=80, deadline=None)

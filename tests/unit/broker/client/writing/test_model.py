@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from broker.client.errors import TimedOut
 from broker.client.outgoing import Sending
@@ -21,8 +21,9 @@ BROKERS = st.sampled_from([0, 1])
 class Writing(RuleBasedStateMachine):
     """One writer, one topic of three partitions, two brokers."""
 
-    @initialize(sequence=st.sampled_from([0, 2**31 - 5]), refusals=st.booleans())
-    def begin(self, sequence: int, refusals: bool) -> None:
+    @initialize(sequence=st.sampled_from([0, 2**31 - 5]), refusals=st.booleans(), patient=st.booleans())
+    def begin(self, sequence: int, refusals: bool, patient: bool) -> None:
+        self.patient = patient  # whether no message waits for too long
         self.refusals = refusals  # whether there are messages that no log takes
         self.now = 1000.0
         self.cluster = Cluster("t", 3)
@@ -125,6 +126,7 @@ class Writing(RuleBasedStateMachine):
             self.now += REST + 1
             self.cluster.logs["t", where].producers.clear()
 
+    @precondition(lambda self: not self.patient)
     @rule()
     def expire(self) -> None:
         self.expired |= bool(self.queues.messages)

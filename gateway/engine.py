@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from broker.client import TopicPartition
+from gateway.chores import Chores
 from gateway.contract import GatewayStatus, Presence
 from gateway.counters import Counters
 from gateway.delivering.commands import Commands
@@ -235,6 +236,7 @@ class GatewayEngine:
         # asked for every message that is delivered
         self.sending, self.received = outcomes.sending, outcomes.received
         self.dropped, self.finished = outcomes.dropped, outcomes.finished
+        chores = Chores(asyncio.get_running_loop().call_later)
         self.subscribing = Subscribing(
             sessions=self.sessions,
             fanout=self.fanout,
@@ -243,7 +245,9 @@ class GatewayEngine:
             counters=counters,
             clock=clock,
             delivery=self._delivered,
+            chores=chores,
         )
+        self.fanout.slowly = lambda steps: chores.add("", steps)
         self.enforcing = Enforcing(
             registry=registry, sessions=self.sessions, fanout=self.fanout, taps=self.taps, clock=clock
         )

@@ -15,13 +15,13 @@ from gateway.mqtt.topics import matches
 from gateway.ports import Message, Subscription
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Joining:
     """One of them."""
 
     subscriber: Any  # a session or what stands for it
     subscription: Subscription
-    since: int  # epoch milliseconds
+    since: int  # epoch milliseconds; 0: its barrier is over
 
     @property
     def first(self) -> str:

@@ -51,8 +51,8 @@ class RetainedMessages:
             ),
         )
 
-    def match(self, topic_filter: str, now: float) -> Iterator[Message]:
-        """What a new subscription gets."""
-        for message in self._tree.match(topic_filter):
-            if message.expires_at is None or message.expires_at > now:
+    def seek(self, topic_filter: str, now: float) -> Iterator[Message | None]:
+        """What a new subscription gets, with a None now and then (`mqtt.topics.Retained.seek`)."""
+        for message in self._tree.seek(topic_filter):
+            if message is None or message.expires_at is None or message.expires_at > now:
                 yield message

@@ -291,7 +291,10 @@ class Session(Receiver):
         for name in packet.filters:
             if not valid_filter(split_share(name)[1]):
                 raise Malformed("not a topic filter")
-        _wait(self._engine.unsubscribe(self, packet.filters), _UnsubscribeReply(self, packet.packet_id, packet.filters))
+        receipt = self._engine.unsubscribe(self, packet.filters)
+        if not receipt.settled:
+            self.hold(SUBSCRIBING)
+        _wait(receipt, _UnsubscribeReply(self, packet.packet_id, packet.filters))
 
     def _disconnect(self, packet: packets.Disconnect) -> None:
         if packet.session_expiry is not None:
@@ -432,3 +435,4 @@ class _UnsubscribeReply:
         for name in self._filters:
             session._unsubscribed(name)
         session._link.write(packets.encode_unsuback(self._packet_id, receipt.value, session.request.protocol))
+        session.let_go(SUBSCRIBING)

@@ -20,6 +20,7 @@ MAX_LEVELS = 200
 MAX_BYTES = 65_535
 _SHARE = "$share/"
 _ALL: Final = -1
+LOOKS: Final = 64
 
 
 def valid_name(topic: str) -> bool:
@@ -255,34 +256,51 @@ class Retained(Generic[V]):
         return before
 
     def match(self, topic_filter: str) -> Iterator[V]:
-        """Every value whose topic the filter matches, in any order.
+        """Every value whose topic the filter matches, in any order. The tree may change as in `seek`."""
+        return (value for value in self.seek(topic_filter) if value is not None)
 
-        The tree may change meanwhile: what stays in it is found, what comes or goes is found or not.
+    def seek(self, topic_filter: str) -> Iterator[V | None]:
+        """As `match`, with a None after every `LOOKS` nodes, so that whoever asks may do something else.
+
+        The tree may change meanwhile: what stays in it is found once, what comes or goes is found or not.
         """
         levels = topic_filter.split("/")
-        last = len(levels)
-        stack: list[tuple[_Node[V], int]] = [(self._root, 0)]
-        while stack:
-            node, depth = stack.pop()
+        last, looked = len(levels), 0
+        node, depth = self._root, 0
+        stack: list[tuple[_Node[V], int, Iterator[str]]] = []
+        while True:
             if depth in (_ALL, last) or levels[depth] == "#":
                 if node.value is not None:
                     yield node.value
-                if node.children is not None and depth != last:
-                    stack += [
-                        (child, _ALL) for name, child in node.children.items() if depth or not name.startswith("$")
-                    ]
-            elif node.children is not None:
-                level = levels[depth]
-                if level == "+":
-                    found = [child for name, child in node.children.items() if depth or not name.startswith("$")]
-                elif (child := node.children.get(level)) is not None:
-                    found = [child]
-                else:
+                if depth != last:
+                    stack.append((node, _ALL, _names(node, depth)))
+            elif levels[depth] == "+":
+                stack.append((node, depth, _names(node, depth)))
+            else:
+                stack.append((node, depth, iter((levels[depth],))))
+            while stack:
+                parent, before, names = stack[-1]
+                name = next(names, None)
+                if name is None:
+                    stack.pop()
                     continue
-                for child in found:
-                    behind = _covered(child.label, levels, depth + 1) if child.label else depth + 1
-                    if behind:
-                        stack.append((child, behind))
+                looked += 1
+                if looked % LOOKS == 0:
+                    yield None
+                child = parent.children.get(name) if parent.children else None
+                if child is not None:
+                    depth = before if before == _ALL else _covered(child.label, levels, before + 1)
+                    if depth:
+                        node = child
+                        break
+            else:
+                return
+
+
+def _names(node: _Node[V], depth: int) -> Iterator[str]:
+    """What a wildcard reaches below a node; the tree may change while it is used."""
+    names = list(node.children or ())
+    return iter(names) if depth else iter([name for name in names if not name.startswith("$")])
 
 
 def _covered(label: tuple[str, ...], levels: list[str], depth: int) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gateway.chores import Chores
 from gateway.counters import Counters
 from gateway.delivering.joining import Joinings
 from gateway.delivering.retained import RetainedMessages
@@ -39,6 +40,7 @@ def test_rights_that_are_narrowed_before_the_suback_hold_for_what_was_granted(na
         counters=Counters(),
         clock=lambda: 0.0,
         delivery=lambda: delivery,
+        chores=Chores(lambda seconds, call: call()),
     )
     answer = subscribing.subscribe(session, [Subscription(filter="secret/#", qos=1)])
     if narrowed_meanwhile:

@@ -270,6 +270,19 @@ class Message:
         self.origin = origin
         self.frames: dict[int, Any] | None = None
 
+    def copy(self) -> Message:
+        """The same message as another object, for who tells by it which of several copies is meant."""
+        return Message(
+            self.topic,
+            self.payload,
+            self.qos,
+            self.retain,
+            properties=self.properties,
+            expires_at=self.expires_at,
+            sender=self.sender,
+            origin=self.origin,
+        )
+
 
 @dataclass(slots=True)
 class InFlight:

@@ -95,11 +95,12 @@ class Subscribing:
         """The SUBACK is written: retained messages are due."""
         connection, now = session.state, self._clock()
         for each in subscriptions:
+            newer = connection.newer.pop(each.filter, ())
             if not wants_retained(each, connection.known.pop(each.filter, False)):
                 continue
             identifiers = () if each.identifier is None else (each.identifier,)
             for message in self._kept(each.filter, now):
-                if each.no_local and message.sender == session.client_id:
+                if message.topic in newer or (each.no_local and message.sender == session.client_id):
                     continue
                 if connection.rights.may_receive(message.topic):
                     if connection.feed is None:
@@ -122,6 +123,8 @@ class Subscribing:
             return
         mailbox = connection.mailbox
         for number, (message, qos, identifiers) in enumerate(feed):
+            if not self._retained.current(message):
+                continue  # what replaced it comes as a message of its own
             if mailbox is not None:
                 taken = mailbox.offer(message, qos, True, identifiers)
             else:
@@ -174,6 +177,9 @@ class _Waiting:
             self._granted = [checked(each, check=True) for each in self._granted]
         for each in self._granted:
             session.state.known[each.filter] = subscribing.fanout.subscribe(subscriber, each)
+        for joined in self._joining:
+            if joined.newer:
+                session.state.newer[joined.subscription.filter] = joined.newer
         groups = [each.filter for each in self._granted if each.filter.startswith("$share/")]
         if groups:
             follow(answer(subscribing.shares.joined(groups), self._codes), self._receipt)

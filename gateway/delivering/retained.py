@@ -51,6 +51,10 @@ class RetainedMessages:
             ),
         )
 
+    def current(self, message: Message) -> bool:
+        """Whether this is what is retained at its topic still. Topics of the gateway's own are not kept here."""
+        return message.topic.startswith("$") or self._tree.get(message.topic) is message
+
     def match(self, topic_filter: str, now: float) -> Iterator[Message]:
         """What a new subscription gets."""
         for message in self._tree.match(topic_filter):

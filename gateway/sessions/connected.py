@@ -15,8 +15,8 @@ class Connection:
     """What `Session.state` holds. `token` is the claim's that the connection stands on."""
 
     __slots__ = (
-        *("asked", "expired", "feed", "gate", "known", "last", "mailbox", "overflowed", "own", "principal"),
-        *("published_at", "rights", "since", "token", "will"),
+        *("asked", "expired", "feed", "gate", "known", "last", "mailbox", "newer"),
+        *("overflowed", "own", "principal", "published_at", "rights", "since", "token", "will"),
     )
 
     def __init__(self, principal: str, rights: Rights, since: float, will: Will | None) -> None:
@@ -35,6 +35,7 @@ class Connection:
         self.overflowed = 0  # for want of room
         self.published_at = 0.0  # when it last did, by the clock of `Ticks`
         self.known: dict[str, bool] = {}  # filters of a SUBSCRIBE under way: had before
+        self.newer: dict[str, set[str]] = {}  # and topics of which it has something newer than what is retained
 
 
 def presence_of(session: Session, *, gateway: str, online: bool, reason: str, now: float) -> Presence:

@@ -129,6 +129,8 @@ class Sessions:
         if self.arrivals.relaying(client_id):
             return refused(Refused(UNAVAILABLE, "the session is on its way to another gateway", why=Why.UNAVAILABLE))
         current, mailbox = self.live.get(client_id), self.mailboxes.get(client_id)
+        if mailbox is not None and self._over(mailbox):
+            mailbox = None
         elsewhere = self._claims.elsewhere(client_id)
         if self._owner(current, mailbox, principal) != principal or (
             elsewhere is not None and elsewhere.principal != principal
@@ -362,13 +364,19 @@ class Sessions:
                 if mailbox is not None:
                     self.records.write(self.records.of_mailbox(mailbox))
         for mailbox in list(self.mailboxes.values()):
-            at = mailbox.disconnected_at
-            if at is not None and mailbox.expiry != OFFLINE_FOR_EVER and now >= at + mailbox.expiry:
-                found = self._wills.due.pop(mailbox.client_id, None)
-                if found is not None:
-                    self._wills.fire(mailbox.client_id, mailbox.owner, found[1], found[2])
-                self.discard(mailbox)
-                self._book.amend(mailbox.client_id, clean=True)
+            self._over(mailbox)
+
+    def _over(self, mailbox: Mailbox) -> bool:
+        """Whether the session's expiry has passed (MQTT-4.1.0-2); then it is ended, and a will that waited is fired."""
+        at = mailbox.disconnected_at
+        if at is None or mailbox.expiry == OFFLINE_FOR_EVER or self._clock() < at + mailbox.expiry:
+            return False
+        found = self._wills.due.pop(mailbox.client_id, None)
+        if found is not None:
+            self._wills.fire(mailbox.client_id, mailbox.owner, found[1], found[2])
+        self.discard(mailbox)
+        self._book.amend(mailbox.client_id, clean=True)
+        return True
 
 
 def _expiry(session: Session) -> int:

@@ -46,6 +46,7 @@ SETTLE_ATTEMPTS = 50
 TAKEN_OVER = 0x8E
 UNAVAILABLE = 0x88
 NOT_AUTHORIZED = 0x87
+QUOTA_EXCEEDED = 0x97
 
 
 class Awaiting(Protocol):
@@ -110,6 +111,7 @@ class Sessions:
         self._held = held
         self._cares = cares
         self._alone = alone
+        self._named: dict[str, set[str]] = {}  # who connected, of principals with a limit of connections
         self._marks: dict[str, set[int]] = {}
         self.doubtful_wills: set[str] = set()
 
@@ -136,6 +138,9 @@ class Sessions:
             elsewhere is not None and elsewhere.principal != principal
         ):
             return refused(Refused(NOT_AUTHORIZED, "the client id is another principal's", why=Why.SESSION_OWNER))
+        allowed = session.identity.limits.connections
+        if allowed and self._others(principal, client_id) >= allowed:
+            return refused(Refused(QUOTA_EXCEEDED, "the device has too many connections", why=Why.CONNECTIONS))
         if current is not None:
             current.close(TAKEN_OVER, "session taken over")
         mailbox = self.mailboxes.get(client_id)
@@ -145,6 +150,8 @@ class Sessions:
         session.state = connection = Connection(principal, rights, self._clock(), request.will)
         connection.own = own
         self.live[client_id] = session
+        if session.identity.limits.connections:
+            self._named.setdefault(principal, set()).add(client_id)
         self._counters.connects += 1
         waits = client_id in self.arrivals or (
             mailbox is None and (session.durable or (elsewhere is not None and elsewhere.durable))
@@ -157,6 +164,16 @@ class Sessions:
         opened = self.attach(session, mailbox)
         # where there are others: a device that was told it is connected has the newest claim
         return opened if self._alone() or opened.failure is not None else after(claimed, opened)
+
+    def _others(self, principal: str, client_id: str) -> int:
+        """How many connections a principal has with other client ids, at this gateway or elsewhere."""
+        here = self._named.get(principal)
+        if here:
+            here &= self.live.keys()
+            here.discard(client_id)
+        holder = self._claims.elsewhere(client_id)
+        moves = holder is not None and holder.online and holder.principal == principal
+        return len(here or ()) + self._claims.connected_elsewhere(principal) - moves
 
     def _owner(self, current: Session | None, mailbox: Mailbox | None, principal: str) -> str:
         if current is not None:

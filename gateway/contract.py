@@ -110,8 +110,9 @@ class Credential:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceLimits:
-    """What overrides the gateway's defaults for one device; None = default. Rates per second."""
+    """What overrides the gateway's defaults for one device; None = default. Rates a second. `connections` at a time."""
 
+    connections: int | None = None
     packet_size: int | None = None
     in_flight: int | None = None
     queue: int | None = None

@@ -6,7 +6,7 @@ filters, and many retained messages, are dealt with in small steps (`chores`); t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from gateway.chores import FEW, STEP, Chores
@@ -120,29 +120,33 @@ class Subscribing:
 
     def subscribed(self, session: Session, subscriptions: Sequence[Subscription]) -> None:
         """The SUBACK is written: retained messages are due."""
-        connection = session.state
-        due = [each for each in subscriptions if wants_retained(each, connection.known.pop(each.filter, False))]
-        if due:
-            if connection.feed is None:
-                connection.feed = Feed(lambda each: self._found(session, each))
-            connection.feed.waiting.update((each.filter, each) for each in due)
+        connection, until = session.state, self._retained.changes
+        for each in subscriptions:
+            newer = connection.newer.pop(each.filter, ())
+            if wants_retained(each, connection.known.pop(each.filter, False)):
+                if connection.feed is None:
+                    connection.feed = Feed()
+                connection.feed.waiting[each.filter] = self._found(session, each, newer, until)
+        if connection.feed is not None:
             self.feed(session)
 
-    def _found(self, session: Session, subscription: Subscription) -> Iterator[Retained | None]:
-        """What a new subscription finds, with a None now and then."""
+    def _found(
+        self, session: Session, subscription: Subscription, newer: Collection[str], until: int
+    ) -> Iterator[Retained | None]:
+        """What a new subscription finds, with a None now and then. `newer`: topics of which it has more than that."""
         identifiers = () if subscription.identifier is None else (subscription.identifier,)
-        for message in self._kept(subscription.filter, self._clock()):
+        for message in self._kept(subscription.filter, until):
             if message is None:
                 yield None
-            elif subscription.no_local and message.sender == session.client_id:
+            elif message.topic in newer or (subscription.no_local and message.sender == session.client_id):
                 continue
             elif session.state.rights.may_receive(message.topic):
                 yield message, min(message.qos, subscription.qos), identifiers
 
-    def _kept(self, topic_filter: str, now: float) -> Iterator[Message | None]:
+    def _kept(self, topic_filter: str, until: int) -> Iterator[Message | None]:
         if self.system is not None:
             yield from self.system.match(topic_filter)
-        yield from self._retained.seek(topic_filter, now)
+        yield from self._retained.seek(topic_filter, self._clock(), until)
 
     def feed(self, session: Session) -> None:
         """Give retained messages while there is room; the first ones now."""
@@ -160,18 +164,21 @@ class Subscribing:
                 yield
             if connection.feed is not feed:
                 return  # the connection has ended
-            if each is not None:
-                message, qos, identifiers = each
-                taker = connection.mailbox
-                if taker is not None:
-                    taken = taker.offer(message, qos, True, identifiers)
-                else:
-                    taken = (connection.gate or session).deliver(message, qos, True, identifiers)
-                if not taken:
-                    feed.refused = each
-                    feed.giving = False
-                    return
-                self._counters.delivered += 1
+            if each is None:
+                continue
+            message, qos, identifiers = each
+            if not self._retained.current(message):
+                continue  # what replaced it comes as a message of its own
+            taker = connection.mailbox
+            if taker is not None:
+                taken = taker.offer(message, qos, True, identifiers)
+            else:
+                taken = (connection.gate or session).deliver(message, qos, True, identifiers)
+            if not taken:
+                feed.refused = each
+                feed.giving = False
+                return
+            self._counters.delivered += 1
         connection.feed = None
 
     def unsubscribe(self, session: Session, filters: Sequence[str]) -> Receipt[list[int]]:
@@ -242,6 +249,8 @@ class _Waiting:
             entering = checked(each, check=True) if session.state.rights is not self._rights else each
             session.state.known[each.filter] = subscribing.fanout.subscribe(subscriber, entering)
             if before is not None:
+                if before.newer:
+                    session.state.newer[each.filter] = before.newer
                 joining.remove((before,))
                 self._joining[number] = None
         groups = [each.filter for each in self._granted if each.filter.startswith("$share/")]

@@ -64,6 +64,10 @@ REASONS: dict[str, Explained] = {
     Why.TAKEN_OVER: Explained(
         _("Another connection with its client id came meanwhile"), _("Every device needs a client id of its own.")
     ),
+    Why.CONNECTIONS: Explained(
+        _("The device has as many connections as it may have"),
+        _("Allow it more, or find out who else signs in as it."),
+    ),
     Why.WILL: Explained(
         _("No policy allows the topic of its will"),
         _("Allow it in one of the device's policies, or leave the will out."),

@@ -265,6 +265,7 @@ class Authenticator:
         own = device.limits
         return replace(
             limits,
+            connections=own.connections or 0,
             packet_size=own.packet_size or limits.packet_size,
             in_flight=own.in_flight or limits.in_flight,
             queue=own.queue or limits.queue,

@@ -15,7 +15,7 @@ from typing import Any
 
 from gateway.mqtt import packets
 from gateway.mqtt import properties as p
-from gateway.mqtt.errors import ConnectRejected, Malformed, PeerError, Reason
+from gateway.mqtt.errors import ConnectRejected, Malformed, PeerError, Reason, disconnect_code
 from gateway.mqtt.handshake import Handshake, Reauthentication
 from gateway.mqtt.pacing import CONGESTED, RATE, SUBSCRIBING, WRITING
 from gateway.mqtt.properties import Properties
@@ -135,11 +135,9 @@ class Session(Receiver):
                 found[p.REASON_STRING] = reason
             if server_reference:
                 found[p.SERVER_REFERENCE] = server_reference
-            frame = packets.encode_disconnect(code, found)
-            if self._fits(frame):
-                self._link.write(frame)
-            elif found:
-                self._link.write(packets.encode_disconnect(code))
+            said = disconnect_code(code)
+            frame = packets.encode_disconnect(said, found)
+            self._link.write(frame if self._fits(frame) else packets.encode_disconnect(said))
         elif self._handshake is not None:
             spoken = self._handshake.refuse(code, reason, server_reference)
         self._end(reason or f"closed with 0x{code:02x}", will=True)
@@ -341,6 +339,13 @@ class Session(Receiver):
     def _fits(self, frame: bytes) -> bool:
         return not self._granted or len(frame) <= self._granted.get(p.MAXIMUM_PACKET_SIZE, len(frame))
 
+    def answer(self, frame: bytes) -> None:
+        """Write what may be larger than the client takes, and then may not be sent (MQTT-3.1.2-24)."""
+        if self._fits(frame):
+            self._link.write(frame)
+        else:
+            self.close(Reason.PACKET_TOO_LARGE, "the answer is larger than the client takes")
+
     def _failed(self, error: PeerError) -> None:
         """The peer broke the protocol."""
         if isinstance(error, ConnectRejected) and self._handshake is not None:
@@ -410,9 +415,10 @@ class _SubscribeReply:
         codes = [next(answers) if code < 0 else code for code in self._codes]
         if session.identity.limits.conceal_denied:
             codes = [Reason.UNSPECIFIED if code == Reason.NOT_AUTHORIZED else code for code in codes]
-        session._link.write(packets.encode_suback(self._packet_id, codes, session.request.protocol))
-        session._engine.subscribed(session, granted)
-        session.let_go(SUBSCRIBING)
+        session.answer(packets.encode_suback(self._packet_id, codes, session.request.protocol))
+        if not session.closed:
+            session._engine.subscribed(session, granted)
+            session.let_go(SUBSCRIBING)
 
 
 class _UnsubscribeReply:
@@ -434,5 +440,6 @@ class _UnsubscribeReply:
             return
         for name in self._filters:
             session._unsubscribed(name)
-        session._link.write(packets.encode_unsuback(self._packet_id, receipt.value, session.request.protocol))
-        session.let_go(SUBSCRIBING)
+        session.answer(packets.encode_unsuback(self._packet_id, receipt.value, session.request.protocol))
+        if not session.closed:
+            session.let_go(SUBSCRIBING)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from gateway.contract import Presence
 from gateway.identity.asking import Gate, TopicAnswers
 from gateway.policy import Policy, Rights
-from gateway.ports import Message, Receipt, Session, Subscription, Will
+from gateway.ports import Message, Receipt, Session, Will
 from gateway.sessions.mailbox import Mailbox
 
 Retained = tuple[Message, int, tuple[int, ...]]
@@ -16,15 +16,16 @@ Retained = tuple[Message, int, tuple[int, ...]]
 
 
 class Feed:
-    """Retained messages for new subscriptions, found as they are given. A filter waits once, however often it comes."""
+    """Retained messages for new subscriptions, found as they are given; a None now and then, for others' turn.
 
-    __slots__ = ("_current", "_find", "giving", "refused", "waiting")
+    A filter waits once, however often it is subscribed to.
+    """
 
-    def __init__(self, find: Callable[[Subscription], Iterator[Retained | None]]) -> None:
-        """`find` gives what is for one subscription, and a None now and then, as `mqtt.topics.Retained.seek` does."""
-        self._find = find
+    __slots__ = ("_current", "giving", "refused", "waiting")
+
+    def __init__(self) -> None:
         self._current: Iterator[Retained | None] | None = None
-        self.waiting: dict[str, Subscription] = {}  # by filter
+        self.waiting: dict[str, Iterator[Retained | None]] = {}  # by filter
         self.refused: Retained | None = None  # for want of room: the next one to be given
         self.giving = False
 
@@ -35,7 +36,7 @@ class Feed:
             yield refused
         while self.waiting or self._current is not None:
             if self._current is None:
-                self._current = self._find(self.waiting.pop(next(iter(self.waiting))))
+                self._current = self.waiting.pop(next(iter(self.waiting)))
             for each in self._current:  # noqa: UP028 - `yield from` would close it together with this one
                 yield each
             self._current = None
@@ -46,8 +47,8 @@ class Connection:
     """What `Session.state` holds. `token` is the claim's that the connection stands on."""
 
     __slots__ = (
-        *("asked", "expired", "feed", "gate", "known", "last", "mailbox", "overflowed", "own", "principal"),
-        *("published_at", "rights", "since", "token", "will"),
+        *("asked", "expired", "feed", "gate", "known", "last", "mailbox", "newer"),
+        *("overflowed", "own", "principal", "published_at", "rights", "since", "token", "will"),
     )
 
     def __init__(self, principal: str, rights: Rights, since: float, will: Will | None) -> None:
@@ -66,6 +67,7 @@ class Connection:
         self.overflowed = 0  # for want of room
         self.published_at = 0.0  # when it last did, by the clock of `Ticks`
         self.known: dict[str, bool] = {}  # filters of a SUBSCRIBE under way: had before
+        self.newer: dict[str, set[str]] = {}  # and topics of which it has something newer than what is retained
 
 
 def presence_of(session: Session, *, gateway: str, online: bool, reason: str, now: float) -> Presence:

@@ -239,7 +239,9 @@ SHARE_KEY = "$gateway/share/"  # buckets of share groups, claimed as clients are
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayStatus:
-    """One gateway process, written every few seconds: counters since its start, and what is in flight now."""
+    """One gateway process, written every few seconds: counters since its start, and what is in flight now.
+
+    `waiting`: messages whose outcome the broker still owes. `held_back`: so many that devices are not read from."""
 
     gateway: str
     at: float
@@ -253,6 +255,8 @@ class GatewayStatus:
     anonymous: bool = False
     stopped: bool = False
     shares: tuple[str, ...] = ()  # share groups with members here, by their whole filter
+    waiting: int = 0
+    held_back: bool = False
 
 
 # --- traffic: gateway → TrafficReport; minutes of retention

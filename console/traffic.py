@@ -37,6 +37,31 @@ OF_A_ROUTE: Sequence[Field] = (
     ("dead_lettered", _("Dead letters"), "num"),
 )
 
+OF_A_GATEWAY: Sequence[Field] = (
+    ("rate", _("Received/s"), "rate"),
+    ("http_rate", _("By HTTP/s"), "rate"),
+    ("out_rate", _("Delivered/s"), "rate"),
+    ("connections", _("Clients connected"), "num"),
+    ("sessions", _("Sessions kept"), "num"),
+    ("subscriptions", _("Subscriptions"), "num"),
+    ("retained", _("Retained messages"), "num"),
+    ("waiting", _("Wait for the broker"), "num"),
+    ("received", _("Received"), "num"),
+    ("received_http", _("By HTTP"), "num"),
+    ("delivered", _("Delivered"), "num"),
+    ("dead_lettered", _("Dead letters"), "num"),
+    ("duplicates", _("Left out as duplicates"), "num"),
+    ("dropped_full", _("Dropped: queue full"), "num"),
+    ("dropped_away", _("Dropped: broker away"), "num"),
+    ("expired", _("Expired"), "num"),
+    ("undeliverable", _("Gone from the log"), "num"),
+    ("connects", _("Connections opened"), "num"),
+    ("refused_connects", _("Connections refused"), "num"),
+    ("denied", _("Publishes not permitted"), "num"),
+    ("denied_subscriptions", _("Subscriptions not permitted"), "num"),
+    ("denied_deliveries", _("Deliveries not permitted"), "num"),
+)
+
 OF_A_BRIDGE: Sequence[Field] = (
     ("in", _("In/s"), "rate"),
     ("out", _("Out/s"), "rate"),

@@ -110,7 +110,7 @@ class Credential:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceLimits:
-    """What overrides the gateway's defaults for one device; None = default. Rates a second. `connections` at a time."""
+    """What overrides the gateway's defaults for one device; None = default. Rates per second, `connections` at once."""
 
     connections: int | None = None
     packet_size: int | None = None
@@ -162,9 +162,9 @@ class Ban:
 class Control:
     """An operator's order to whichever gateway holds the client.
 
-    verb `kick` (disconnect), `clear` (drop the stored session and its inbox, disconnect), `tap` (copy the packets of
-    the client to `__sluice_tap` under the key `tap`, at most `seconds` long), `tap.keep` (somebody still watches),
-    `tap.stop`.
+    verb `kick` (disconnect; with a `reference`, to go to that server), `clear` (drop the stored session and its inbox,
+    disconnect), `tap` (copy the packets of the client to `__sluice_tap` under the key `tap`, at most `seconds` long),
+    `tap.keep` (somebody still watches), `tap.stop`.
     """
 
     verb: str
@@ -174,6 +174,7 @@ class Control:
     at: float = 0.0
     seconds: float = 0.0
     tap: str = ""
+    reference: str = ""
 
 
 # --- taps: a tap's name → TapReport; minutes of retention
@@ -238,7 +239,9 @@ SHARE_KEY = "$gateway/share/"  # buckets of share groups, claimed as clients are
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayStatus:
-    """One gateway process, written every few seconds: counters since its start, and what is in flight now."""
+    """One gateway process, written every few seconds: counters since its start, and what is in flight now.
+
+    `waiting`: messages whose outcome the broker still owes. `held_back`: so many that devices are not read from."""
 
     gateway: str
     at: float
@@ -252,6 +255,8 @@ class GatewayStatus:
     anonymous: bool = False
     stopped: bool = False
     shares: tuple[str, ...] = ()  # share groups with members here, by their whole filter
+    waiting: int = 0
+    held_back: bool = False
 
 
 # --- traffic: gateway → TrafficReport; minutes of retention

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 class Counters:
     """Messages unless said otherwise."""
 
-    received: int = 0  # PUBLISH packets taken from devices
-    stored: int = 0  # acknowledged by the log
+    received: int = 0  # taken from devices: PUBLISH packets, and what came by HTTP
+    received_http: int = 0  # of these, what came by HTTP
     denied: int = 0  # PUBLISH refused by a policy
     dead_lettered: int = 0
     sampled_out: int = 0

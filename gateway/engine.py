@@ -397,4 +397,6 @@ class GatewayEngine:
             anonymous=self._anonymous,
             stopped=self.stopping,
             shares=self.fanout.share_filters(),
+            waiting=self._ticks().waiting,
+            held_back=self.congested,
         )

@@ -59,6 +59,12 @@ def bans_on(device: Device) -> list[Ban]:
     return [ban for ban in Ban.objects.filter(about) if not ban.is_over]
 
 
+def held_by(gateway: str) -> dict[str, int]:
+    """What a gateway holds: `online` clients, and sessions kept for those `away`, as it last told."""
+    here = Presence.objects.filter(gateway=gateway)
+    return {"online": here.filter(online=True).count(), "away": here.filter(online=False, clean_start=False).count()}
+
+
 def changes_of(device: Device) -> list[Entry]:
     """The newest audit entries about the device."""
     return list(Entry.objects.filter(kind="device", name=device.name)[:10])

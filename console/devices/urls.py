@@ -1,7 +1,7 @@
 from django.urls import path
 
 import console.names  # noqa: F401 - registers the `name` converter
-from console.devices import views
+from console.devices import gateway_views, views
 
 urlpatterns = [
     path("devices/", views.device_list, name="device-list"),
@@ -10,6 +10,8 @@ urlpatterns = [
     path("clients/<name:client_id>/", views.client, name="device-client"),
     path("clients/<name:client_id>/tap/", views.tap, name="device-tap"),
     path("clients/<name:client_id>/kick/", views.kick, name="device-kick"),
+    path("gateways/", gateway_views.gateway_list, name="device-gateways"),
+    path("gateways/<name:name>/", gateway_views.gateway, name="device-gateway"),
     path("refused/", views.refused_list, name="device-refused"),
     path("bans/", views.ban_list, name="device-bans"),
     path("bans/add/", views.add_ban, name="device-ban"),

@@ -1,12 +1,12 @@
 """The picture, made from the newest facts. Keeps nothing but the slopes; never asks anybody."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 from console.monitor.rates import IN_WINDOW, OUT_WINDOW, Slopes, eta
 from console.monitor.sampling import Facts
-from console.snapshot.picture import Cluster, Feature, Group, Node, Picture, Topic, Totals
+from console.snapshot.picture import Cluster, Feature, Group, Node, Picture, Topic, Totals, gateways_heard
 
 
 class Composer:
@@ -39,7 +39,9 @@ class Composer:
         return Picture(
             at=int(now * 1000),
             cluster=self._cluster(facts, open_doors),
-            totals=_totals(topics, groups, devices, letters, broker, facts.disk),
+            totals=_totals(
+                topics, groups, devices, letters, broker, facts.disk, gateways_heard(traffic or {}, now * 1000)
+            ),
             topics=topics,
             groups=groups,
             traffic=traffic or {},
@@ -160,6 +162,7 @@ def _totals(
     letters: int | None,
     broker: dict[str, float | None],
     disk: tuple[int, int] | None,
+    gateways: Sequence[Mapping[str, Any]],
 ) -> Totals:
     users = [topic for topic in topics.values() if not topic.internal]
     lags = [group.lag for group in groups.values() if not group.internal and group.lag is not None]
@@ -172,9 +175,20 @@ def _totals(
         lag=sum(lags),
         dead_letters=letters,
         devices=devices,
+        gateways=None if devices is None else sum(not row.get("held_back") for row in gateways),
+        from_devices=_rates(gateways, "rate"),
+        from_http=_rates(gateways, "http_rate"),
+        to_devices=_rates(gateways, "out_rate"),
         disk_free=disk[0] if disk else None,
         disk_total=disk[1] if disk else None,
     )
+
+
+def _rates(rows: Sequence[Mapping[str, Any]], field: str) -> float | None:
+    """Summed over those that are heard of; None while one of them isn't known yet, or there is none."""
+    values = [row.get(field) for row in rows]
+    known = [value for value in values if value is not None]
+    return round(sum(known), 2) if known and len(known) == len(values) else None
 
 
 def _sum(values: list[float | None]) -> float | None:
@@ -192,7 +206,8 @@ def series(picture: Picture) -> dict[str, float]:
     found: dict[str, float | None] = {
         f"cluster/{name}": value
         for name, value in (picture.live("cluster") or {}).items()
-        if name in ("in", "out", "in_bytes", "out_bytes", "lag", "dlq", "devices", "connections")
+        if name
+        in ("in", "out", "in_bytes", "out_bytes", "lag", "dlq", "devices", "connections", "from_devices", "to_devices")
     }
     for topic in picture.topics.values():
         if not topic.internal:

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from django.db import DatabaseError, connection
@@ -19,7 +20,11 @@ GATEWAY_SILENT_SECONDS = 60.0
 class Presence:
     """`online` is None until the topic has been read to where it ended at the start."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, gateway: Callable[[str, contract.GatewayStatus | None], None] = lambda name, status: None
+    ) -> None:
+        """`gateway` hears what each gateway says of itself; None: nothing is known of it any more."""
+        self._gateway = gateway
         self._online: set[str] = set()
         self._seen: set[str] = set()  # until the topic was read to its end
         self._complete = False
@@ -101,6 +106,8 @@ class Presence:
 
     def _take(self, record: Any, newest: dict[str, contract.Presence | None]) -> None:
         client_id = (record.key or b"").decode("utf-8", "replace")
+        if client_id.startswith(contract.SHARE_KEY):
+            return
         if client_id.startswith(contract.GATEWAY_KEY):
             self._take_gateway(client_id, record.value)
             return
@@ -127,6 +134,7 @@ class Presence:
             self._gateways.pop(key, None)
         else:
             self._gateways[key] = status
+        self._gateway(key[len(contract.GATEWAY_KEY) :], status)
 
     def _made_anew(self, known_id: str) -> bool:
         found = kafka.admin().topics([TOPIC]).get(TOPIC)

@@ -27,8 +27,9 @@ ROUND_SECONDS = 1.0
 
 def run(stop: threading.Event) -> None:
     sampler, composer = Sampler(kafka.admin), Composer(embedded=not settings.SLUICE.kafka)
-    publisher, ages, presence, brokerage = Publisher(), Ages(), Presence(), Brokerage()
+    publisher, ages, brokerage = Publisher(), Ages(), Brokerage()
     traffic = Traffic(refusals.keep)
+    presence = Presence(lambda name, status: traffic.take_gateway(name, status, time.time()))
     inventory = Inventory()
     past = history.Writer(settings.SLUICE.history_database)
     ages.start()

@@ -17,7 +17,7 @@ from django.db import DatabaseError, connection
 from console import kafka
 from console.monitor.rates import IN_WINDOW, Slope
 from gateway import contract
-from gateway.contract import DEVICE_FIELDS, ROW_FIELDS, TRAFFIC, BridgeStatus, TrafficReport
+from gateway.contract import DEVICE_FIELDS, ROW_FIELDS, TRAFFIC, BridgeStatus, GatewayStatus, TrafficReport
 
 log = logging.getLogger("sluice.monitor")
 
@@ -77,7 +77,8 @@ class Traffic:
         self._thread.join(5)
 
     def rows(self, now: float) -> dict[str, Numbers]:
-        """The numbers by live key (`device/…`, `route/…`, `prefix/…`, `bridge/…`). A new mapping each time."""
+        """The numbers by live key (`device/…`, `route/…`, `prefix/…`, `bridge/…`, `gateway/…`). A new mapping each
+        time."""
         with self._lock:
             for key in list(self._moving):
                 self._shown[key], moving = self._rows[key].shown(now)
@@ -118,6 +119,30 @@ class Traffic:
                 "owner": status.owner,
             }
             self._take(key, totals, now, {"in": "received", "out": "sent"})
+
+    def take_gateway(self, name: str, status: GatewayStatus | None, now: float) -> None:
+        with self._lock:
+            key = f"gateway/{name}"
+            known = self._rows.get(key)
+            if status is None or (known is not None and known.totals.get("started") != int(status.started * 1000)):
+                self._forget(key)  # after a restart its totals begin anew
+            if status is None:
+                return
+            totals: Numbers = {
+                **status.counters,
+                "at": int(status.at * 1000),
+                "started": int(status.started * 1000),
+                "connections": status.connections,
+                "sessions": status.sessions,
+                "subscriptions": status.subscriptions,
+                "retained": status.retained,
+                "waiting": status.waiting,
+                "held_back": status.held_back,
+                "stopped": status.stopped,
+                "listeners": list(status.listeners),
+            }
+            counted = {"rate": "received", "http_rate": "received_http", "out_rate": "delivered"}
+            self._take(key, totals, now, counted)
 
     def _sum(self, key: str, report: TrafficReport, numbers: list[int] | None, now: float) -> None:
         parts = self._parts.setdefault(key, {})

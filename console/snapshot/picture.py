@@ -9,6 +9,8 @@ from typing import Any
 
 DEAD_LETTERS = "dlq."
 INTERNAL = "__"
+GATEWAY = "gateway/"
+GATEWAY_SILENT_MS = 15_000  # they speak every two seconds
 NEARLY_FULL = 0.1  # of a disk free: time to make room
 KEEPS_UP_SECONDS = 10.0  # commits come every few seconds: an unread record younger than this is no sign of trouble
 
@@ -76,6 +78,10 @@ class Totals:
     dead_letters: int | None = None
     devices: int | None = None  # online
     connections: int | None = None
+    gateways: int | None = None  # that are heard of, and not held back by the broker
+    from_devices: float | None = None  # messages per second that gateways take, by MQTT and HTTP
+    from_http: float | None = None  # of these, by HTTP
+    to_devices: float | None = None
     disk_free: int | None = None  # bytes, of the fullest disk that brokers keep logs on
     disk_total: int | None = None
 
@@ -132,7 +138,7 @@ class Picture:
 
     def live(self, key: str) -> dict[str, Any] | None:
         """The numbers that move under a live key: `cluster`, `topic/<name>`, `group/<name>`, or what gateways tell of a
-        `device/`, `route/`, `prefix/` or `bridge/`; None if gone."""
+        `device/`, `route/`, `prefix/`, `bridge/` or `gateway/`; None if gone."""
         kind, _, name = key.partition("/")
         if kind == "cluster":
             return cluster_numbers(self)
@@ -142,6 +148,15 @@ class Picture:
             return group_numbers(group)
         found = self.traffic.get(key)
         return None if found is None else dict(found)
+
+
+def gateways_heard(traffic: Mapping[str, Mapping[str, Any]], at: float) -> list[Mapping[str, Any]]:
+    """The rows of gateways that were heard of lately; `at` is epoch ms."""
+    return [row for key, row in traffic.items() if key.startswith(GATEWAY) and is_heard(row, at)]
+
+
+def is_heard(gateway: Mapping[str, Any], at: float) -> bool:
+    return not gateway.get("stopped") and at - gateway.get("at", 0) < GATEWAY_SILENT_MS
 
 
 def cluster_numbers(picture: Picture) -> dict[str, Any]:
@@ -155,6 +170,11 @@ def cluster_numbers(picture: Picture) -> dict[str, Any]:
         "dlq": totals.dead_letters,
         "devices": totals.devices,
         "connections": totals.connections,
+        "gateways": totals.gateways,
+        "from_devices": totals.from_devices,
+        "from_mqtt": None if totals.from_devices is None else max(0.0, totals.from_devices - (totals.from_http or 0.0)),
+        "from_http": totals.from_http,
+        "to_devices": totals.to_devices,
         "disk_free": totals.disk_free,
         "topics": sum(not topic.internal for topic in picture.topics.values()) if picture.at else None,
         "groups": sum(not group.internal for group in picture.groups.values()) if picture.at else None,

@@ -38,7 +38,8 @@ class Sources:
 
 
 _HELP = {
-    "received": "PUBLISH packets taken from devices",
+    "received": "Messages taken from devices: PUBLISH packets, and what came by HTTP",
+    "received_http": "Messages that came by HTTP",
     "denied": "PUBLISH packets refused by a policy",
     "dead_lettered": "Messages that went to a dead-letter topic",
     "connects": "Connections that were accepted with their CONNECT",

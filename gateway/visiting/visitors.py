@@ -160,6 +160,7 @@ class Visitors:
     ) -> Receipt[Fate]:
         flags = publication.qos << 1 | publication.retain
         window = target.route.deduplicate if target.route is not None else 0.0
+        self._engine.counters.received_http += 1
         tick = self._engine.uplinks.publish(visitor, [(target, payload, flags, 0, publication.properties)])
         if not publication.qos:
             allowance.under_way -= 1

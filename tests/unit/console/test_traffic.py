@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
+
 from console.monitor import traffic as module
+from console.monitor.compose import Composer
+from console.monitor.sampling import Facts
 from console.monitor.traffic import Traffic
 from console.snapshot import Picture
+from console.snapshot.picture import cluster_numbers
 from console.traffic import OF_A_ROUTE, busiest_prefixes, counts
-from gateway.contract import BridgeStatus, TrafficReport
+from gateway.contract import BridgeStatus, GatewayStatus, TrafficReport
 
 
 def report(gateway: str = "g1", started: float = 1.0, **rows: dict[str, object]) -> TrafficReport:
@@ -87,3 +92,62 @@ def test_pages_show_dashes_for_what_nobody_told_and_the_busiest_prefixes_first()
         }
     )
     assert [prefix.name for prefix in busiest_prefixes(picture, 2)] == ["fast", "slow"]
+
+
+def status(received: int, by_http: int = 0, started: float = 1.0, at: float = 0.0, **more: object) -> GatewayStatus:
+    return GatewayStatus(
+        gateway="g1",
+        at=at,
+        started=started,
+        connections=3,
+        sessions=2,
+        subscriptions=5,
+        retained=1,
+        counters={"received": received, "received_http": by_http, "delivered": 0},
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def test_a_gateway_s_rate_has_the_part_that_came_by_http() -> None:
+    traffic = Traffic()
+    for second in range(10):
+        traffic.take_gateway("g1", status(100 * second, 25 * second, waiting=7, held_back=True), float(second))
+        shown = traffic.rows(float(second))["gateway/g1"]
+    assert shown["rate"] == pytest.approx(100, rel=0.2)
+    assert shown["http_rate"] == pytest.approx(25, rel=0.2)
+    assert (shown["connections"], shown["waiting"], shown["held_back"]) == (3, 7, True)
+
+
+def test_a_gateway_that_was_started_again_begins_anew_and_one_that_is_forgotten_is_gone() -> None:
+    traffic = Traffic()
+    for second, (started, received) in enumerate([(1.0, 50), (1.0, 60), (9.0, 0), (9.0, 5)]):
+        traffic.take_gateway("g1", status(received, started=started), float(second))
+        shown = traffic.rows(float(second))["gateway/g1"]
+        assert (shown["rate"] or 0) >= 0
+    assert shown["received"] == 5
+    traffic.take_gateway("g1", None, 5.0)
+    assert "gateway/g1" not in traffic.rows(5.0)
+
+
+def test_devices_messages_are_one_figure_and_its_parts_over_the_gateways_that_are_heard_of() -> None:
+    rows = {
+        "gateway/a": {"at": 100_000, "rate": 10.0, "http_rate": 4.0, "out_rate": 1.0, "held_back": True},
+        "gateway/b": {"at": 100_000, "rate": 5.0, "http_rate": 0.0, "out_rate": 2.0},
+        "gateway/dead": {"at": 60_000, "rate": 7.0, "http_rate": 7.0, "out_rate": 7.0},
+        "gateway/left": {"at": 100_000, "rate": 7.0, "http_rate": 7.0, "out_rate": 7.0, "stopped": True},
+    }
+    numbers = cluster_numbers(composed(rows, now=101.0))
+    assert (numbers["from_devices"], numbers["from_mqtt"], numbers["from_http"]) == (15.0, 11.0, 4.0)
+    assert (numbers["to_devices"], numbers["gateways"]) == (3.0, 1)
+
+
+def test_a_rate_that_one_gateway_has_not_told_yet_is_unknown_in_all() -> None:
+    numbers = cluster_numbers(composed({"gateway/a": {"at": 100_000, "rate": None}}, now=101.0))
+    assert numbers["from_devices"] is None
+    assert numbers["from_mqtt"] is None
+
+
+def composed(rows: dict[str, dict[str, object]], now: float) -> Picture:
+    return Composer(embedded=True).compose(
+        Facts(), now, ages={}, devices=0, letters=0, broker={}, open_doors=(), trouble="", traffic=rows
+    )

@@ -1,0 +1,88 @@
+"""Pages of the gateways themselves."""
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+from django.views.decorators.http import require_safe
+
+from console import lists, snapshot, traffic
+from console.accounts.permissions import Permission, requires
+from console.devices import gateways, queries
+
+COLUMNS = (
+    lists.Column(key="name", label=gettext_lazy("Gateway"), value=lambda g: g.name),
+    lists.Column(key="state", label=gettext_lazy("State"), value=lambda g: g.state),
+    lists.Column(key="clients", label=gettext_lazy("Clients"), value=lambda g: g.row.get("connections"), css="num opt"),
+    lists.Column(key="sessions", label=gettext_lazy("Sessions"), value=lambda g: g.row.get("sessions"), css="num opt2"),
+    lists.Column(key="in", label=gettext_lazy("Received/s"), value=lambda g: g.row.get("rate"), css="num"),
+    lists.Column(key="out", label=gettext_lazy("Delivered/s"), value=lambda g: g.row.get("out_rate"), css="num opt"),
+    lists.Column(
+        key="waiting", label=gettext_lazy("Wait for the broker"), value=lambda g: g.row.get("waiting"), css="num opt2"
+    ),
+    lists.Column(
+        key="refused", label=gettext_lazy("Refused"), value=lambda g: g.row.get("refused_connects"), css="num opt2"
+    ),
+    lists.Column(key="started", label=gettext_lazy("Started"), value=lambda g: g.row.get("started"), css="num opt"),
+)
+ADDRESS_COLUMNS = (
+    lists.Column(key="host", label=gettext_lazy("Address")),
+    lists.Column(key="times", label=gettext_lazy("Times in all"), css="num"),
+    lists.Column(key="latest", label=gettext_lazy("Last"), css="num opt"),
+    lists.Column(key="do", label=gettext_lazy("Change"), css="num", quiet=True),
+)
+
+
+@requires(Permission.VIEW)
+@require_safe
+def gateway_list(request: HttpRequest) -> HttpResponse:
+    picture = snapshot.current()
+    rows = gateways.known(picture)
+    listing = lists.build(
+        request,
+        name="gateways",
+        columns=COLUMNS,
+        rows=rows,
+        row_template="devices/_gateway.html",
+        search=lambda gateway: gateway.name,
+        sort="name",
+        placeholder=_("Filter gateways by name"),
+        empty=lists.Empty(
+            title=_("No gateway is heard of"),
+            hint=_("Each tells every two seconds how it is. Devices can't connect without one."),
+            command="python -m gateway",
+        ),
+        refresh_on="cluster/gateways",
+        drawn_at=picture.totals.gateways,
+    )
+    floods = lists.Table(
+        name="floods",
+        title=_("Addresses refused within the last hour"),
+        columns=ADDRESS_COLUMNS,
+        rows=gateways.refused_addresses(),
+        row_template="devices/_address.html",
+        more=(reverse("console:device-refused"), _("All refused")),
+        empty=lists.Empty(title=_("Nobody was refused within the last hour"), sampled=False),
+    )
+    context = {
+        "tab": "gateways",
+        "floods": floods,
+        "numbers": picture.live("cluster") or {},
+        "held": sum(row.state == "held" for row in rows),
+        "silent": sum(row.state == "silent" for row in rows),
+    }
+    return lists.respond(request, listing, "devices/gateways.html", context)
+
+
+@requires(Permission.VIEW)
+@require_safe
+def gateway(request: HttpRequest, name: str) -> HttpResponse:
+    picture = snapshot.current()
+    found = gateways.one(picture, name)
+    if found is None:
+        title = _("Nothing is heard of a gateway %(name)s.") % {"name": name}
+        return render(request, "error.html", {"title": title, "status": 404}, status=404)
+    counts = traffic.counts(picture, found.key, traffic.OF_A_GATEWAY)
+    context = {"gateway": found, "counts": counts, "kept": queries.held_by(name)}
+    return render(request, "devices/gateway.html", context)

@@ -1,0 +1,94 @@
+"""Gateways on screen: who is alive, who is held back, what each holds, and which addresses are refused."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from console.devices import gateways, presence, refusals
+from console.snapshot import Picture, Totals, held
+from gateway import contract
+
+NOW = 1_900_000_000_000
+
+
+def row(at: int = NOW, **more: Any) -> dict[str, Any]:
+    return {"at": at, "started": NOW - 60_000, "connections": 3, "rate": 12.0, "listeners": ["mqtt://h:1883"], **more}
+
+
+@pytest.fixture
+def picture() -> Iterator[Picture]:
+    rows = {
+        "gateway/alive": row(),
+        "gateway/pressed": row(held_back=True, waiting=4321),
+        "gateway/dead": row(at=NOW - 60_000),
+        "gateway/left": row(stopped=True),
+        "gateway/long-gone": row(at=NOW - 2 * 86_400_000, stopped=True),
+    }
+    made = Picture(at=NOW, traffic=rows, totals=Totals(gateways=1, from_devices=24.0, from_http=6.0))
+    held.replace_with(made)
+    yield made
+    held.replace_with(Picture())
+
+
+def test_each_gateway_has_a_state_and_one_that_is_long_gone_is_not_shown(picture: Picture) -> None:
+    states = {gateway.name: gateway.state for gateway in gateways.known(picture)}
+    assert states == {"alive": "ok", "pressed": "held", "dead": "silent", "left": "stopped"}
+
+
+def test_the_page_shows_one_rate_of_all_messages_with_its_parts(picture: Picture, as_viewer: Client) -> None:
+    answer = as_viewer.get(reverse("console:device-gateways"))
+    numbers = answer.context["numbers"]
+    assert (numbers["from_devices"], numbers["from_mqtt"], numbers["from_http"]) == (24.0, 18.0, 6.0)
+    page = answer.content.decode()
+    assert "1 is held back by the broker" in page
+    assert 'data-live="gateway/pressed/waiting"' in page
+    assert "4,321" in page
+
+
+def test_a_gateway_s_page_says_what_it_holds_and_what_is_wrong_with_it(picture: Picture, as_viewer: Client) -> None:
+    def client(client_id: str, online: bool, clean: bool) -> contract.Presence:
+        return contract.Presence(client_id=client_id, online=online, since=1.0, gateway="pressed", clean=clean)
+
+    presence.keep({"here": client("here", True, True), "away": client("away", False, False)})
+    presence.keep({"left": client("left", False, True)})
+    answer = as_viewer.get(reverse("console:device-gateway", args=["pressed"]))
+    assert answer.context["kept"] == {"online": 1, "away": 1}
+    assert "The broker holds it back." in answer.content.decode()
+    assert "It is not heard of." in as_viewer.get(reverse("console:device-gateway", args=["dead"])).content.decode()
+    assert as_viewer.get(reverse("console:device-gateway", args=["nobody"])).status_code == 404
+
+
+def test_addresses_that_are_refused_most_come_first_and_old_ones_not_at_all(
+    picture: Picture, as_operator: Client
+) -> None:
+    now = time.time()
+    refusals.keep(
+        [
+            ["0x82", "a", "", "10.0.0.1", "", 40, now, ""],
+            ["address-rate", "", "", "10.0.0.1", "", 2, now, ""],
+            ["tls", "b", "", "10.0.0.2", "", 41, now, ""],
+            ["tls", "c", "", "10.0.0.3", "", 500, now - 7200, ""],
+        ]
+    )
+    found = [(each["host"], each["times"]) for each in gateways.refused_addresses()]
+    assert found == [("10.0.0.1", 42), ("10.0.0.2", 41)]
+    page = as_operator.get(reverse("console:device-gateways")).content.decode()
+    assert "?kind=address&amp;value=10.0.0.1" in page
+
+
+def test_without_any_gateway_the_page_says_so_and_how_to_start_one(as_viewer: Client) -> None:
+    held.replace_with(replace(Picture(), at=int(datetime.now(UTC).timestamp() * 1000)))
+    try:
+        page = as_viewer.get(reverse("console:device-gateways")).content.decode()
+        assert "No gateway is heard of" in page
+        assert "python -m gateway" in page
+    finally:
+        held.replace_with(Picture())

@@ -121,9 +121,10 @@ class Subscribing:
     def subscribed(self, session: Session, subscriptions: Sequence[Subscription]) -> None:
         """The SUBACK is written: retained messages are due."""
         connection, until = session.state, self._retained.changes
+        entered, connection.entered = connection.entered or {}, None
         for each in subscriptions:
-            newer = connection.newer.pop(each.filter, ())
-            if wants_retained(each, connection.known.pop(each.filter, False)):
+            known, newer = entered.get(each.filter, (False, ()))
+            if wants_retained(each, known):
                 if connection.feed is None:
                     connection.feed = Feed()
                 connection.feed.waiting[each.filter] = self._found(session, each, newer, until)
@@ -237,6 +238,7 @@ class _Waiting:
         """Into the tree, each at the moment at which it is no longer joining."""
         session, subscribing = self._session, self._subscribing
         subscriber, joining = subscribing.sessions.subscriber(session), subscribing.delivery().joining
+        entered: dict[str, tuple[bool, Collection[str]]] = {}
         for number, (each, before) in enumerate(zip(self._granted, self._joining, strict=True)):
             if number % STEP == STEP - 1:
                 yield
@@ -247,12 +249,12 @@ class _Waiting:
                 return
             # what was granted meanwhile may be too wide by now
             entering = checked(each, check=True) if session.state.rights is not self._rights else each
-            session.state.known[each.filter] = subscribing.fanout.subscribe(subscriber, entering)
+            known = subscribing.fanout.subscribe(subscriber, entering)
+            entered.setdefault(each.filter, (known, before.newer if before is not None else ()))
             if before is not None:
-                if before.newer:
-                    session.state.newer[each.filter] = before.newer
                 joining.remove((before,))
                 self._joining[number] = None
+        session.state.entered = entered
         groups = [each.filter for each in self._granted if each.filter.startswith("$share/")]
         if groups:
             follow(answer(subscribing.shares.joined(groups), self._codes), self._receipt)

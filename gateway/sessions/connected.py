@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from gateway.contract import Presence
@@ -47,7 +47,7 @@ class Connection:
     """What `Session.state` holds. `token` is the claim's that the connection stands on."""
 
     __slots__ = (
-        *("asked", "expired", "feed", "gate", "known", "last", "mailbox", "newer"),
+        *("asked", "entered", "expired", "feed", "gate", "last", "mailbox"),
         *("overflowed", "own", "principal", "published_at", "rights", "since", "token", "will"),
     )
 
@@ -66,8 +66,8 @@ class Connection:
         self.expired = 0  # messages on their way to it, since it connected
         self.overflowed = 0  # for want of room
         self.published_at = 0.0  # when it last did, by the clock of `Ticks`
-        self.known: dict[str, bool] = {}  # filters of a SUBSCRIBE under way: had before
-        self.newer: dict[str, set[str]] = {}  # and topics of which it has something newer than what is retained
+        # filters of a SUBSCRIBE under way: had before, topics of which it has something newer than what is retained
+        self.entered: dict[str, tuple[bool, Collection[str]]] | None = None
 
 
 def presence_of(session: Session, *, gateway: str, online: bool, reason: str, now: float) -> Presence:

@@ -216,6 +216,7 @@ class GatewayEngine:
         self._clock = clock
         self._anonymous = anonymous
         self.listeners: tuple[str, ...] = ()
+        self.slowed: Callable[[], Sequence[tuple[str, float, bool]]] = tuple
         self.taps = Taps(
             gateway=name,
             find=self.sessions.live.get,
@@ -407,4 +408,5 @@ class GatewayEngine:
             shares=self.fanout.share_filters(),
             waiting=self._ticks().waiting,
             held_back=self.congested,
+            slowed=tuple([network, round(wait, 1), dropped] for network, wait, dropped in self.slowed()),
         )

@@ -66,6 +66,7 @@ class Traffic:
         self._devices: OrderedDict[str, float] = OrderedDict()  # live key → since
         self._shown: dict[str, Numbers] = {}
         self._moving: set[str] = set()
+        self.refused = 0  # rows of them that were kept, since the start
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="traffic", daemon=True)
 
@@ -98,6 +99,7 @@ class Traffic:
         if report.closed:
             try:
                 self._closed(report.closed)
+                self.refused += len(report.closed)
             except DatabaseError as error:
                 log.warning("refused connections can't be kept: %s", error)
 
@@ -140,6 +142,7 @@ class Traffic:
                 "held_back": status.held_back,
                 "stopped": status.stopped,
                 "listeners": list(status.listeners),
+                "slowed": list(status.slowed),
             }
             counted = {"rate": "received", "http_rate": "received_http", "out_rate": "delivered"}
             self._take(key, totals, now, counted)

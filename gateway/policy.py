@@ -220,3 +220,7 @@ def _denied(named: Iterable[tuple[str, tuple[str, ...]]], names: tuple[str, str]
             each = substitute(pattern, *names)
             found.append((name, each if each is not None and well_formed(each) else "#"))
     return tuple(found)
+
+
+UNRESTRICTED = Rights((), "", "", unrestricted=True)
+"""What everybody may do while no policy exists."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from gateway import contract
 from gateway.contract import BANS, DEVICES, POLICIES, ROUTES, Ban, Device
-from gateway.policy import Policy, Rights
+from gateway.policy import UNRESTRICTED, Policy, Rights
 from gateway.routes import DEAD_LETTER, Downlink, Table, Uplink
 
 TOPICS = (DEVICES, POLICIES, ROUTES, BANS)
@@ -176,7 +176,7 @@ class Registry:
         device = self.devices.get(principal) if principal else None
         named = device.policies if device is not None else ()
         if not self.policies and not named and own is None:  # a device whose named policy was deleted stays restricted
-            return Rights((), client_id, principal, unrestricted=True)
+            return UNRESTRICTED
         applied = [each for each in self.policies.values() if each.everyone or each.name in named]
         if own is not None:
             applied.append(own)

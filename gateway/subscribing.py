@@ -94,8 +94,9 @@ class Subscribing:
     def subscribed(self, session: Session, subscriptions: Sequence[Subscription]) -> None:
         """The SUBACK is written: retained messages are due."""
         connection, now = session.state, self._clock()
+        known = connection.known or {}
         for each in subscriptions:
-            if not wants_retained(each, connection.known.pop(each.filter, False)):
+            if not wants_retained(each, known.pop(each.filter, False)):
                 continue
             identifiers = () if each.identifier is None else (each.identifier,)
             for message in self._kept(each.filter, now):
@@ -172,8 +173,11 @@ class _Waiting:
         subscriber = subscribing.sessions.subscriber(session)
         if session.state.rights is not self._rights:  # what was granted meanwhile may be too wide by now
             self._granted = [checked(each, check=True) for each in self._granted]
+        connection = session.state
+        if connection.known is None:
+            connection.known = {}
         for each in self._granted:
-            session.state.known[each.filter] = subscribing.fanout.subscribe(subscriber, each)
+            connection.known[each.filter] = subscribing.fanout.subscribe(subscriber, each)
         groups = [each.filter for each in self._granted if each.filter.startswith("$share/")]
         if groups:
             follow(answer(subscribing.shares.joined(groups), self._codes), self._receipt)

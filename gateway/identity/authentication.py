@@ -86,6 +86,7 @@ class Authenticator:
             keep_alive=settings.keep_alive,
             conceal_denied=settings.conceal_denied,
         )
+        self._nobody = Identity(name="", limits=self._usual)
 
     def authenticate(self, request: ConnectRequest) -> Receipt[Identity | Challenge]:
         receipt: Receipt[Identity | Challenge] = Receipt()
@@ -256,7 +257,7 @@ class Authenticator:
         if not open_to_all:
             raise Refused(BAD_CREDENTIALS, "a user name and a password are needed", why=Why.NO_CREDENTIALS)
         self._reserved("", request.client_id)
-        return Identity(name="", username=None, limits=self._limits(None))
+        return self._nobody  # one object for all of them
 
     def _limits(self, device: Device | None) -> Limits:
         limits = self._usual

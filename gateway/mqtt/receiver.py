@@ -90,26 +90,16 @@ class Receiver(Acknowledging):
             return
         self._take(chunk)
 
-    def _take(self, data: bytes) -> None:
-        try:
-            self._scan(data)
-        except PeerError as error:
-            if not self.closed:
-                self._failed(error)
-
     def _keep(self, data: bytes, position: int, need: int) -> None:
-        if position < len(data):
-            self._rest = bytearray(data[position:] if position else data)
-            self._need = need
+        self._rest = bytearray(data[position:] if position else data)
+        self._need = need
 
-    def _scan(self, data: bytes) -> None:
+    def _take(self, data: bytes) -> None:
         """Take every complete frame."""
         engine = self._engine
         if self._epoch != engine.epoch:
             self._epoch = engine.epoch
             self._targets = None
-        if not self.connected and data[0] & 0xF0 != 0x10:
-            self._check_first(data[0])
         targets = self._targets
         if targets is None:
             targets = {}
@@ -120,7 +110,10 @@ class Receiver(Acknowledging):
         ones = 0  # how many of the acks are PUBACKs that count as in flight
         twos: list[int] = []
         position, end, need = 0, len(data), 0
+        failure: PeerError | None = None
         try:
+            if not self.connected and data[0] & 0xF0 != 0x10:
+                self._check_first(data[0])
             while position + 2 <= end:
                 first = data[position]
                 length = data[position + 1]
@@ -210,17 +203,22 @@ class Receiver(Acknowledging):
                     raise Malformed("QoS 3")
                 if self.closed:
                     return
-        except PeerError:
-            if items or acks:  # what came before the error counts
+        except PeerError as error:
+            failure = error
+        if items or acks:  # what came before an error counts
+            try:
                 self._submit(items, acks, ones, twos)
-            raise
-        if items or acks:
-            self._submit(items, acks, ones, twos)
+            except PeerError as error:
+                failure = error
         if self.closed:
+            return
+        if failure is not None:
+            self._failed(failure)
             return
         if targets and self._targets is None and self._epoch == engine.epoch:
             self._targets = targets
-        self._keep(data, position, need)
+        if position < end:
+            self._keep(data, position, need)
 
     def _check_first(self, byte: int) -> None:
         if not self._may_authenticate(byte):
@@ -293,7 +291,9 @@ class Receiver(Acknowledging):
             limits = self.identity.limits
             self.received_messages += len(items)
             self._in_flight += ones
-            held = self._unacknowledged + len(twos)
+            held = self._in_flight
+            if twos or self.inbound:
+                held = self._unacknowledged + len(twos)
             if held >= limits.in_flight:
                 if held > limits.in_flight and self.request.protocol == 5:
                     self._in_flight -= ones

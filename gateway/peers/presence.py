@@ -90,7 +90,9 @@ class PresenceBook:
     def _put(self, presence: Presence) -> Receipt[Any]:
         mark = presence.token.encode()
         self._sent[mark] = presence
-        receipt = self._write(PRESENCE, contract.encode(presence), presence.client_id.encode(), [(TOKEN, mark)])
+        receipt = self._write(
+            PRESENCE, contract.encode(presence, sparse=True), presence.client_id.encode(), [(TOKEN, mark)]
+        )
         again_if_failed(receipt, lambda: self._sent.pop(mark, None))
         return receipt
 

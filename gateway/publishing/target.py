@@ -10,7 +10,7 @@ from broker.client.delaying import MAX_DELAY_MS
 from broker.client.records import DELIVER_AFTER, DELIVER_TOPIC, MESSAGE_ID
 from gateway import contract
 from gateway.ports import Fate
-from gateway.publishing.traffic import DEFAULT_ROUTE
+from gateway.publishing.traffic import DEFAULT_ROUTE, Row
 from gateway.routes import Placed, Uplink
 
 DELAYED = "$delayed/"
@@ -34,6 +34,7 @@ class Target:
         "refused",
         "route",
         "route_name",
+        "rows",
         "topic",
         "username",
     )
@@ -45,6 +46,7 @@ class Target:
         self.username = username
         self.prefix = prefix  # what its messages are counted under
         self.route_name = DEFAULT_ROUTE
+        self.rows: tuple[Row, Row] | None = None  # what its messages are counted in
         self.route: Uplink | None = None
         self.delay = b""  # of a message for later: what `sluice.deliver.after` says
         self.topic = ""

@@ -1,14 +1,14 @@
 """What passes through this gateway, by route and by topic prefix: counted once per run of messages.
 
-A session hands over whole runs; a run's messages nearly always have one target, so counting costs two passes in C and
-two dictionary look-ups, whatever the run's length. Tables are capped: what finds no place is counted under `OTHER`,
+A session hands over whole runs; a run's messages nearly always have one target, which remembers its rows, so counting
+costs two passes in C whatever the run's length. Tables are capped: what finds no place is counted under `OTHER`,
 and rows that have been quiet for long make room (their numbers join `OTHER`, so sums stay true). What a *device* moves
 is counted by its connection, on the wire; see `gateway.server.server`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -30,11 +30,13 @@ _payload = itemgetter(1)
 class Row:
     """Totals since the gateway's start. `expired` and `dropped` also count messages on their way to subscribers."""
 
-    __slots__ = ("bytes", "dead_lettered", "dropped", "expired", "messages", "moved", "refused")
+    __slots__ = ("bytes", "dead_lettered", "dropped", "expired", "gone", "messages", "moved", "name", "refused")
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.messages = self.bytes = self.refused = self.dropped = self.expired = self.dead_lettered = 0
         self.moved = 0.0  # when it was last told
+        self.gone = False  # it made room
 
     def values(self) -> list[int]:
         """In the order of `FIELDS`."""
@@ -46,12 +48,12 @@ class Row:
 
 
 class Table:
-    """At most `limit` rows by name, `OTHER` beside them."""
+    """At most `limit` rows by name, `OTHER` beside them. Who counts in a row adds it to `counted`."""
 
     def __init__(self, limit: int = ROWS) -> None:
         self.rows: dict[str, Row] = {}
+        self.counted: set[Row] = set()
         self._limit = limit
-        self._changed: set[str] = set()
         self._gone: list[str] = []
 
     def row(self, name: str) -> Row:
@@ -62,20 +64,20 @@ class Table:
                 name = OTHER
             found = self.rows.get(name)
             if found is None:
-                found = self.rows[name] = Row()
-        self._changed.add(name)
+                found = self.rows[name] = Row(name)
+        self.counted.add(found)
         return found
 
     def changed(self, now: float) -> dict[str, list[int] | None]:
         """The rows counted in since the last call; None: its numbers are in `OTHER` now."""
-        names, self._changed = self._changed, set()
-        for name in names:
-            self.rows[name].moved = now
+        counted, self.counted = self.counted, set()
+        for row in counted:
+            row.moved = now
         if self._full():
             self._make_room(now)
-            names |= self._changed
-            self._changed = set()
-        told: dict[str, list[int] | None] = {name: self.rows[name].values() for name in names if name in self.rows}
+            counted |= self.counted
+            self.counted = set()
+        told: dict[str, list[int] | None] = {row.name: row.values() for row in counted if not row.gone}
         told |= dict.fromkeys(self._gone)
         self._gone = []
         return told
@@ -87,10 +89,11 @@ class Table:
         return len(self.rows) - (OTHER in self.rows) >= self._limit
 
     def _make_room(self, now: float) -> None:
-        quiet = [name for name, row in self.rows.items() if name != OTHER and row.moved < now - QUIET]
-        for name in quiet:
-            self.row(OTHER).add(self.rows.pop(name))
-            self._gone.append(name)
+        quiet = [row for row in self.rows.values() if row.name != OTHER and row.moved < now - QUIET]
+        for row in quiet:
+            row.gone = True
+            self.row(OTHER).add(self.rows.pop(row.name))
+            self._gone.append(row.name)
 
 
 def prefix_of(topic: str, levels: int) -> str:
@@ -101,7 +104,7 @@ def prefix_of(topic: str, levels: int) -> str:
 
 
 class Traffic:
-    """The two tables. A target has `prefix` and `route_name`."""
+    """The two tables. A target has `prefix` and `route_name`, and remembers its `rows`."""
 
     def __init__(self, *, levels: int = 2) -> None:
         self.levels = levels
@@ -110,23 +113,32 @@ class Traffic:
 
     def published(self, items: Sequence[PublishItem]) -> None:
         """A run was taken."""
-        first, payload, *_ = items[0]
+        first = items[0]
         if len(items) == 1:
-            self._add(first, 1, len(payload))
-            return
-        if len(set(map(_target, items))) == 1:
-            self._add(first, len(items), sum(map(len, map(_payload, items))))
-            return
-        for target, payload, *_ in items:
-            self._add(target, 1, len(payload))
+            self._add(first[0], 1, len(first[1]))
+        elif len(set(map(_target, items))) == 1:
+            self._add(first[0], len(items), sum(map(len, map(_payload, items))))
+        else:
+            for target, payload, *_ in items:
+                self._add(target, 1, len(payload))
 
     def _add(self, target: Any, messages: int, size: int) -> None:
-        for row in self._rows(target):
-            row.messages += messages
-            row.bytes += size
+        route, prefix = self._rows(target)
+        route.messages += messages
+        route.bytes += size
+        prefix.messages += messages
+        prefix.bytes += size
 
-    def _rows(self, target: Any) -> Iterable[Row]:
-        return self.routes.row(target.route_name), self.prefixes.row(target.prefix)
+    def _rows(self, target: Any) -> tuple[Row, Row]:
+        """Its route's and its prefix's. Looked for once, unless one is `OTHER`: there may be room later."""
+        found: tuple[Row, Row] | None = target.rows
+        if found is None or found[0].gone or found[1].gone:
+            route, prefix = found = self.routes.row(target.route_name), self.prefixes.row(target.prefix)
+            own = route.name == target.route_name and prefix.name == target.prefix
+            target.rows = found if own else None
+        self.routes.counted.add(found[0])
+        self.prefixes.counted.add(found[1])
+        return found
 
     def refused(self, target: Any) -> None:
         """A policy kept one message out. No route was asked."""

@@ -38,7 +38,6 @@ class Connection(asyncio.BufferedProtocol):
     """See the module. Is the `Link` of its session."""
 
     __slots__ = (
-        "_dirty",
         "_early",
         "_exact",
         "_listener",
@@ -51,6 +50,7 @@ class Connection(asyncio.BufferedProtocol):
         "_stage",
         "_transport",
         "_web",
+        "address",
         "closing_since",
         "figures",
         "opened_at",
@@ -69,9 +69,9 @@ class Connection(asyncio.BufferedProtocol):
         self._exact: bytearray | None = bytearray() if listener.proxy else None
         self._proxied: proxy.ProxyHeader | None = None
         self._web: websocket.Upgrade | websocket.Frames | None = None
+        self.address = "unknown"  # the device's, "host:port"
         self._out: list[bytes] | None = None
         self._out_size = 0
-        self._dirty = False
         self._early = b""
         self._reading = True
         self._resting = False
@@ -85,7 +85,9 @@ class Connection(asyncio.BufferedProtocol):
     # -- asyncio's side --------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._server.read_clock()
         self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's is none by class
+        self.address = _address(transport.get_extra_info("peername"))
         transport.set_write_buffer_limits(high=self._server.settings.write_buffer)
         if self._too_many_before() or not self._server.admit(self):
             self._stage = _CLOSED
@@ -111,7 +113,7 @@ class Connection(asyncio.BufferedProtocol):
         data = bytes(server.view[:nbytes])
         server.read_clock()
         self._taken(data)
-        if nbytes == len(server.view):
+        if nbytes == server.settings.read_buffer:
             self._rest()
 
     def _rest(self) -> None:
@@ -171,32 +173,27 @@ class Connection(asyncio.BufferedProtocol):
     def write(self, data: bytes) -> None:
         out = self._out
         if out is None:
-            out = self._out = []
+            self._out = [data]
+            self._out_size = len(data)
+            self._server.dirty(self)
+            return
         out.append(data)
         self._out_size += len(data)
-        if not self._dirty:
-            self._dirty = True
-            self._server.dirty(self)
-        elif self._out_size > _FLUSH_AT:
+        if self._out_size > _FLUSH_AT:
             self.flush()
 
     def flush(self) -> None:
         """Hand what was gathered to the transport. The server calls this once per turn."""
         out, self._out = self._out, None
-        size, self._out_size = self._out_size, 0
-        if not out or self._transport is None:
+        if out is None or self._transport is None:
             return
+        size = self._out_size
         self.sent_bytes += size
         self.writes += len(out)
         if self._stage == _FRAMES:
             out.insert(0, websocket.binary_head(size))
         self._server.active.add(self)
         self._transport.write(b"".join(out) if len(out) > 1 else out[0])
-
-    def flushed(self) -> None:
-        """The server's turn: gathered writes go, and the next write asks for a turn again."""
-        self._dirty = False
-        self.flush()
 
     def close(self, *, spoken: bool) -> None:
         self._note_end()
@@ -272,16 +269,6 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport.abort()
 
-    @property
-    def address(self) -> str:
-        """The device's address, "host:port"."""
-        if self._proxied is not None and self._proxied.address is not None:
-            return self._proxied.address
-        peer = self._transport.get_extra_info("peername") if self._transport is not None else None
-        if not peer:
-            return "unknown"
-        return f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"
-
     # -- stages ----------------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
@@ -303,24 +290,24 @@ class Connection(asyncio.BufferedProtocol):
         proxied = self._proxied
         if proxied is not None and subject is None:
             subject = proxied.common_name
-        server = self._server
+        server, listener = self._server, self._listener
         peer = Peer(
             address=self.address,
-            listener=str(self._listener),
-            transport="ws" if self._listener.websocket else "http" if self._listener.http else "tcp",
+            listener=listener.name,
+            transport="ws" if listener.websocket else "http" if listener.http else "tcp",
             tls=secure is not None or (proxied is not None and proxied.tls),
             certificate=certificate,
             certificate_subject=subject,
         )
-        if not self._listener.websocket:
+        if not listener.websocket:
             self._stage = _GREETING
-        if self._listener.http:
+        if listener.http:
             self.session = Conversation(
-                server.door_for(self._listener), self, server.settings.http, server.moment, peer, self._refused
+                server.door_for(listener), self, server.settings.http, server.moment, peer, self._refused
             )
             return
         self.session = Session(server.engine, self, server.settings.mqtt, server.moment, peer)
-        if self._listener.websocket:
+        if listener.websocket:
             self._stage = _FRAMES
             self._keep_pace()
 
@@ -330,7 +317,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _too_many_before(self) -> bool:
         """Whether so many of its address wait already that its own turn would come too late."""
-        return self._stage != _PROXY and self._gate.closed(self.address, self._server.read_clock())
+        return self._stage != _PROXY and self._gate.closed(self.address, self._server.moment.monotonic)
 
     def _keep_pace(self) -> bool:
         """The peer says its first word: it may have to wait, when many come from its address; False: too many do."""
@@ -374,6 +361,7 @@ class Connection(asyncio.BufferedProtocol):
                 return
             header = bytes(exact)
             self._proxied = proxy.parse(header[: proxy.FIXED], header[proxy.FIXED :])
+            self.address = self._proxied.address or self.address
         except proxy.BadProxyHeader as error:
             self._server.refusals.report("proxy-header", str(error), self.address)
             self.abort()
@@ -460,6 +448,13 @@ class Connection(asyncio.BufferedProtocol):
                 username=(request.username if request is not None else None) or "",
                 why=session.why,
             )
+
+
+def _address(peer: tuple[str, int] | None) -> str:
+    if not peer:
+        return "unknown"
+    host, port = peer[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _common_name(certificate: Any) -> str | None:

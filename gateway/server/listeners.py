@@ -6,6 +6,7 @@ Schemes: mqtt, ws and http, and with TLS mqtts, wss and https.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from ipaddress import ip_address
 from urllib.parse import parse_qs, urlsplit
 
@@ -16,9 +17,11 @@ class BadListener(ValueError):
     """A listener's address can't be used."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Listener:
-    """One listening address. `proxy`: every connection begins with a PROXY protocol v2 header."""
+    """One listening address. `proxy`: every connection begins with a PROXY protocol v2 header.
+
+    Every connection asks for what follows from its fields, so that is worked out once."""
 
     scheme: str
     host: str
@@ -26,15 +29,21 @@ class Listener:
     path: str = "/mqtt"
     proxy: bool = False
 
-    @property
+    @cached_property
+    def name(self) -> str:
+        """As configured: `mqtt://127.0.0.1:1883`."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}" + (self.path if self.websocket else "")
+
+    @cached_property
     def websocket(self) -> bool:
         return self.scheme in ("ws", "wss")
 
-    @property
+    @cached_property
     def http(self) -> bool:
         return self.scheme in ("http", "https")
 
-    @property
+    @cached_property
     def tls(self) -> bool:
         return self.scheme in ("mqtts", "wss", "https")
 
@@ -49,8 +58,7 @@ class Listener:
             return False
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}" + (self.path if self.websocket else "")
+        return self.name
 
 
 def parse_listeners(text: str) -> list[Listener]:

@@ -210,7 +210,6 @@ class Server:
 
     def admit(self, connection: Connection) -> bool:
         """Whether a new connection may stay: connections and connects/s are limited before any byte is read."""
-        self.read_clock()
         settings = self.settings
         if settings.connects_rate:
             now = self.moment.monotonic
@@ -285,7 +284,7 @@ class Server:
     def _flush(self) -> None:
         waiting, self._waiting = self._waiting, []
         for connection in waiting:
-            connection.flushed()
+            connection.flush()
 
     def next_turn(self, connection: Connection) -> None:
         """This connection reads on once all others had their turn."""

@@ -34,7 +34,7 @@ class Connection:
         self.expired = 0  # messages on their way to it, since it connected
         self.overflowed = 0  # for want of room
         self.published_at = 0.0  # when it last did, by the clock of `Ticks`
-        self.known: dict[str, bool] = {}  # filters of a SUBSCRIBE under way: had before
+        self.known: dict[str, bool] | None = None  # filters of a SUBSCRIBE under way: had before
 
 
 def presence_of(session: Session, *, gateway: str, online: bool, reason: str, now: float) -> Presence:

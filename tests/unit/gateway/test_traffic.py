@@ -71,6 +71,20 @@ def test_quiet_rows_make_room_and_their_numbers_join_the_others() -> None:
     assert table.changed(QUIET + 2) == {"new": [1, 0, 0, 0, 0, 0]}
 
 
+def test_a_target_counts_in_another_row_once_its_own_has_made_room_and_in_its_own_once_there_is_room() -> None:
+    traffic = Traffic()
+    traffic.prefixes = Table(limit=1)
+    first, late = target("a/1/x"), target("b/1/x")
+    traffic.published([item(first, b"1")])
+    traffic.published([item(late, b"22")])  # no room: among the others
+    assert traffic.prefixes.changed(0.0)[OTHER] == [1, 2, 0, 0, 0, 0]
+    traffic.published([item(late, b"22")])
+    assert traffic.prefixes.changed(QUIET + 1) == {OTHER: [3, 5, 0, 0, 0, 0], "a/1": None}
+    traffic.published([item(late, b"22")])
+    traffic.published([item(first, b"1")])
+    assert traffic.prefixes.changed(QUIET + 2) == {"b/1": [1, 2, 0, 0, 0, 0], OTHER: [4, 6, 0, 0, 0, 0]}
+
+
 def test_only_what_changed_since_the_last_time_is_told() -> None:
     traffic = Traffic()
     one, other = target("a/1/x"), target("b/1/x")
@@ -89,6 +103,26 @@ def test_a_prefix_is_the_first_levels_and_never_long() -> None:
     assert prefix_of("plant", 2) == "plant"
     assert prefix_of("/a/b", 2) == "/a"
     assert len(prefix_of("x" * 60_000, 2)) <= 120
+
+
+@given(
+    st.builds(
+        contract.Presence,
+        client_id=st.text(max_size=4),
+        online=st.booleans(),
+        since=st.sampled_from([0.0, 1.5]),
+        gateway=st.just("g"),
+        username=st.text(max_size=3),
+        protocol=st.sampled_from([3, 4, 5]),
+        clean=st.booleans(),
+        adopts=st.none() | st.integers(0, 9),
+        queued=st.integers(0, 999),
+    )
+)
+def test_what_is_left_out_of_a_record_is_read_as_it_was(presence: contract.Presence) -> None:
+    sparse = contract.encode(presence, sparse=True)
+    assert contract.decode(contract.Presence, sparse) == presence
+    assert json.loads(sparse).items() <= json.loads(contract.encode(presence)).items()
 
 
 def test_a_record_is_encoded_with_all_that_is_in_it() -> None:

@@ -111,8 +111,9 @@ class Credential:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceLimits:
-    """What overrides the gateway's defaults for one device; None = default. Rates per second."""
+    """What overrides the gateway's defaults for one device; None = default. Rates per second, `connections` at once."""
 
+    connections: int | None = None
     packet_size: int | None = None
     in_flight: int | None = None
     queue: int | None = None
@@ -162,10 +163,10 @@ class Ban:
 class Control:
     """An operator's order to whichever gateway holds the client.
 
-    verb `kick` (disconnect), `clear` (drop the stored session and its inbox, disconnect), `tap` (copy the packets of
-    the client to `__sluice_tap` under the key `tap`, at most `seconds` long), `tap.keep` (somebody still watches),
-    `tap.stop`; or a question: `tell` (the gateway that holds the client's session says once, under the key `tap`, what
-    it is; see `gateway.operations.telling`).
+    verb `kick` (disconnect; with a `reference`, to go to that server), `clear` (drop the stored session and its inbox,
+    disconnect), `tap` (copy the packets of the client to `__sluice_tap` under the key `tap`, at most `seconds` long),
+    `tap.keep` (somebody still watches), `tap.stop`; or a question: `tell` (the gateway that holds the client's session
+    says once, under the key `tap`, what it is; see `gateway.operations.telling`).
     """
 
     verb: str
@@ -175,6 +176,7 @@ class Control:
     at: float = 0.0
     seconds: float = 0.0
     tap: str = ""
+    reference: str = ""
 
 
 # --- taps: a tap's name → TapReport; minutes of retention

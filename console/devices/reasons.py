@@ -65,6 +65,14 @@ REASONS: dict[str, Explained] = {
         _("Another connection came with its client id"),
         _("It took the session over. Every device needs a client id of its own."),
     ),
+    Why.CONNECTIONS: Explained(
+        _("The device has as many connections as it may have"),
+        _("Allow it more, or find out who else signs in as it."),
+    ),
+    Why.MOVED: Explained(
+        _("That gateway sends everybody elsewhere"),
+        _("MQTT 5 clients are told where to; others need the new address."),
+    ),
     Why.WILL: Explained(
         _("No policy allows the topic of its will"),
         _("Allow it in one of the device's policies, or leave the will out."),

@@ -132,6 +132,7 @@ class Server:
     async def stop(self, *, closing: float = 2.0) -> None:
         """Stop listening, end every session with "server shutting down", wait for their last words."""
         self._stopping = True
+        elsewhere = self.settings.mqtt.server_reference
         for gate in (self.gate, self.http_gate):
             gate.unwatch()
         for server in self._servers:
@@ -141,7 +142,11 @@ class Server:
         self.read_clock()
         for connection in list(self.connections):
             if connection.session is not None and not connection.session.closed:
-                connection.session.close(Reason.SERVER_SHUTTING_DOWN, "server shutting down")
+                connection.session.close(
+                    Reason.USE_ANOTHER_SERVER if elsewhere else Reason.SERVER_SHUTTING_DOWN,
+                    "server shutting down",
+                    server_reference=elsewhere,
+                )
             else:
                 connection.abort()
         if self.connections:

@@ -18,7 +18,7 @@ COLUMNS = (
     lists.Column(key="clients", label=gettext_lazy("Clients"), value=lambda g: g.row.get("connections"), css="num opt"),
     lists.Column(key="sessions", label=gettext_lazy("Sessions"), value=lambda g: g.row.get("sessions"), css="num opt2"),
     lists.Column(key="in", label=gettext_lazy("Received/s"), value=lambda g: g.row.get("rate"), css="num"),
-    lists.Column(key="out", label=gettext_lazy("Delivered/s"), value=lambda g: g.row.get("out_rate"), css="num opt"),
+    lists.Column(key="out", label=gettext_lazy("Sent/s"), value=lambda g: g.row.get("out_rate"), css="num opt"),
     lists.Column(
         key="waiting", label=gettext_lazy("Wait for the broker"), value=lambda g: g.row.get("waiting"), css="num opt2"
     ),

@@ -238,6 +238,10 @@ class Server:
         """What stands before it."""
         return self.http_gate if listener.http else self.gate
 
+    def sent(self) -> int:
+        """PUBLISH packets that went out since the start, as of the last accounts."""
+        return self.totals.sent
+
     def slowed(self) -> list[tuple[str, float, bool]]:
         """The addresses that connect too often or make trouble, as `Gate.slowed` has them; at most `SLOWED`."""
         now = self.moment.monotonic

@@ -18,6 +18,7 @@ from gateway.subscribing import checked
 log = logging.getLogger("gateway.engine")
 
 ADMINISTRATIVE = 0x98
+USE_ANOTHER_SERVER = 0x9C
 
 
 class Enforcing:
@@ -86,7 +87,11 @@ class Enforcing:
         session = self._sessions.live.get(order.client_id)
         if order.verb in ("kick", "clear"):
             if session is not None:
-                session.close(ADMINISTRATIVE, order.reason or "disconnected by an operator")
+                session.close(
+                    USE_ANOTHER_SERVER if order.reference else ADMINISTRATIVE,
+                    order.reason or "disconnected by an operator",
+                    server_reference=order.reference,
+                )
             mailbox = self._sessions.mailboxes.get(order.client_id)
             if order.verb == "clear" and mailbox is not None:
                 self._sessions.discard(mailbox)

@@ -15,7 +15,7 @@ from typing import Any
 
 from gateway.mqtt import packets
 from gateway.mqtt import properties as p
-from gateway.mqtt.errors import ConnectRejected, Malformed, PeerError, Reason
+from gateway.mqtt.errors import ConnectRejected, Malformed, PeerError, Reason, disconnect_code
 from gateway.mqtt.handshake import Handshake, Reauthentication
 from gateway.mqtt.pacing import CONGESTED, RATE, SUBSCRIBING, WRITING
 from gateway.mqtt.properties import Properties
@@ -138,11 +138,9 @@ class Session(Receiver):
                 found[p.REASON_STRING] = reason
             if server_reference:
                 found[p.SERVER_REFERENCE] = server_reference
-            frame = packets.encode_disconnect(code, found)
-            if self._fits(frame):
-                self._link.write(frame)
-            elif found:
-                self._link.write(packets.encode_disconnect(code))
+            said = disconnect_code(code)
+            frame = packets.encode_disconnect(said, found)
+            self._link.write(frame if self._fits(frame) else packets.encode_disconnect(said))
         elif self._handshake is not None:
             spoken = self._handshake.refuse(code, reason, server_reference)
         self._end(reason or f"closed with 0x{code:02x}", will=True)
@@ -294,7 +292,10 @@ class Session(Receiver):
         for name in packet.filters:
             if not valid_filter(split_share(name)[1]):
                 raise Malformed("not a topic filter")
-        _wait(self._engine.unsubscribe(self, packet.filters), _UnsubscribeReply(self, packet.packet_id, packet.filters))
+        receipt = self._engine.unsubscribe(self, packet.filters)
+        if not receipt.settled:
+            self.hold(SUBSCRIBING)
+        _wait(receipt, _UnsubscribeReply(self, packet.packet_id, packet.filters))
 
     def _disconnect(self, packet: packets.Disconnect) -> None:
         if packet.session_expiry is not None:
@@ -340,6 +341,13 @@ class Session(Receiver):
 
     def _fits(self, frame: bytes) -> bool:
         return not self._granted or len(frame) <= self._granted.get(p.MAXIMUM_PACKET_SIZE, len(frame))
+
+    def answer(self, frame: bytes) -> None:
+        """Write what may be larger than the client takes, and then may not be sent (MQTT-3.1.2-24)."""
+        if self._fits(frame):
+            self._link.write(frame)
+        else:
+            self.close(Reason.PACKET_TOO_LARGE, "the answer is larger than the client takes")
 
     def _failed(self, error: PeerError) -> None:
         """The peer broke the protocol."""
@@ -410,9 +418,10 @@ class _SubscribeReply:
         codes = [next(answers) if code < 0 else code for code in self._codes]
         if session.identity.limits.conceal_denied:
             codes = [Reason.UNSPECIFIED if code == Reason.NOT_AUTHORIZED else code for code in codes]
-        session._link.write(packets.encode_suback(self._packet_id, codes, session.request.protocol))
-        session._engine.subscribed(session, granted)
-        session.let_go(SUBSCRIBING)
+        session.answer(packets.encode_suback(self._packet_id, codes, session.request.protocol))
+        if not session.closed:
+            session._engine.subscribed(session, granted)
+            session.let_go(SUBSCRIBING)
 
 
 class _UnsubscribeReply:
@@ -434,4 +443,6 @@ class _UnsubscribeReply:
             return
         for name in self._filters:
             session._unsubscribed(name)
-        session._link.write(packets.encode_unsuback(self._packet_id, receipt.value, session.request.protocol))
+        session.answer(packets.encode_unsuback(self._packet_id, receipt.value, session.request.protocol))
+        if not session.closed:
+            session.let_go(SUBSCRIBING)

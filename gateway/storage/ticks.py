@@ -1,9 +1,10 @@
 """Writing to the log: everything that is gathered until the next batch leaves shares that batch and one receipt.
 
-Theory. A message costs one call into the producer and nothing else of ours: no closure, no future, no entry in a
-table. The batch counts outcomes; the tick's receipt settles when it has them all, and every session that published
-into it waits on that same receipt. Who a *failed* message belonged to is looked up afterwards, in the runs that
-the tick keeps for as long as it is under way: failures are rare and may cost.
+Theory. A message costs one entry in a list that is handed to the producer as a whole: no call, no closure, no future.
+The batch counts outcomes, which come on the loop, from within the read of the broker's answer; the tick's receipt
+settles when it has them all, and every session that published into it waits on that same receipt. Who a *failed*
+message belonged to is looked up afterwards, in the runs that the tick keeps for as long as it is under way: failures
+are rare and may cost.
 
 When a batch leaves, `departing` says; whether it may is looked at at the end of the loop's turn.
 

@@ -20,7 +20,7 @@ from broker.client.errors import ClientError, TimedOut, from_code
 from broker.client.outgoing import Sending
 from broker.client.writing.batches import Batch, Sealed, Share, failures
 from broker.client.writing.partition import Broken, Partition
-from broker.client.writing.topic import Topic
+from broker.client.writing.topic import Memory, Topic
 from broker.client.writing.verdicts import UNKNOWN_TOPIC, Verdict, verdict
 
 PATIENCE = 30.0  # seconds for a topic that isn't there to be made
@@ -61,6 +61,7 @@ class Queues:
         self._most = most
         self._most_bytes = most_bytes
         self._topics: dict[str, Topic] = {}
+        self._memory = Memory()
         self._waiting: dict[Partition, None] = {}  # those with something to send
         self._outcomes: deque[Callable[[], None]] = deque()
         self._turn = 0
@@ -137,7 +138,7 @@ class Queues:
     def _topic(self, name: str) -> Topic:
         found = self._topics.get(name)
         if found is None:
-            found = self._topics[name] = Topic(name)
+            found = self._topics[name] = Topic(name, self._memory)
         return found
 
     # --- requests

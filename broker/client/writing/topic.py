@@ -10,7 +10,28 @@ from broker.client.writing.batches import Share
 from broker.client.writing.murmur import partition_of
 from broker.client.writing.partition import LARGEST, Partition
 
-KEYS = 1 << 16  # whose partition is remembered, at most
+KEYS = 1 << 17  # whose partition is remembered, at most, of all topics together
+
+
+class Memory:
+    """Which partition a key belongs to costs a hash in Python, so it is remembered; when that becomes too much, all is
+    forgotten."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._topics: list[dict[bytes, Partition]] = []
+
+    def add(self, topic: dict[bytes, Partition]) -> None:
+        """A topic that remembers here."""
+        self._topics.append(topic)
+
+    def note(self, topic: dict[bytes, Partition], key: bytes, partition: Partition) -> None:
+        if self._count >= KEYS:
+            for each in self._topics:
+                each.clear()
+            self._count = 0
+        self._count += 1
+        topic[key] = partition
 
 
 class Topic:
@@ -18,6 +39,7 @@ class Topic:
 
     __slots__ = (
         "_by_key",
+        "_memory",
         "_numbered",
         "_sticky",
         "_sticky_at",
@@ -29,14 +51,16 @@ class Topic:
         "refusal",
     )
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, memory: Memory) -> None:
         self.name = name
         self.partitions: list[Partition] = []  # those that keys are spread over
         self.queue: deque[Share] = deque()
         self.asked = 0.0  # when somebody wanted to know whether it refuses still
         self.missing_since: float | None = None
         self.refusal: ClientError | None = None  # what becomes of messages until the topic is asked about again
+        self._memory = memory
         self._by_key: dict[bytes, Partition] = {}
+        memory.add(self._by_key)
         self._numbered: dict[int, Partition] = {}
         self._sticky: Partition | None = None
         self._sticky_at = -1
@@ -51,9 +75,8 @@ class Topic:
             return self._sticky
         found = self._by_key.get(key)
         if found is None and self.partitions:
-            if len(self._by_key) >= KEYS:
-                self._by_key.clear()
-            found = self._by_key[key] = self.partitions[partition_of(key, len(self.partitions))]
+            found = self.partitions[partition_of(key, len(self.partitions))]
+            self._memory.note(self._by_key, key, found)
         return found
 
     def at(self, number: int) -> Partition | None:

@@ -165,6 +165,31 @@ async def test_connections_that_break_lose_nothing_and_double_nothing(
         assert found == wanted
 
 
+async def test_answers_that_never_come_are_asked_for_again_over_another_connection(
+    settings: Settings, topic: Callable[..., str]
+) -> None:
+    made = topic(2)
+    async with CuttingProxy(*settings.addresses[0]) as proxy, writing(proxy.settings(settings)) as writer:
+        writer._request_timeout = 0.5
+        assert not await write(writer, [(made, b"-1", b"k", None, None, part) for part in range(2)])
+        proxy.muted = True
+        outcomes = []
+        for number in range(300):
+            outcomes.append(hand_over(writer, [(made, b"%d" % number, b"k", None, None, part) for part in range(2)]))
+            await asyncio.sleep(0.01)
+        proxy.muted = False
+        async with asyncio.timeout(60):
+            assert [(await each).failures for each in outcomes] == [[]] * 300
+        assert writer.fatal is None
+    consumer = Consumer(settings)
+    consumer.assign({TopicPartition(made, partition): 0 for partition in range(2)})
+    records = read(consumer, 602)
+    assert not consumer.poll(10, 1.0)
+    consumer.close()
+    for partition in range(2):
+        assert [each.value for each in records if each.partition == partition] == [b"%d" % at for at in range(-1, 300)]
+
+
 async def test_a_restarted_broker_loses_nothing_and_doubles_nothing(
     settings: Settings, topic: Callable[..., str], cluster: Node
 ) -> None:

@@ -44,6 +44,17 @@ VARIABLES: tuple[tuple[str, str, str], ...] = (
     ),
     ("SLUICE_MQTT_KEEP_ALIVE", "0", "longest keep alive granted, seconds; 0: as the device asks"),
     ("SLUICE_MQTT_CONCEAL_DENIED", "", "1: SUBACK says 0x80 where it would say 0x87 (not authorised)"),
+    (
+        "SLUICE_MQTT_SERVER_REFERENCE",
+        "",
+        "host:port of another server; MQTT 5 clients are sent there when this gateway stops, and see the next",
+    ),
+    ("SLUICE_MQTT_MOVED", "", "1: every MQTT CONNECT is refused, with 'server moved' and that reference in MQTT 5"),
+    (
+        "SLUICE_MQTT_RESPONSE_INFORMATION",
+        "",
+        "what MQTT 5 clients that ask for response information are told; {client_id} is replaced",
+    ),
     ("SLUICE_MQTT_PLUGINS", "", "JSON file that names amqtt plugins to load: {class path: configuration}"),
     ("SLUICE_MQTT_JWT", "", "JSON file: {key or key_file, algorithms, audience, issuer}; passwords may be JWTs then"),
     ("SLUICE_GATEWAY_NAME", "<host name>", "this gateway's name, unique among the gateways of one cluster"),
@@ -96,6 +107,9 @@ class Settings:
     connects_per_address: int = 5000
     keep_alive: int = 0
     conceal_denied: bool = False
+    server_reference: str = ""
+    moved: bool = False
+    response_information: str = ""
     plugins: str = ""
     jwt: str = ""
     log_level: str = "INFO"
@@ -132,6 +146,10 @@ class Settings:
             if not each.loopback and anonymous and not insecure:
                 message = f"{each} would let anybody in: unset SLUICE_MQTT_ANONYMOUS, or say SLUICE_INSECURE=1"
                 raise BadSettings(message)
+        reference = env.get("SLUICE_MQTT_SERVER_REFERENCE", "").strip()
+        moved = env.get("SLUICE_MQTT_MOVED", "") == "1"
+        if moved and not reference:
+            raise BadSettings("SLUICE_MQTT_MOVED needs SLUICE_MQTT_SERVER_REFERENCE, which says where to")
         name = env.get("SLUICE_GATEWAY_NAME", "").strip() or socket.gethostname()
         workers = _number(env, "SLUICE_GATEWAY_WORKERS", 1, least=1)
         worker = _number(env, "SLUICE_GATEWAY_WORKER", 0, least=0)
@@ -158,6 +176,9 @@ class Settings:
             connects_per_address=_number(env, "SLUICE_MQTT_CONNECTS_PER_ADDRESS", 5000, least=0),
             keep_alive=_number(env, "SLUICE_MQTT_KEEP_ALIVE", 0, least=0),
             conceal_denied=env.get("SLUICE_MQTT_CONCEAL_DENIED", "") == "1",
+            server_reference=reference,
+            moved=moved,
+            response_information=env.get("SLUICE_MQTT_RESPONSE_INFORMATION", "").strip(),
             plugins=env.get("SLUICE_MQTT_PLUGINS", ""),
             jwt=env.get("SLUICE_MQTT_JWT", ""),
             log_level=env.get("SLUICE_LOG_LEVEL", "") or "INFO",

@@ -111,8 +111,9 @@ class Credential:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceLimits:
-    """What overrides the gateway's defaults for one device; None = default. Rates per second."""
+    """What overrides the gateway's defaults for one device; None = default. Rates per second, `connections` at once."""
 
+    connections: int | None = None
     packet_size: int | None = None
     in_flight: int | None = None
     queue: int | None = None
@@ -162,9 +163,10 @@ class Ban:
 class Control:
     """An operator's order to whichever gateway holds the client.
 
-    verb `kick` (disconnect), `clear` (drop the stored session and its inbox, disconnect), `tap` (copy the packets of
-    the client to `__sluice_tap` under the key `tap`, at most `seconds` long), `tap.keep` (somebody still watches),
-    `tap.stop`.
+    verb `kick` (disconnect; with a `reference`, to go to that server), `clear` (drop the stored session and its inbox,
+    disconnect), `tap` (copy the packets of the client to `__sluice_tap` under the key `tap`, at most `seconds` long),
+    `tap.keep` (somebody still watches), `tap.stop`; or a question: `tell` (the gateway that holds the client's session
+    says once, under the key `tap`, what it is; see `gateway.operations.telling`).
     """
 
     verb: str
@@ -174,6 +176,7 @@ class Control:
     at: float = 0.0
     seconds: float = 0.0
     tap: str = ""
+    reference: str = ""
 
 
 # --- taps: a tap's name → TapReport; minutes of retention
@@ -183,7 +186,8 @@ class Control:
 class TapReport:
     """What a tap saw since its last report. `rows` are as `gateway.mqtt.showing` shows packets, with `at` and `way`
     (in, out); `dropped` packets came faster than may be shown. `connected`: it is here.
-    `ended`: why, once it has: time, stopped, unwatched (not renewed), full (too many taps), gateway (it stops)."""
+    `ended`: why, once it has: time, stopped, unwatched (not renewed), full (too many taps), gateway (it stops), told
+    (its one row is the answer to a question)."""
 
     gateway: str
     at: float
@@ -242,7 +246,8 @@ SHARE_KEY = "$gateway/share/"  # buckets of share groups, claimed as clients are
 class GatewayStatus:
     """One gateway process, written every few seconds: counters since its start, and what is in flight now.
 
-    `waiting`: messages whose outcome the broker still owes. `held_back`: so many that devices are not read from."""
+    `waiting`: messages whose outcome the broker still owes. `held_back`: so many that devices are not read from.
+    `slowed`: [network, seconds that its next connection waits, whether its attempts are dropped], the slowest first."""
 
     gateway: str
     at: float
@@ -258,6 +263,7 @@ class GatewayStatus:
     shares: tuple[str, ...] = ()  # share groups with members here, by their whole filter
     waiting: int = 0
     held_back: bool = False
+    slowed: tuple[Any, ...] = ()
 
 
 # --- traffic: gateway → TrafficReport; minutes of retention

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from gateway.contract import Ban, Control
 from gateway.mqtt.fanout import Fanout
 from gateway.operations.tap import Taps
+from gateway.operations.telling import Telling
 from gateway.ports import Session
 from gateway.registry import BanSet, Change, DeviceChanged, Registry, RightsChanged
 from gateway.sessions.mailbox import Mailbox
@@ -17,18 +18,27 @@ from gateway.subscribing import checked
 log = logging.getLogger("gateway.engine")
 
 ADMINISTRATIVE = 0x98
+USE_ANOTHER_SERVER = 0x9C
 
 
 class Enforcing:
     """See the module."""
 
     def __init__(
-        self, *, registry: Registry, sessions: Sessions, fanout: Fanout, taps: Taps, clock: Callable[[], float]
+        self,
+        *,
+        registry: Registry,
+        sessions: Sessions,
+        fanout: Fanout,
+        taps: Taps,
+        telling: Telling,
+        clock: Callable[[], float],
     ) -> None:
         self._registry = registry
         self._sessions = sessions
         self._fanout = fanout
         self._taps = taps
+        self._telling = telling
         self._clock = clock
 
     def changed(self, change: Change) -> None:
@@ -77,12 +87,18 @@ class Enforcing:
         session = self._sessions.live.get(order.client_id)
         if order.verb in ("kick", "clear"):
             if session is not None:
-                session.close(ADMINISTRATIVE, order.reason or "disconnected by an operator")
+                session.close(
+                    USE_ANOTHER_SERVER if order.reference else ADMINISTRATIVE,
+                    order.reason or "disconnected by an operator",
+                    server_reference=order.reference,
+                )
             mailbox = self._sessions.mailboxes.get(order.client_id)
             if order.verb == "clear" and mailbox is not None:
                 self._sessions.discard(mailbox)
             log.info("%s of %s by %s", order.verb, order.client_id, order.actor or "?")
         elif order.verb in ("tap", "tap.keep", "tap.stop"):
             self._taps.order(order)
+        elif order.verb == "tell":
+            self._telling.tell(order)
         else:
             log.warning("control %r is not known", order.verb)

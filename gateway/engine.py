@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from broker.client import TopicPartition
+from gateway.chores import Chores
 from gateway.contract import GatewayStatus, Presence
 from gateway.counters import Counters
 from gateway.delivering.commands import Commands
@@ -28,6 +29,7 @@ from gateway.moving.restoring import Restoring
 from gateway.moving.shares import Shares
 from gateway.mqtt.fanout import Fanout
 from gateway.operations.tap import Taps
+from gateway.operations.telling import Telling
 from gateway.outcomes import Outcomes
 from gateway.peers.claims import Claims
 from gateway.peers.lease import Lease
@@ -215,6 +217,8 @@ class GatewayEngine:
         self._clock = clock
         self._anonymous = anonymous
         self.listeners: tuple[str, ...] = ()
+        self.sent: Callable[[], int] = lambda: 0  # PUBLISH packets, since the start
+        self.slowed: Callable[[], Sequence[tuple[str, float, bool]]] = tuple
         self.taps = Taps(
             gateway=name,
             find=self.sessions.live.get,
@@ -235,6 +239,7 @@ class GatewayEngine:
         # asked for every message that is delivered
         self.sending, self.received = outcomes.sending, outcomes.received
         self.dropped, self.finished = outcomes.dropped, outcomes.finished
+        chores = Chores(asyncio.get_running_loop().call_later)
         self.subscribing = Subscribing(
             sessions=self.sessions,
             fanout=self.fanout,
@@ -243,9 +248,23 @@ class GatewayEngine:
             counters=counters,
             clock=clock,
             delivery=self._delivered,
+            chores=chores,
         )
+        self.fanout.slowly = lambda steps: chores.add("", steps)
         self.enforcing = Enforcing(
-            registry=registry, sessions=self.sessions, fanout=self.fanout, taps=self.taps, clock=clock
+            registry=registry,
+            sessions=self.sessions,
+            fanout=self.fanout,
+            taps=self.taps,
+            telling=Telling(
+                gateway=name,
+                live=self.sessions.live,
+                mailboxes=self.sessions.mailboxes,
+                oldest=self.inbox.oldest,
+                write=lambda topic, value, key: ticks().write(topic, value, key),
+                clock=clock,
+            ),
+            clock=clock,
         )
 
     def _positions(self) -> Mapping[TopicPartition, int]:
@@ -306,7 +325,8 @@ class GatewayEngine:
         if self.sessions.live.get(session.client_id) is session:
             self.presence.note(self._presence(session, False, ending.reason))
         self.sessions.closed(session, ending)
-        self.shares.closed(session.client_id)
+        begun = {each.message.origin for each in ending.state.outbound if each.qos == 2 and each.message is not None}
+        self.shares.closed(session.client_id, begun)
 
     def _presence(self, session: Session, online: bool, reason: str) -> Presence:
         return presence_of(session, gateway=self._name, online=online, reason=reason, now=self._clock())
@@ -387,11 +407,12 @@ class GatewayEngine:
             sessions=len(self.sessions.mailboxes),
             subscriptions=self.fanout.count,
             retained=self.retained.count,
-            counters=self.counters.snapshot(),
+            counters=self.counters.snapshot() | {"sent": self.sent()},
             listeners=self.listeners,
             anonymous=self._anonymous,
             stopped=self.stopping,
             shares=self.fanout.share_filters(),
             waiting=self._ticks().waiting,
             held_back=self.congested,
+            slowed=tuple([network, round(wait, 1), dropped] for network, wait, dropped in self.slowed()),
         )

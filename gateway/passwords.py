@@ -32,6 +32,11 @@ def generate() -> tuple[str, Credential]:
     return secret, from_secret(secret)
 
 
+def credentials_of(secret: str) -> tuple[Credential, Credential]:
+    """All credentials of a generated secret: as a password, and for SCRAM-SHA-256."""
+    return from_secret(secret), scram_from(secret)
+
+
 def from_secret(secret: str) -> Credential:
     """The credential of a generated secret. Never for a password that a person chose."""
     salt = secrets.token_bytes(16)

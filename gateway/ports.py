@@ -175,6 +175,7 @@ class ConnectRequest:
 class Limits:
     """What one device may use. The session enforces all of these; 0 = unlimited where that makes sense."""
 
+    connections: int = 0  # of one principal at a time, over all gateways; 0 = unlimited
     packet_size: int = 1 << 20  # largest packet accepted, bytes
     in_flight: int = 1024  # unacknowledged inbound QoS 1/2; Receive Maximum for MQTT 5, reading pauses otherwise
     window: int = 1024  # outbound QoS 1/2 in flight; the client's Receive Maximum lowers it
@@ -269,6 +270,19 @@ class Message:
         self.sender = sender
         self.origin = origin
         self.frames: dict[int, Any] | None = None
+
+    def copy(self) -> Message:
+        """The same message as another object, for who tells by it which of several copies is meant."""
+        return Message(
+            self.topic,
+            self.payload,
+            self.qos,
+            self.retain,
+            properties=self.properties,
+            expires_at=self.expires_at,
+            sender=self.sender,
+            origin=self.origin,
+        )
 
 
 @dataclass(slots=True)

@@ -26,6 +26,7 @@ from gateway.identity.jwt import TokenSettings, TokenVerifier
 from gateway.identity.plugins import PluginHost
 from gateway.moving.cluster import GatewayCluster
 from gateway.moving.missed import Missed
+from gateway.mqtt.surroundings import Settings as SessionSettings
 from gateway.operations.operations import Operations
 from gateway.peers.claims import Claims
 from gateway.peers.lease import Lease
@@ -287,6 +288,9 @@ class Gateway:
         self.server = Server(
             engine,
             ServerSettings(
+                mqtt=SessionSettings(
+                    server_reference=settings.server_reference, response_information=settings.response_information
+                ),
                 tls=tls,
                 pace=settings.connects_per_address,
                 trusted_proxies=settings.trusted_proxies,
@@ -297,6 +301,7 @@ class Gateway:
         self._operations = Operations(settings, engine, self.server, ticks=self._current_ticks, clock=self.clock)
         await self._operations.start()
         bound = await self.server.start(settings.listeners)
+        engine.slowed, engine.sent = self.server.slowed, self.server.sent
         engine.listeners = tuple(str(each) for each in bound)
         for each in bound:
             log.info("listening on %s%s", each, "" if settings.anonymous_on(str(each)) else ", credentials demanded")

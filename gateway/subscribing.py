@@ -1,13 +1,15 @@
 """SUBSCRIBE and UNSUBSCRIBE: what may be subscribed to, from which moment on, and what is retained.
 
-A SUBACK waits for a barrier of the delivery, so that nothing falls between (see `gateway.delivering.delivery`).
+A SUBACK waits for a barrier of the delivery, so that nothing falls between (see `gateway.delivering.delivery`). Many
+filters, and many retained messages, are dealt with in small steps (`chores`); the session isn't read from meanwhile.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
+from gateway.chores import FEW, STEP, Chores
 from gateway.counters import Counters
 from gateway.delivering.delivery import Delivery
 from gateway.delivering.joining import Joining
@@ -17,8 +19,9 @@ from gateway.mqtt.fanout import Fanout, wants_retained
 from gateway.mqtt.topics import split_share
 from gateway.operations.systree import SysTree
 from gateway.policy import Grant
-from gateway.ports import Message, Receipt, Refused, Session, Subscription, settled
+from gateway.ports import Message, Receipt, Refused, Session, Subscription
 from gateway.receipts import answer, follow, gather
+from gateway.sessions.connected import Feed, Retained
 from gateway.sessions.sessions import Sessions
 
 NOT_AUTHORIZED = 0x87
@@ -39,6 +42,7 @@ class Subscribing:
         counters: Counters,
         clock: Callable[[], float],
         delivery: Callable[[], Delivery],
+        chores: Chores,
     ) -> None:
         self.sessions = sessions
         self.fanout = fanout
@@ -47,6 +51,7 @@ class Subscribing:
         self._counters = counters
         self._clock = clock
         self.delivery = delivery
+        self._chores = chores
         self.system: SysTree | None = None
 
     def subscribe(self, session: Session, subscriptions: Sequence[Subscription]) -> Receipt[list[int]]:
@@ -62,10 +67,30 @@ class Subscribing:
         return receipt
 
     def _subscribe(self, session: Session, subscriptions: Sequence[Subscription]) -> Receipt[list[int]]:
+        receipt: Receipt[list[int]] = Receipt()
+        self.work(session, self._granting(session, subscriptions, receipt), len(subscriptions))
+        return receipt
+
+    def work(self, session: Session, steps: Iterator[None], count: int) -> None:
+        """Do this at once when it is for a few, else in steps."""
+        if count > FEW:
+            self._chores.add(session.request.peer.address.rpartition(":")[0], steps)
+        else:
+            for _ in steps:
+                pass
+
+    def _granting(
+        self, session: Session, subscriptions: Sequence[Subscription], receipt: Receipt[list[int]]
+    ) -> Iterator[None]:
         rights, asked = session.state.rights, session.state.asked
         codes: list[int] = []
         granted: list[Subscription] = []
-        for each in subscriptions:
+        for number, each in enumerate(subscriptions, 1):
+            if number % STEP == 0:
+                yield
+                if self.gone(session):
+                    receipt.fail(Refused(TAKEN_OVER, "the session is gone"))
+                    return
             plain = split_share(each.filter)[1]
             grant = rights.subscribe(plain)
             if grant is Grant.DENIED or (asked is not None and not asked.get("subscribe", plain)):
@@ -75,72 +100,109 @@ class Subscribing:
             codes.append(each.qos)
             granted.append(checked(each, check=grant is Grant.CHECKED))
         if not granted:
-            return settled(codes)
+            receipt.settle(codes)
+            return
         delivery = self.delivery()
         self.sessions.remember(session, granted)
-        receipt: Receipt[list[int]] = Receipt()
         subscriber, now = self.sessions.subscriber(session), int(self._clock() * 1000)
         held = getattr(session, "subscriptions", None) or {}
         joining = [
-            Joining(subscriber, each, now)
+            None if each.filter in held or each.filter.startswith("$share/") else Joining(subscriber, each, now)
             for each in granted
-            if each.filter not in held and not each.filter.startswith("$share/")
         ]
-        delivery.joining.add(joining)
-        barrier = delivery.barrier()
-        barrier.waiters.append(_Waiting(self, session, granted, codes, receipt, joining))
-        return receipt
+        delivery.joining.add(each for each in joining if each is not None)
+        waiting = _Waiting(self, session, granted, codes, receipt, joining, rights)
+        delivery.barrier().waiters.append(waiting)
+
+    def gone(self, session: Session) -> bool:
+        """Whether the session's connection has ended or was taken over."""
+        return self.sessions.live.get(session.client_id) is not session
 
     def subscribed(self, session: Session, subscriptions: Sequence[Subscription]) -> None:
         """The SUBACK is written: retained messages are due."""
-        connection, now = session.state, self._clock()
-        known = connection.known or {}
+        connection, until = session.state, self._retained.changes
+        entered, connection.entered = connection.entered or {}, None
         for each in subscriptions:
-            if not wants_retained(each, known.pop(each.filter, False)):
-                continue
-            identifiers = () if each.identifier is None else (each.identifier,)
-            for message in self._kept(each.filter, now):
-                if each.no_local and message.sender == session.client_id:
-                    continue
-                if connection.rights.may_receive(message.topic):
-                    if connection.feed is None:
-                        connection.feed = []
-                    connection.feed.append((message, min(message.qos, each.qos), identifiers))
-        if connection.feed:
+            known, newer = entered.get(each.filter, (False, ()))
+            if wants_retained(each, known):
+                if connection.feed is None:
+                    connection.feed = Feed()
+                connection.feed.waiting[each.filter] = self._found(session, each, newer, until)
+        if connection.feed is not None:
             self.feed(session)
 
-    def _kept(self, topic_filter: str, now: float) -> Iterator[Message]:
-        """What a new subscription finds."""
+    def _found(
+        self, session: Session, subscription: Subscription, newer: Collection[str], until: int
+    ) -> Iterator[Retained | None]:
+        """What a new subscription finds, with a None now and then. `newer`: topics of which it has more than that."""
+        identifiers = () if subscription.identifier is None else (subscription.identifier,)
+        for message in self._kept(subscription.filter, until):
+            if message is None:
+                yield None
+            elif message.topic in newer or (subscription.no_local and message.sender == session.client_id):
+                continue
+            elif session.state.rights.may_receive(message.topic):
+                yield message, min(message.qos, subscription.qos), identifiers
+
+    def _kept(self, topic_filter: str, until: int) -> Iterator[Message | None]:
         if self.system is not None:
             yield from self.system.match(topic_filter)
-        yield from self._retained.match(topic_filter, now)
+        yield from self._retained.seek(topic_filter, self._clock(), until)
 
     def feed(self, session: Session) -> None:
-        """Give retained messages while there is room."""
+        """Give retained messages while there is room; the first ones now."""
+        feed = session.state.feed
+        if feed is not None and not feed.giving:
+            feed.giving = True
+            steps = self._giving(session, feed)
+            if next(steps, True) is None:
+                self.work(session, steps, FEW + 1)
+
+    def _giving(self, session: Session, feed: Feed) -> Iterator[None]:
         connection = session.state
-        feed, connection.feed = connection.feed, None
-        if not feed:
-            return
-        mailbox = connection.mailbox
-        for number, (message, qos, identifiers) in enumerate(feed):
-            if mailbox is not None:
-                taken = mailbox.offer(message, qos, True, identifiers)
+        for number, each in enumerate(feed, 1):
+            if number % STEP == 0:
+                yield
+            if connection.feed is not feed:
+                return  # the connection has ended
+            if each is None:
+                continue
+            message, qos, identifiers = each
+            if not self._retained.current(message):
+                continue  # what replaced it comes as a message of its own
+            taker = connection.mailbox
+            if taker is not None:
+                taken = taker.offer(message, qos, True, identifiers)
             else:
                 taken = (connection.gate or session).deliver(message, qos, True, identifiers)
             if not taken:
-                connection.feed = feed[number:]
+                feed.refused = each
+                feed.giving = False
                 return
-            self._counters.delivered += 1
+        connection.feed = None
 
     def unsubscribe(self, session: Session, filters: Sequence[str]) -> Receipt[list[int]]:
-        subscriber = self.sessions.subscriber(session)
-        codes = [0 if self.fanout.unsubscribe(subscriber, each) else NO_SUBSCRIPTION for each in filters]
-        written = self.sessions.forget(session, filters)
-        return answer(written, codes)
+        receipt: Receipt[list[int]] = Receipt()
+        self.work(session, self._leaving(session, filters, receipt), len(filters))
+        return receipt
+
+    def _leaving(self, session: Session, filters: Sequence[str], receipt: Receipt[list[int]]) -> Iterator[None]:
+        subscriber, feed = self.sessions.subscriber(session), session.state.feed
+        codes = []
+        for number, each in enumerate(filters, 1):
+            if number % STEP == 0:
+                yield
+                if self.gone(session):
+                    receipt.fail(Refused(TAKEN_OVER, "the session is gone"))
+                    return
+            codes.append(0 if self.fanout.unsubscribe(subscriber, each) else NO_SUBSCRIPTION)
+            if feed is not None:
+                feed.waiting.pop(each, None)
+        follow(answer(self.sessions.forget(session, filters), codes), receipt)
 
 
 class _Waiting:
-    """A SUBSCRIBE that waits for its barrier."""
+    """A SUBSCRIBE that waits for its barrier. `joining`: of each subscription that is new."""
 
     __slots__ = ("_codes", "_granted", "_joining", "_receipt", "_rights", "_session", "_subscribing")
 
@@ -151,38 +213,56 @@ class _Waiting:
         granted: list[Subscription],
         codes: list[int],
         receipt: Receipt[list[int]],
-        joining: list[Joining],
+        joining: list[Joining | None],
+        rights: Any,
     ) -> None:
         self._subscribing = subscribing
         self._joining = joining
         self._session = session
-        self._rights = session.state.rights
+        self._rights = rights
         self._granted = granted
         self._codes = codes
         self._receipt = receipt
 
     def receipt_settled(self, receipt: Receipt[Any]) -> None:
-        session, subscribing = self._session, self._subscribing
-        subscribing.delivery().joining.remove(self._joining)
         if receipt.failure is not None:
-            self._receipt.fail(receipt.failure)
+            self._over(receipt.failure)
             return
-        if subscribing.sessions.live.get(session.client_id) is not session:
-            self._receipt.fail(Refused(TAKEN_OVER, "the session is gone"))
-            return
-        subscriber = subscribing.sessions.subscriber(session)
-        if session.state.rights is not self._rights:  # what was granted meanwhile may be too wide by now
-            self._granted = [checked(each, check=True) for each in self._granted]
-        connection = session.state
-        if connection.known is None:
-            connection.known = {}
-        for each in self._granted:
-            connection.known[each.filter] = subscribing.fanout.subscribe(subscriber, each)
+        for each in self._joining:
+            if each is not None:
+                each.since = 0  # from now on all is theirs, whatever its time
+        self._subscribing.work(self._session, self._entering(), len(self._granted))
+
+    def _entering(self) -> Iterator[None]:
+        """Into the tree, each at the moment at which it is no longer joining."""
+        session, subscribing = self._session, self._subscribing
+        subscriber, joining = subscribing.sessions.subscriber(session), subscribing.delivery().joining
+        entered: dict[str, tuple[bool, Collection[str]]] = {}
+        for number, (each, before) in enumerate(zip(self._granted, self._joining, strict=True)):
+            if number % STEP == STEP - 1:
+                yield
+            if subscribing.gone(session):
+                if session.state.mailbox is None:
+                    subscribing.fanout.drop(subscriber, [each.filter for each in self._granted[:number]])
+                self._over(Refused(TAKEN_OVER, "the session is gone"))
+                return
+            # what was granted meanwhile may be too wide by now
+            entering = checked(each, check=True) if session.state.rights is not self._rights else each
+            known = subscribing.fanout.subscribe(subscriber, entering)
+            entered.setdefault(each.filter, (known, before.newer if before is not None else ()))
+            if before is not None:
+                joining.remove((before,))
+                self._joining[number] = None
+        session.state.entered = entered
         groups = [each.filter for each in self._granted if each.filter.startswith("$share/")]
         if groups:
             follow(answer(subscribing.shares.joined(groups), self._codes), self._receipt)
         else:
             self._receipt.settle(self._codes)
+
+    def _over(self, failure: Exception) -> None:
+        self._subscribing.delivery().joining.remove(each for each in self._joining if each is not None)
+        self._receipt.fail(failure)
 
 
 def checked(subscription: Subscription, *, check: bool) -> Subscription:

@@ -23,5 +23,7 @@ class Why(StrEnum):
     CLIENT_ID_RESERVED = "client-id-reserved"  # nobody may have it
     SESSION_OWNER = "session-owner"  # the stored session of that client id is somebody else's
     TAKEN_OVER = "taken-over"  # by another connection with that client id
+    CONNECTIONS = "connections"  # the device has as many as it may have
+    MOVED = "moved"  # this gateway sends everybody elsewhere
     WILL = "will"  # its topic is not allowed
     UNAVAILABLE = "unavailable"  # not now: the gateway starts, recovers or waits

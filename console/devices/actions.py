@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -24,6 +24,10 @@ class DeviceExists(Exception):
     """There is a device of that name."""
 
 
+class SubjectTaken(Exception):
+    """Another device signs in with certificates of that subject."""
+
+
 class ClientIdTaken(Exception):
     """Another device is bound to the client id, or bears it as its name."""
 
@@ -36,16 +40,24 @@ def add(
     labels: Sequence[str] = (),
     policies: Sequence[Policy] = (),
     note: str = "",
+    subject: str = "",
+    limits: Mapping[str, int] | None = None,
 ) -> str:
     """Adds a device. Returns its generated secret (128 bits), of which only a keyed hash is kept."""
     demand(actor, Permission.DEVICE_MANAGE)
     if Device.objects.filter(name=name).exists():
         raise DeviceExists(_("There is a device %(name)s already.") % {"name": name})
-    _refuse_taken(client_id, name)
-    secret, credential = passwords.generate()
-    now = timezone.now()
+    _refuse_taken(client_id, name, subject)
+    secret, _credential = passwords.generate()
     device = Device(
-        name=name, client_id=client_id, labels=list(labels), note=note, credentials=[asdict(credential)], rotated=now
+        name=name,
+        client_id=client_id,
+        labels=list(labels),
+        note=note,
+        subject=subject,
+        limits=dict(limits or {}),
+        credentials=_credentials(secret),
+        rotated=timezone.now(),
     )
     after = _described(device, [policy.name for policy in policies])
     with audit.change(actor, "device.create", kind="device", name=name, after=after):
@@ -55,25 +67,40 @@ def add(
 
 
 def edit(
-    *, actor: Any, device: Device, client_id: str, labels: Sequence[str], policies: Sequence[Policy], note: str
+    *,
+    actor: Any,
+    device: Device,
+    client_id: str,
+    labels: Sequence[str],
+    policies: Sequence[Policy],
+    note: str,
+    subject: str,
+    limits: Mapping[str, int],
 ) -> None:
-    """Changes what a device is bound to. Gateways disconnect it when its client id is another now."""
+    """Changes what a device is bound to. Gateways disconnect it when its client id or subject is another now; limits
+    hold from its next connection on."""
     demand(actor, Permission.DEVICE_MANAGE)
-    _refuse_taken(client_id, device.name)
+    _refuse_taken(client_id, device.name, subject)
     before = _described(device, _policy_names(device))
     device.client_id, device.labels, device.note = client_id, list(labels), note
+    device.subject, device.limits = subject, dict(limits)
     after = _described(device, [policy.name for policy in policies])
     with audit.change(actor, "device.edit", kind="device", name=device.name, before=before, after=after):
         _write(device, policies)
     announcements.changed("device", device.name)
 
 
-def rotate(*, actor: Any, device: Device) -> str:
-    """Gives the device a new secret and returns it. The old one ends, and what is connected with it is disconnected."""
+def rotate(*, actor: Any, device: Device, password: str = "") -> str:
+    """Gives the device a new secret and returns it: the password that somebody chose, or a generated one. The old one
+    ends, and what is connected with it is disconnected."""
     demand(actor, Permission.DEVICE_MANAGE)
-    secret, credential = passwords.generate()
-    with audit.change(actor, "device.rotate", kind="device", name=device.name):
-        device.credentials, device.rotated = [asdict(credential)], timezone.now()
+    if password:
+        secret, made = password, [asdict(passwords.from_password(password))]
+    else:
+        secret, _credential = passwords.generate()
+        made = _credentials(secret)
+    with audit.change(actor, "device.rotate", kind="device", name=device.name, after={"chosen": bool(password)}):
+        device.credentials, device.rotated = made, timezone.now()
         _write(device)
     announcements.changed("device", device.name)
     return secret
@@ -109,12 +136,14 @@ def delete(*, actor: Any, device: Device) -> None:
     announcements.changed("device", name)
 
 
-def kick(*, actor: Any, client_id: str, clear: bool = False) -> None:
-    """Disconnects a client, wherever it is connected. `clear`: its stored session and queued messages go too."""
+def kick(*, actor: Any, client_id: str, clear: bool = False, reference: str = "") -> None:
+    """Disconnects a client, wherever it is connected. `clear`: its stored session and queued messages go too.
+    `reference`: the server that an MQTT 5 client is told to go to (Server Reference, 4.11)."""
     demand(actor, Permission.DEVICE_MANAGE)
     verb = "clear" if clear else "kick"
-    order = contract.Control(verb=verb, client_id=client_id, actor=actor.username, at=time.time())
-    with audit.change(actor, f"client.{verb}", kind="device", name=client_id):
+    order = contract.Control(verb=verb, client_id=client_id, actor=actor.username, at=time.time(), reference=reference)
+    after = {"reference": reference} if reference else None
+    with audit.change(actor, f"client.{verb}", kind="device", name=client_id, after=after):
         kafka.send(contract.CONTROL, contract.encode(order), client_id.encode())
 
 
@@ -186,8 +215,14 @@ def _write(device: Device, policies: Sequence[Policy] | None = None) -> None:
         outbox.put(contract.DEVICES, device.name, contract.encode(device.record()))
 
 
-def _refuse_taken(client_id: str, name: str) -> None:
+def _credentials(secret: str) -> list[dict[str, Any]]:
+    return [asdict(each) for each in passwords.credentials_of(secret)]
+
+
+def _refuse_taken(client_id: str, name: str, subject: str) -> None:
     others = Device.objects.exclude(name=name)
+    if subject and others.filter(subject=subject).exists():
+        raise SubjectTaken(_("Another device signs in with certificates of %(subject)s.") % {"subject": subject})
     bound = client_id and (others.filter(client_id=client_id).exists() or others.filter(name=client_id).exists())
     if bound:
         raise ClientIdTaken(_("The client id %(id)s belongs to another device.") % {"id": client_id})
@@ -203,5 +238,7 @@ def _described(device: Device, policies: Sequence[str]) -> dict[str, Any]:
         "labels": device.labels,
         "policies": sorted(policies),
         "note": device.note,
+        "subject": device.subject,
+        "limits": device.limits,
         "enabled": device.enabled,
     }

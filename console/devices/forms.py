@@ -3,6 +3,7 @@
 import ipaddress
 import re
 from datetime import timedelta
+from itertools import zip_longest
 from typing import Any
 
 from django import forms
@@ -10,11 +11,14 @@ from django.core.exceptions import ValidationError
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from console.devices.models import Ban
+from console.devices.models import LIMITS, Ban
 from console.policies.models import Policy
+from gateway.passwords import MIN_PASSWORD
 from gateway.policy import unfit
 
 LABEL = re.compile(r"[^\s,]{1,64}")
+SMALLEST = {"packet_size": 1024}  # a device must be able to connect
+LARGEST = 268_435_455  # that MQTT has a packet of
 DURATIONS = [
     ("0", _("for good")),
     ("900", _("15 minutes")),
@@ -39,6 +43,12 @@ class EditDevice(forms.Form):
         required=False,
         help_text=_("The only MQTT client id it may use. Empty: any that is not another device's."),
     )
+    subject = forms.CharField(
+        label=_("Certificate subject"),
+        max_length=512,
+        required=False,
+        help_text=_("The common name of a client certificate that it may sign in with."),
+    )
     labels = forms.CharField(
         label=_("Labels"), max_length=500, required=False, help_text=_("Words to find it by, with commas between.")
     )
@@ -52,8 +62,22 @@ class EditDevice(forms.Form):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for name in ("client_id", "labels"):
+        for name in ("client_id", "labels", "subject"):
             self.fields[name].widget.attrs.update({"autocomplete": "off", "spellcheck": "false"})
+        for name, label in LIMITS:
+            field = forms.IntegerField(label=label, min_value=SMALLEST.get(name, 1), max_value=LARGEST, required=False)
+            field.widget.attrs.update({"inputmode": "numeric"})
+            self.fields[name] = field
+
+    @property
+    def limit_pairs(self) -> list[tuple[forms.BoundField, forms.BoundField | None]]:
+        """Fields that stand beside each other."""
+        found = [self[name] for name, _label in LIMITS]
+        return list(zip_longest(found[::2], found[1::2]))
+
+    def limits(self) -> dict[str, int]:
+        """Those that are given."""
+        return {name: self.cleaned_data[name] for name, _label in LIMITS if self.cleaned_data[name] is not None}
 
     def clean_labels(self) -> list[str]:
         words = [word.strip() for word in self.cleaned_data["labels"].split(",")]
@@ -75,6 +99,23 @@ class AddDevice(EditDevice):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["name"].widget.attrs.update({"autocomplete": "off", "spellcheck": "false", "autofocus": True})
+
+
+class NewPassword(forms.Form):
+    password = forms.CharField(
+        label=_("A password of your own"),
+        max_length=200,
+        required=False,
+        strip=False,
+        widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
+        help_text=_("Leave it empty to have a better one generated, which SCRAM can use as well."),
+    )
+
+    def clean_password(self) -> str:
+        password: str = self.cleaned_data["password"]
+        if password and len(password) < MIN_PASSWORD:
+            raise ValidationError(_("A password has at least %(count)s characters.") % {"count": MIN_PASSWORD})
+        return password
 
 
 class AddBan(forms.Form):

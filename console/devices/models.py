@@ -15,8 +15,19 @@ from django.utils.translation import gettext_lazy as _
 from console.devices.reasons import Explained, explained
 from console.policies.models import Policy
 from gateway import contract
+from gateway.why import Why
 
 LATELY = timedelta(hours=1)
+# of contract.DeviceLimits' fields, in the order they are asked for
+LIMITS = (
+    ("connections", _("Connections at a time")),
+    ("messages_rate", _("Messages a second")),
+    ("bytes_rate", _("Bytes a second")),
+    ("packet_size", _("Largest packet, bytes")),
+    ("in_flight", _("Messages in flight")),
+    ("queue", _("Messages kept for it")),
+    ("subscriptions", _("Subscriptions")),
+)
 
 
 class Presence(models.Model):
@@ -103,7 +114,9 @@ class Devices(models.QuerySet["Device"]):
         newest = mine.order_by("-online", "-since")
         return self.annotate(
             online=Exists(mine.filter(online=True)),
-            refused=Exists(Refusal.objects.filter(username=OuterRef("name"), last__gte=lately)),
+            refused=Exists(
+                Refusal.objects.filter(username=OuterRef("name"), last__gte=lately).exclude(why=Why.TAKEN_OVER)
+            ),
             since=Subquery(newest.values("since")[:1]),
             address=Subquery(newest.values("address")[:1]),
             protocol=Subquery(newest.values("protocol")[:1]),
@@ -116,6 +129,7 @@ class Device(models.Model):
     subject = models.CharField(_("certificate subject"), max_length=512, blank=True)
     labels = models.JSONField(_("labels"), default=list, blank=True)
     policies = models.ManyToManyField(Policy, verbose_name=_("policies"), related_name="devices", blank=True)
+    limits = models.JSONField(_("limits"), default=dict, blank=True)  # of contract.DeviceLimits' fields, as given
     enabled = models.BooleanField(_("enabled"), default=True)
     credentials = models.JSONField(default=list)  # of contract.Credential's fields
     note = models.CharField(_("note"), max_length=500, blank=True)
@@ -147,7 +161,19 @@ class Device(models.Model):
             client_id=self.client_id,
             subject=self.subject,
             policies=tuple(self.policies.order_by("name").values_list("name", flat=True)),
+            limits=contract.DeviceLimits(**self.limits),
         )
+
+    @property
+    def limits_shown(self) -> list[tuple[Any, float]]:
+        """(what it is, how much), of the limits that are its own."""
+        return [(label, self.limits[name]) for name, label in LIMITS if name in self.limits]
+
+    @property
+    def password_kind(self) -> str:
+        """generated, chosen, or "" for none."""
+        kinds = {each.get("kind") for each in self.credentials}
+        return "chosen" if "argon2id" in kinds else "generated" if kinds else ""
 
 
 class Ban(models.Model):

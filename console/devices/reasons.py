@@ -62,7 +62,16 @@ REASONS: dict[str, Explained] = {
         _("Clear that session on the client's page, or use another client id."),
     ),
     Why.TAKEN_OVER: Explained(
-        _("Another connection with its client id came meanwhile"), _("Every device needs a client id of its own.")
+        _("Another connection came with its client id"),
+        _("It took the session over. Every device needs a client id of its own."),
+    ),
+    Why.CONNECTIONS: Explained(
+        _("The device has as many connections as it may have"),
+        _("Allow it more, or find out who else signs in as it."),
+    ),
+    Why.MOVED: Explained(
+        _("That gateway sends everybody elsewhere"),
+        _("MQTT 5 clients are told where to; others need the new address."),
     ),
     Why.WILL: Explained(
         _("No policy allows the topic of its will"),
@@ -83,7 +92,8 @@ REASONS: dict[str, Explained] = {
     "connections": Explained(_("Too many connections"), _("The gateway's limit of connections is reached.")),
     "connect-rate": Explained(_("Too many connects a second"), _("The gateway's limit of connects is reached.")),
     "address-rate": Explained(
-        _("Too many connects a second from that address"), _("SLUICE_MQTT_CONNECTS_PER_ADDRESS is the limit.")
+        _("Too many connects a second from that address"),
+        _("It connects too often, or for nothing. SLUICE_MQTT_CONNECTS_PER_ADDRESS is the limit of those that behave."),
     ),
     "proxy-untrusted": Explained(_("Not a trusted proxy"), _("Name the proxy's network in SLUICE_TRUSTED_PROXIES.")),
     "proxy-header": Explained(

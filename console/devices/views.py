@@ -14,8 +14,9 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from console import dialogs, lists, outbox, snapshot, traffic
 from console.accounts.permissions import Permission, holds, requires
 from console.devices import actions, queries, refusals
-from console.devices.forms import AddBan, AddDevice, EditDevice
+from console.devices.forms import AddBan, AddDevice, EditDevice, NewPassword
 from console.devices.models import Ban, Device, Presence, Refusal
+from console.routes import queries as routes
 
 DEVICE_COLUMNS = (
     lists.Column(key="name", label=gettext_lazy("Device"), value=lambda d: d.name, order="name"),
@@ -97,6 +98,9 @@ BAN_COLUMNS = (
 )
 
 
+TAKEN: dialogs.Errors = {actions.ClientIdTaken: "client_id", actions.SubjectTaken: "subject"}
+
+
 @requires(Permission.VIEW)
 @require_safe
 def device_list(request: HttpRequest) -> HttpResponse:
@@ -153,6 +157,7 @@ def client_list(request: HttpRequest) -> HttpResponse:
 @requires(Permission.VIEW)
 @require_safe
 def refused_list(request: HttpRequest) -> HttpResponse:
+    picture = snapshot.current()
     listing = lists.build(
         request,
         name="refused",
@@ -167,6 +172,8 @@ def refused_list(request: HttpRequest) -> HttpResponse:
             hint=_("Connections that a gateway refuses, or ends for the client's fault, appear here with the reason."),
             sampled=False,
         ),
+        refresh_on="cluster/refused",
+        drawn_at=picture.totals.refused,
     )
     return lists.respond(request, listing, "devices/refused.html", {"tab": "refused"})
 
@@ -215,14 +222,22 @@ def device(request: HttpRequest, name: str) -> HttpResponse:
 @requires(Permission.VIEW)
 @require_safe
 def client(request: HttpRequest, client_id: str) -> HttpResponse:
-    """One MQTT client, registered or not: its connection, what waits for it, and when it was refused."""
+    """One client, registered or not: its connection, what waits for it, and when it was refused. What publishes by HTTP
+    alone has no connection, and is known by its device."""
     found = Presence.objects.filter(client_id=client_id).first()
     refused = refusals.of_client(client_id)
-    if found is None and not refused:
+    if found is None and not refused and not Device.objects.filter(name=client_id).exists():
         title = _("Nothing is known of a client %(client)s.") % {"client": client_id}
         return render(request, "error.html", {"title": title, "status": 404}, status=404)
     counts = traffic.counts(snapshot.current(), f"device/{client_id}", traffic.OF_A_DEVICE)
-    context = {"client_id": client_id, "client": found, "counts": counts, "refused": _refused(refused)}
+    context = {
+        "client_id": client_id,
+        "client": found,
+        "counts": counts,
+        "refused": _refused(refused),
+        "taken": sum(row.count for row in refusals.take_overs(refused)),
+        "landing": routes.landing(snapshot.current()),
+    }
     return render(request, "devices/client.html", context)
 
 
@@ -237,7 +252,7 @@ def add(request: HttpRequest) -> HttpResponse:
         secret = actions.add(actor=request.user, name=name, **_given(form))
         return _secret(request, _("Device %(name)s was added.") % {"name": name}, name, secret)
 
-    errors: dialogs.Errors = {actions.DeviceExists: "name", actions.ClientIdTaken: "client_id"}
+    errors: dialogs.Errors = {actions.DeviceExists: "name", **TAKEN}
     return dialogs.submit(request, "devices/edit.html", form, act, errors=errors)
 
 
@@ -250,6 +265,8 @@ def edit(request: HttpRequest, name: str) -> HttpResponse:
         "labels": ", ".join(found.labels),
         "policies": found.policies.all(),
         "note": found.note,
+        "subject": found.subject,
+        **found.limits,
     }
     form = EditDevice(request.POST or None, initial=initial)
 
@@ -257,8 +274,7 @@ def edit(request: HttpRequest, name: str) -> HttpResponse:
         actions.edit(actor=request.user, device=found, **_given(form))
         return _done(request, name, _("Device %(name)s was changed.") % {"name": name})
 
-    errors: dialogs.Errors = {actions.ClientIdTaken: "client_id"}
-    return dialogs.submit(request, "devices/edit.html", form, act, errors=errors, context={"name": name})
+    return dialogs.submit(request, "devices/edit.html", form, act, errors=TAKEN, context={"name": name})
 
 
 @never_cache
@@ -266,10 +282,15 @@ def edit(request: HttpRequest, name: str) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def rotate(request: HttpRequest, name: str) -> HttpResponse:
     found = get_object_or_404(Device, name=name)
-    if request.method == "POST":
-        secret = actions.rotate(actor=request.user, device=found)
-        return _secret(request, _("%(name)s has a new password.") % {"name": name}, name, secret)
-    return dialogs.show(request, "devices/rotate.html", {"name": name})
+    form = NewPassword(request.POST or None)
+
+    def act() -> HttpResponse:
+        chosen = form.cleaned_data["password"]
+        secret = actions.rotate(actor=request.user, device=found, password=chosen)
+        said = _("%(name)s has a new password.") % {"name": name}
+        return _done(request, name, said) if chosen else _secret(request, said, name, secret)
+
+    return dialogs.submit(request, "devices/rotate.html", form, act, context={"name": name})
 
 
 @requires(Permission.DEVICE_MANAGE)
@@ -325,7 +346,8 @@ def tap(request: HttpRequest, client_id: str) -> HttpResponse:
 def kick(request: HttpRequest, client_id: str) -> HttpResponse:
     """POST with `clear`: its session and queued messages go too."""
     if request.method == "POST":
-        actions.kick(actor=request.user, client_id=client_id, clear="clear" in request.POST)
+        reference = request.POST.get("reference", "").strip()[:500]
+        actions.kick(actor=request.user, client_id=client_id, clear="clear" in request.POST, reference=reference)
         said = _("%(client)s is being disconnected.") % {"client": client_id}
         return dialogs.done(request, reverse("console:device-clients"), said)
     return dialogs.show(request, "devices/kick.html", {"client_id": client_id})
@@ -367,8 +389,8 @@ def _refused(rows: Sequence[Refusal]) -> lists.Table:
 
 def _given(form: EditDevice) -> dict[str, Any]:
     data = form.cleaned_data
-    given = {name: data[name] for name in ("client_id", "labels", "note")}
-    return {**given, "policies": list(data["policies"])}
+    given = {name: data[name] for name in ("client_id", "labels", "note", "subject")}
+    return {**given, "policies": list(data["policies"]), "limits": form.limits()}
 
 
 def _secret(request: HttpRequest, said: str, name: str, secret: str) -> HttpResponse:

@@ -17,6 +17,7 @@ from console.definitions import Wrong
 from console.routes import actions, queries
 from console.routes.forms import FORMS, Try, TryRecord
 from console.routes.models import Route
+from gateway.routes import Uplink
 
 COLUMNS = (
     lists.Column(key="name", label=gettext_lazy("Route"), value=lambda r: r.name, order="name"),
@@ -24,8 +25,9 @@ COLUMNS = (
     lists.Column(key="source", label=gettext_lazy("From"), value=lambda r: r.source, order="source"),
     lists.Column(key="target", label=gettext_lazy("To"), value=lambda r: r.target, order="target"),
     lists.Column(
-        key="priority", label=gettext_lazy("Priority"), value=lambda r: r.priority, order="priority", css="num opt"
+        key="priority", label=gettext_lazy("Priority"), value=lambda r: r.priority, order="priority", css="num opt2"
     ),
+    lists.Column(key="rate", label=gettext_lazy("Messages/s"), sortable=False, csv=False, css="num"),
     lists.Column(key="state", label=gettext_lazy("State"), value=lambda r: r.enabled, order="enabled", css="opt"),
     lists.Column(
         key="changed", label=gettext_lazy("Changed"), value=lambda r: r.changed, order="changed", css="num opt2"
@@ -75,7 +77,14 @@ def route(request: HttpRequest, name: str) -> HttpResponse:
     found = get_object_or_404(Route, name=name)
     fields = records.described(FORMS[found.kind], asdict(found.record()), leave_out=("name", "enabled"))
     counted = traffic.counts(snapshot.current(), f"route/{name}", traffic.OF_A_ROUTE)
-    return render(request, "routes/route.html", {"route": found, "fields": fields, "counts": counted})
+    record = found.record()
+    context = {
+        "route": found,
+        "fields": fields,
+        "counts": counted,
+        "landing": queries.landing(snapshot.current(), [record]) if isinstance(record, Uplink) else (),
+    }
+    return render(request, "routes/route.html", context)
 
 
 @requires(Permission.ROUTE_MANAGE)

@@ -8,20 +8,21 @@ level of their filters, a thousand that somebody sends as a bomb cost the others
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.mqtt.topics import matches
 from gateway.ports import Message, Subscription
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Joining:
     """One of them."""
 
     subscriber: Any  # a session or what stands for it
     subscription: Subscription
-    since: int  # epoch milliseconds
+    since: int  # epoch milliseconds; 0: its barrier is over
+    newer: set[str] = field(default_factory=set)  # topics whose retained message was given as it was published
 
     @property
     def first(self) -> str:
@@ -39,6 +40,8 @@ class Joining:
             identifiers = () if wanted.identifier is None else (wanted.identifier,)
             retain = message.retain and wanted.retain_as_published
             self.subscriber.deliver(message, min(message.qos, wanted.qos), retain, identifiers)
+            if message.retain:
+                self.newer.add(message.topic)
 
 
 class Joinings:

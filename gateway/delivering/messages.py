@@ -65,7 +65,7 @@ def properties_from(record: Record) -> PublishProperties:
         if value is not None and name.startswith(contract.H_USER)
     )
     return PublishProperties(
-        payload_format=1 if record.header(contract.H_FORMAT) == b"1" else None,
+        payload_format={b"0": 0, b"1": 1}.get(record.header(contract.H_FORMAT) or b""),
         message_expiry=interval(record.header(contract.H_EXPIRY)),
         content_type=record.text(contract.H_CONTENT_TYPE),
         response_topic=record.text(contract.H_RESPONSE_TOPIC),

@@ -19,7 +19,8 @@ class RetainedMessages:
     """The newest retained message per topic, as the log has it."""
 
     def __init__(self) -> None:
-        self._tree: Retained[Message] = Retained()
+        self.changes = 0
+        self._tree: Retained[tuple[int, Message]] = Retained()  # which of the changes it was
 
     @property
     def count(self) -> int:
@@ -38,21 +39,28 @@ class RetainedMessages:
             log.warning("the retained message of %r is unreadable and left out: %s", topic, error)
             self._tree.remove(topic)
             return
-        self._tree.set(
+        message = Message(
             topic,
-            Message(
-                topic,
-                payload,
-                found.qos,
-                True,
-                properties=properties_of(found.properties),
-                expires_at=found.expires_at,
-                sender=found.client_id or None,
-            ),
+            payload,
+            found.qos,
+            True,
+            properties=properties_of(found.properties),
+            expires_at=found.expires_at,
+            sender=found.client_id or None,
         )
+        self.changes += 1
+        self._tree.set(topic, (self.changes, message))
 
-    def match(self, topic_filter: str, now: float) -> Iterator[Message]:
-        """What a new subscription gets."""
-        for message in self._tree.match(topic_filter):
-            if message.expires_at is None or message.expires_at > now:
-                yield message
+    def current(self, message: Message) -> bool:
+        """Whether this is what is retained at its topic still. Topics of the gateway's own are not kept here."""
+        found = self._tree.get(message.topic)
+        return message.topic.startswith("$") or (found is not None and found[1] is message)
+
+    def seek(self, topic_filter: str, now: float, until: int) -> Iterator[Message | None]:
+        """What a new subscription gets of what was there when `changes` was `until`, with a None now and then
+        (`mqtt.topics.Retained.seek`). What came since comes as a message of its own."""
+        for found in self._tree.seek(topic_filter):
+            if found is None:
+                yield None
+            elif found[0] <= until and (found[1].expires_at is None or found[1].expires_at > now):
+                yield found[1]

@@ -155,7 +155,7 @@ class Conversation:
         self.ended = self.ended or reason
         self._forget()
 
-    def close(self, code: int, reason: str = "") -> None:
+    def close(self, code: int, reason: str = "", *, server_reference: str = "") -> None:
         """The server stops: what was handed to the engine is waited for, nothing new is taken."""
         if self._state == _PUBLISHING:
             self._last = True

@@ -27,6 +27,7 @@ _STATUS = {
     0x90: (HTTPStatus.BAD_REQUEST, "topic"),
     0x96: (HTTPStatus.TOO_MANY_REQUESTS, "rate"),
     0x97: (HTTPStatus.TOO_MANY_REQUESTS, "in-flight"),
+    0x9D: (HTTPStatus.SERVICE_UNAVAILABLE, "unavailable"),
     0x9F: (HTTPStatus.TOO_MANY_REQUESTS, "guesses"),
 }
 

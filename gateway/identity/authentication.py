@@ -36,6 +36,7 @@ BAD_CREDENTIALS = 0x86
 NOT_AUTHORIZED = 0x87
 BANNED = 0x8A
 BAD_METHOD = 0x8C
+SERVER_MOVED = 0x9D
 RATE_EXCEEDED = 0x9F
 FREE_GUESSES = 5
 GUESS_INTERVAL = 1.0  # seconds, doubling per further failure
@@ -91,6 +92,9 @@ class Authenticator:
     def authenticate(self, request: ConnectRequest) -> Receipt[Identity | Challenge]:
         receipt: Receipt[Identity | Challenge] = Receipt()
         try:
+            if self._settings.moved:
+                reference = self._settings.server_reference
+                raise Refused(SERVER_MOVED, "the server has moved", server_reference=reference, why=Why.MOVED)
             if request.authentication_method is not None:
                 self._not_banned(request)
                 method, data = request.authentication_method, request.authentication_data or b""
@@ -266,6 +270,7 @@ class Authenticator:
         own = device.limits
         return replace(
             limits,
+            connections=own.connections or 0,
             packet_size=own.packet_size or limits.packet_size,
             in_flight=own.in_flight or limits.in_flight,
             queue=own.queue or limits.queue,

@@ -19,7 +19,7 @@ import logging
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -208,10 +208,11 @@ class Shares:
             if not mine:
                 del self._unacknowledged[client_id]
 
-    def closed(self, client_id: str) -> None:
-        """A member's connection ended: what it had not acknowledged goes to another."""
+    def closed(self, client_id: str, begun: Collection[Any] = ()) -> None:
+        """A member's connection ended: what it had not acknowledged goes to another, but for the origins in `begun`:
+        of QoS 2, and sent to it already (MQTT-4.8.2-5)."""
         for origin, (share_filter, message) in self._unacknowledged.pop(client_id, {}).items():
-            if not self._fanout.deliver_to_group(share_filter, message):
+            if origin not in begun and not self._fanout.deliver_to_group(share_filter, message):
                 self._unacknowledged.setdefault(NOBODY, {})[origin] = (share_filter, message)
 
     def behind(self) -> dict[str, Positions]:

@@ -68,6 +68,27 @@ _CONNECT_RETURN_CODES = {
 }
 
 
+# What a CONNACK may carry (3.2.2.2), and a DISCONNECT from the server (3.14.2.1, and 2.4 for 0x8C).
+_IN_CONNACK = frozenset((*range(0x80, 0x8B), 0x8C, 0x90, 0x95, 0x97, *range(0x99, 0x9E), 0x9F))
+_IN_DISCONNECT = frozenset((0x00, *range(0x80, 0x84), 0x87, 0x89, *range(0x8B, 0x91), *range(0x93, 0xA3)))
+
+
+def connack_code(code: int) -> int:
+    """The nearest reason code that a refusing CONNACK may carry."""
+    if code in _IN_CONNACK:
+        return code
+    return Reason.SERVER_UNAVAILABLE if code == Reason.SERVER_SHUTTING_DOWN else Reason.UNSPECIFIED
+
+
+def disconnect_code(code: int) -> int:
+    """The nearest reason code that a DISCONNECT may carry: a client takes any other for a malformed packet."""
+    if code in _IN_DISCONNECT:
+        return code
+    if code in (Reason.CLIENT_IDENTIFIER_NOT_VALID, Reason.BAD_USER_NAME_OR_PASSWORD, Reason.BANNED):
+        return Reason.NOT_AUTHORIZED
+    return Reason.SERVER_BUSY if code == Reason.SERVER_UNAVAILABLE else Reason.UNSPECIFIED
+
+
 def connect_return_code(code: int) -> int:
     """The MQTT 3 CONNACK return code for an MQTT 5 reason code."""
     return 0 if code == 0 else _CONNECT_RETURN_CODES.get(Reason(code), 3)

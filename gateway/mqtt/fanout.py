@@ -7,7 +7,7 @@ without room. Rights are asked per delivery where a subscription says `check`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 from gateway.mqtt.topics import Subscriptions, split_share
@@ -15,6 +15,7 @@ from gateway.ports import Message, Session, Subscription
 
 MayRead = Callable[[Session, str], bool]
 Overflow = Callable[[Session, Message, int, bool, tuple[int, ...]], None]
+DROPPED_AT_ONCE = 16
 
 
 class Groups(Protocol):
@@ -41,10 +42,12 @@ class Share:
 class Fanout:
     """`may_read(session, topic)` decides checked deliveries; `overflow` hears of what a session had no room for."""
 
-    __slots__ = ("_may_read", "_overflow", "_plain", "_shared", "_shares", "groups", "version")
+    __slots__ = ("_gone", "_may_read", "_overflow", "_plain", "_shared", "_shares", "groups", "slowly", "version")
 
     def __init__(self, may_read: MayRead, overflow: Overflow) -> None:
         self._may_read = may_read
+        self.slowly: Callable[[Iterator[None]], None] | None = None  # takes long work; None: it is done at once
+        self._gone: set[Session] = set()  # who gets nothing any more, with filters that are still to be taken out
         self.groups: Groups | None = None  # None: all are this gateway's
         self._overflow = overflow
         self._plain: Subscriptions[Session, Subscription] = Subscriptions()
@@ -87,9 +90,21 @@ class Fanout:
         return True
 
     def drop(self, session: Session, filters: Iterable[str]) -> None:
-        """Forget a session that had these filters."""
-        for topic_filter in filters:
+        """Forget a session that had these filters, for good."""
+        filters = list(filters)
+        if self.slowly is None or len(filters) <= DROPPED_AT_ONCE:
+            for topic_filter in filters:
+                self.unsubscribe(session, topic_filter)
+        else:
+            self._gone.add(session)
+            self.slowly(self._dropping(session, filters))
+
+    def _dropping(self, session: Session, filters: list[str]) -> Iterator[None]:
+        for number, topic_filter in enumerate(filters, 1):
             self.unsubscribe(session, topic_filter)
+            if number % DROPPED_AT_ONCE == 0:
+                yield
+        self._gone.discard(session)
 
     def members(self, share_filter: str) -> dict[Session, Subscription]:
         """Who is in a share group here, by the whole `$share/...` filter."""
@@ -157,6 +172,8 @@ class Fanout:
     ) -> bool:
         if subscription.no_local and session.client_id == message.sender:
             return False
+        if self._gone and session in self._gone:
+            return False
         if subscription.check and not self._may_read(session, message.topic):
             return False
         qos = message.qos if message.qos < granted else granted
@@ -173,6 +190,8 @@ class Fanout:
         for step in range(count):
             session, subscription = members[(share.turn + step) % count]
             if subscription.check and not self._may_read(session, message.topic):
+                continue
+            if session in self._gone:
                 continue
             identifiers: tuple[int, ...] = ()
             if subscription.identifier is not None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.mqtt import packets
 from gateway.mqtt import properties as p
-from gateway.mqtt.errors import ConnectRejected, Malformed, PeerError, Reason
+from gateway.mqtt.errors import ConnectRejected, Malformed, PeerError, Reason, connack_code
 from gateway.mqtt.pacing import HANDSHAKE
 from gateway.mqtt.properties import Properties
 from gateway.mqtt.topics import valid_name
@@ -70,11 +70,17 @@ class Handshake:
             return False
         found: Properties = {}
         if self.dialect == 5:
-            if reason and self._session._settings.reason_strings and self._session._problem_information:
+            session = self._session
+            told = session._settings.reason_strings and code != Reason.BAD_AUTHENTICATION_METHOD  # that says it all
+            if reason and told and session._problem_information:
                 found[p.REASON_STRING] = reason
             if server_reference:
                 found[p.SERVER_REFERENCE] = server_reference
-        self._session._link.write(packets.encode_connack(self.dialect, False, code, found))
+            code = connack_code(code)
+        frame = packets.encode_connack(self.dialect, False, code, found)
+        if found and not self._session._fits(frame):  # MQTT-3.2.2-19
+            frame = packets.encode_connack(self.dialect, False, code)
+        self._session._link.write(frame)
         return True
 
     def _connect(self, packet: packets.Connect) -> None:
@@ -154,7 +160,7 @@ class Handshake:
             method = session.request.authentication_method or ""
             self._exchange = outcome.exchange
             self.challenged = True
-            session._link.write(packets.encode_auth(Reason.CONTINUE_AUTHENTICATION, method, outcome.data))
+            session.answer(packets.encode_auth(Reason.CONTINUE_AUTHENTICATION, method, outcome.data))
             session.let_go(HANDSHAKE)
             return
         session.identity = outcome
@@ -283,11 +289,11 @@ class Reauthentication:
         elif isinstance(outcome, Challenge) and self._rounds < _MAX_ROUNDS:
             self._rounds += 1
             self._exchange = outcome.exchange
-            session._link.write(packets.encode_auth(Reason.CONTINUE_AUTHENTICATION, method, outcome.data))
+            session.answer(packets.encode_auth(Reason.CONTINUE_AUTHENTICATION, method, outcome.data))
         elif isinstance(outcome, Identity) and outcome.name == session.identity.name:
             session.identity = outcome
             session._reauthentication = None
-            session._link.write(packets.encode_auth(Reason.SUCCESS, method, outcome.authentication_data))
+            session.answer(packets.encode_auth(Reason.SUCCESS, method, outcome.authentication_data))
         else:
             session.close(Reason.NOT_AUTHORIZED, "re-authentication failed")
 

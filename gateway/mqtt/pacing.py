@@ -18,7 +18,7 @@ IN_FLIGHT: Final = 2  # too many unacknowledged messages
 RATE: Final = 4  # over the device's rate
 CONGESTED: Final = 8  # commits fall behind
 WRITING: Final = 16  # the peer doesn't take what we send
-SUBSCRIBING: Final = 32  # a subscription takes effect before what is behind it
+SUBSCRIBING: Final = 32  # a SUBSCRIBE or UNSUBSCRIBE takes effect before what is behind it
 
 
 class Paced(ABC):

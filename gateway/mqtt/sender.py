@@ -261,10 +261,15 @@ class Sender:
             for identifier in identifiers:
                 fields += bytes((p.SUBSCRIPTION_IDENTIFIER,)) + p.varint(identifier)
             topic: bytes | None = None
+            extra = b""
             if self._aliases_max and alias:
                 topic, extra = self._alias(message.topic)
                 fields += extra
             frame = publish_frame(message, first, packet_id, fields, topic)
+            if self._largest and len(frame) > self._largest and topic is None and extra:
+                assert self._aliases is not None
+                del self._aliases[message.topic]  # the client isn't told of it
+                return self._frame(message, first, packet_id, identifiers, alias=False)
         if self._largest and len(frame) > self._largest:
             self._drop(message, "too large")
             return None

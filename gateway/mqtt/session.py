@@ -15,7 +15,7 @@ from typing import Any
 
 from gateway.mqtt import packets
 from gateway.mqtt import properties as p
-from gateway.mqtt.errors import ConnectRejected, Malformed, PeerError, Reason
+from gateway.mqtt.errors import ConnectRejected, Malformed, PeerError, Reason, disconnect_code
 from gateway.mqtt.handshake import Handshake, Reauthentication
 from gateway.mqtt.pacing import CONGESTED, RATE, SUBSCRIBING, WRITING
 from gateway.mqtt.properties import Properties
@@ -24,6 +24,7 @@ from gateway.mqtt.sender import Sender
 from gateway.mqtt.surroundings import Link, Moment, Settings
 from gateway.mqtt.topics import MAX_LEVELS, split_share, valid_filter
 from gateway.ports import Ending, Engine, Message, Opened, Peer, Receipt, SessionState, Subscription
+from gateway.why import Why
 
 LEVELS_EACH = 16  # topic levels that a subscription may have, averaged over as many as the device may have
 
@@ -57,8 +58,8 @@ class Session(Receiver):
         self.client_id = ""
         self.state: Any = None
         self.ended = ""  # why, once it has
-        self.blamed = ""  # a slug, when the peer's misbehaviour ended it
-        self.why = ""  # what a refusal of CONNECT said of itself (`gateway.why`)
+        self.blamed = ""  # a slug, when the peer's misbehaviour ended it, or another connection with its client id
+        self.why = ""  # what a refusal of CONNECT, or that other connection, said of itself (`gateway.why`)
         self.subscriptions: dict[str, Subscription] | None = None
         self._levels = 0  # of all their filters
         self._started = self._stalled = moment.monotonic
@@ -128,6 +129,8 @@ class Session(Receiver):
         if self.closed:
             return
         spoken = False
+        if self.connected and code == Reason.SESSION_TAKEN_OVER:
+            self.blamed, self.why = "taken-over", Why.TAKEN_OVER
         if self.connected and self.request.protocol == 5:
             spoken = True
             found: Properties = {}
@@ -135,11 +138,9 @@ class Session(Receiver):
                 found[p.REASON_STRING] = reason
             if server_reference:
                 found[p.SERVER_REFERENCE] = server_reference
-            frame = packets.encode_disconnect(code, found)
-            if self._fits(frame):
-                self._link.write(frame)
-            elif found:
-                self._link.write(packets.encode_disconnect(code))
+            said = disconnect_code(code)
+            frame = packets.encode_disconnect(said, found)
+            self._link.write(frame if self._fits(frame) else packets.encode_disconnect(said))
         elif self._handshake is not None:
             spoken = self._handshake.refuse(code, reason, server_reference)
         self._end(reason or f"closed with 0x{code:02x}", will=True)
@@ -291,7 +292,10 @@ class Session(Receiver):
         for name in packet.filters:
             if not valid_filter(split_share(name)[1]):
                 raise Malformed("not a topic filter")
-        _wait(self._engine.unsubscribe(self, packet.filters), _UnsubscribeReply(self, packet.packet_id, packet.filters))
+        receipt = self._engine.unsubscribe(self, packet.filters)
+        if not receipt.settled:
+            self.hold(SUBSCRIBING)
+        _wait(receipt, _UnsubscribeReply(self, packet.packet_id, packet.filters))
 
     def _disconnect(self, packet: packets.Disconnect) -> None:
         if packet.session_expiry is not None:
@@ -337,6 +341,13 @@ class Session(Receiver):
 
     def _fits(self, frame: bytes) -> bool:
         return not self._granted or len(frame) <= self._granted.get(p.MAXIMUM_PACKET_SIZE, len(frame))
+
+    def answer(self, frame: bytes) -> None:
+        """Write what may be larger than the client takes, and then may not be sent (MQTT-3.1.2-24)."""
+        if self._fits(frame):
+            self._link.write(frame)
+        else:
+            self.close(Reason.PACKET_TOO_LARGE, "the answer is larger than the client takes")
 
     def _failed(self, error: PeerError) -> None:
         """The peer broke the protocol."""
@@ -407,9 +418,10 @@ class _SubscribeReply:
         codes = [next(answers) if code < 0 else code for code in self._codes]
         if session.identity.limits.conceal_denied:
             codes = [Reason.UNSPECIFIED if code == Reason.NOT_AUTHORIZED else code for code in codes]
-        session._link.write(packets.encode_suback(self._packet_id, codes, session.request.protocol))
-        session._engine.subscribed(session, granted)
-        session.let_go(SUBSCRIBING)
+        session.answer(packets.encode_suback(self._packet_id, codes, session.request.protocol))
+        if not session.closed:
+            session._engine.subscribed(session, granted)
+            session.let_go(SUBSCRIBING)
 
 
 class _UnsubscribeReply:
@@ -431,4 +443,6 @@ class _UnsubscribeReply:
             return
         for name in self._filters:
             session._unsubscribed(name)
-        session._link.write(packets.encode_unsuback(self._packet_id, receipt.value, session.request.protocol))
+        session.answer(packets.encode_unsuback(self._packet_id, receipt.value, session.request.protocol))
+        if not session.closed:
+            session.let_go(SUBSCRIBING)

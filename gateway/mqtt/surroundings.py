@@ -51,4 +51,5 @@ class Settings:
     receive_maximum: int = 65_535  # upper bound of Limits.in_flight that MQTT 5 clients are told
     outbound_aliases: int = 16  # most topic aliases we use towards one client
     response_information: str = ""  # given to MQTT 5 clients that ask, "{client_id}" replaced
+    server_reference: str = ""  # where MQTT 5 clients are sent when the server stops
     reason_strings: bool = True  # tell MQTT 5 clients why

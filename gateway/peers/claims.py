@@ -81,6 +81,7 @@ class Claims:
         self.latest: dict[str, str] = {}  # the gateway of each client's newest record, until `started`
         self.superseded: dict[str, Holder] = {}  # what an earlier run held when another claimed it, until `started`
         self._counts: dict[str, int] = {}
+        self._elsewhere: dict[str, int] = {}  # connections of a principal at other gateways
         self._started = False
         self._gateway = gateway
         self._unheard: dict[str, set[str]] = {}
@@ -115,6 +116,10 @@ class Claims:
         """Who else holds the client id, as far as was read."""
         found = self.holders.get(client_id)
         return None if found is None or found.gateway == self._gateway else found
+
+    def connected_elsewhere(self, principal: str) -> int:
+        """How many clients of a principal are connected at other gateways, as far as was read."""
+        return self._elsewhere.get(principal, 0)
 
     def hear(self, client_id: str, record: Presence | None, offset: int) -> Heard | None:
         """Take the record at this offset; what it means for this gateway."""
@@ -173,12 +178,20 @@ class Claims:
         if holder.online or holder.durable:
             self.holders[client_id] = holder
             self._counts[holder.gateway] = self._counts.get(holder.gateway, 0) + 1
+            self._connected(holder, 1)
         return holder
 
     def _drop(self, client_id: str) -> None:
         known = self.holders.pop(client_id, None)
         if known is not None:
             self._counts[known.gateway] -= 1
+            self._connected(known, -1)
+
+    def _connected(self, holder: Holder, more: int) -> None:
+        if holder.online and holder.principal and holder.gateway != self._gateway:
+            count = self._elsewhere[holder.principal] = self._elsewhere.get(holder.principal, 0) + more
+            if not count:
+                del self._elsewhere[holder.principal]
 
 
 def _counts(record: Presence, known: Holder | None) -> bool:

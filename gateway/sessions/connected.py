@@ -2,21 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from gateway.contract import Presence
 from gateway.identity.asking import Gate, TopicAnswers
 from gateway.policy import Policy, Rights
-from gateway.ports import Receipt, Session, Will
+from gateway.ports import Message, Receipt, Session, Will
 from gateway.sessions.mailbox import Mailbox
+
+Retained = tuple[Message, int, tuple[int, ...]]
+"""A message, its QoS and subscription identifiers."""
+
+
+class Feed:
+    """Retained messages for new subscriptions, found as they are given; a None now and then, for others' turn.
+
+    A filter waits once, however often it is subscribed to.
+    """
+
+    __slots__ = ("_current", "giving", "refused", "waiting")
+
+    def __init__(self) -> None:
+        self._current: Iterator[Retained | None] | None = None
+        self.waiting: dict[str, Iterator[Retained | None]] = {}  # by filter
+        self.refused: Retained | None = None  # for want of room: the next one to be given
+        self.giving = False
+
+    def __iter__(self) -> Iterator[Retained | None]:
+        """What is left; whoever stops goes on later with another iterator."""
+        if self.refused is not None:
+            refused, self.refused = self.refused, None
+            yield refused
+        while self.waiting or self._current is not None:
+            if self._current is None:
+                self._current = self.waiting.pop(next(iter(self.waiting)))
+            for each in self._current:  # noqa: UP028 - `yield from` would close it together with this one
+                yield each
+            self._current = None
+            yield None
 
 
 class Connection:
     """What `Session.state` holds. `token` is the claim's that the connection stands on."""
 
     __slots__ = (
-        *("asked", "expired", "feed", "gate", "known", "last", "mailbox", "overflowed", "own", "principal"),
-        *("published_at", "rights", "since", "token", "will"),
+        *("asked", "entered", "expired", "feed", "gate", "last", "mailbox"),
+        *("overflowed", "own", "principal", "published_at", "rights", "since", "token", "will"),
     )
 
     def __init__(self, principal: str, rights: Rights, since: float, will: Will | None) -> None:
@@ -30,11 +62,12 @@ class Connection:
         self.gate: Gate | None = None
         self.last: Receipt[Any] | None = None  # the newest run that waited for their answers
         self.mailbox: Mailbox | None = None
-        self.feed: list[Any] | None = None  # retained messages still to be given
+        self.feed: Feed | None = None  # retained messages still to be given
         self.expired = 0  # messages on their way to it, since it connected
         self.overflowed = 0  # for want of room
         self.published_at = 0.0  # when it last did, by the clock of `Ticks`
-        self.known: dict[str, bool] | None = None  # filters of a SUBSCRIBE under way: had before
+        # filters of a SUBSCRIBE under way: had before, topics of which it has something newer than what is retained
+        self.entered: dict[str, tuple[bool, Collection[str]]] | None = None
 
 
 def presence_of(session: Session, *, gateway: str, online: bool, reason: str, now: float) -> Presence:

@@ -130,18 +130,7 @@ class Mailbox:
             return session.deliver(message, 0, retain, identifiers)
         if not session.room:
             return False
-        # one entry per message object: a retained message may be given twice
-        copy = Message(
-            message.topic,
-            message.payload,
-            message.qos,
-            message.retain,
-            properties=message.properties,
-            expires_at=message.expires_at,
-            sender=message.sender,
-            origin=message.origin,
-        )
-        entry = self._taken(copy, qos, retain, identifiers)
+        entry = self._taken(message.copy(), qos, retain, identifiers)  # what is kept of it on the way goes with it
         if self._give(session, entry):
             return True
         self.leave(entry)
@@ -179,6 +168,8 @@ class Mailbox:
 
     def _give(self, session: Session, entry: Entry) -> bool:
         message = entry.message
+        if message in self.pending:  # given by two share groups, say
+            message = entry.message = message.copy()
         self.pending[message] = entry
         if session.deliver(message, entry.qos, entry.retain, entry.identifiers):
             return True

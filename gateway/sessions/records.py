@@ -65,7 +65,7 @@ class SessionRecords:
             gateway=self._gateway,
             expiry=mailbox.expiry,
             protocol=mailbox.protocol,
-            subscriptions=tuple(asdict(each) for each in mailbox.subscriptions.values()),
+            subscriptions=tuple(_stored(each) for each in mailbox.subscriptions.values()),
             connected=mailbox.session is not None,
             disconnected_at=mailbox.disconnected_at,
             will=will_object(due[1] if due is not None else will),
@@ -102,3 +102,8 @@ class SessionRecords:
         mailbox.limit_bytes = limits.queue_bytes
         mailbox.overflow = limits.overflow
         return mailbox
+
+
+def _stored(each: Subscription) -> dict[str, Any]:
+    """As `asdict`, at a tenth of its cost: a session may have a thousand."""
+    return {name: getattr(each, name) for name in Subscription.__slots__}

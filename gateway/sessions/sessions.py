@@ -46,6 +46,7 @@ SETTLE_ATTEMPTS = 50
 TAKEN_OVER = 0x8E
 UNAVAILABLE = 0x88
 NOT_AUTHORIZED = 0x87
+QUOTA_EXCEEDED = 0x97
 
 
 class Awaiting(Protocol):
@@ -110,6 +111,7 @@ class Sessions:
         self._held = held
         self._cares = cares
         self._alone = alone
+        self._named: dict[str, set[str]] = {}  # who connected, of principals with a limit of connections
         self._marks: dict[str, set[int]] = {}
         self.doubtful_wills: set[str] = set()
 
@@ -129,11 +131,16 @@ class Sessions:
         if self.arrivals.relaying(client_id):
             return refused(Refused(UNAVAILABLE, "the session is on its way to another gateway", why=Why.UNAVAILABLE))
         current, mailbox = self.live.get(client_id), self.mailboxes.get(client_id)
+        if mailbox is not None and self._over(mailbox):
+            mailbox = None
         elsewhere = self._claims.elsewhere(client_id)
         if self._owner(current, mailbox, principal) != principal or (
             elsewhere is not None and elsewhere.principal != principal
         ):
             return refused(Refused(NOT_AUTHORIZED, "the client id is another principal's", why=Why.SESSION_OWNER))
+        allowed = session.identity.limits.connections
+        if allowed and self._others(principal, client_id) >= allowed:
+            return refused(Refused(QUOTA_EXCEEDED, "the device has too many connections", why=Why.CONNECTIONS))
         if current is not None:
             current.close(TAKEN_OVER, "session taken over")
         mailbox = self.mailboxes.get(client_id)
@@ -143,6 +150,8 @@ class Sessions:
         session.state = connection = Connection(principal, rights, self._clock(), request.will)
         connection.own = own
         self.live[client_id] = session
+        if session.identity.limits.connections:
+            self._named.setdefault(principal, set()).add(client_id)
         self._counters.connects += 1
         waits = client_id in self.arrivals or (
             mailbox is None and (session.durable or (elsewhere is not None and elsewhere.durable))
@@ -155,6 +164,22 @@ class Sessions:
         opened = self.attach(session, mailbox)
         # where there are others: a device that was told it is connected has the newest claim
         return opened if self._alone() or opened.failure is not None else after(claimed, opened)
+
+    def _others(self, principal: str, client_id: str) -> int:
+        """How many connections a principal has with other client ids, at this gateway or elsewhere."""
+        here = self._named.get(principal, set())
+        here.intersection_update(self.live)  # who never got to be connected was not closed either
+        holder = self._claims.elsewhere(client_id)
+        moves = holder is not None and holder.online and holder.principal == principal
+        return len(here) - (client_id in here) + self._claims.connected_elsewhere(principal) - moves
+
+    def _nameless(self, principal: str, client_id: str) -> None:
+        """A connection is gone."""
+        here = self._named.get(principal)
+        if here is not None:
+            here.discard(client_id)
+            if not here:
+                del self._named[principal]
 
     def _owner(self, current: Session | None, mailbox: Mailbox | None, principal: str) -> str:
         if current is not None:
@@ -204,6 +229,8 @@ class Sessions:
         client_id, connection = session.client_id, session.state
         if self.live.get(client_id) is session:
             del self.live[client_id]
+        if client_id not in self.live:
+            self._nameless(connection.principal, client_id)
         mailbox = connection.mailbox
         connection.feed = None
         if mailbox is not None and mailbox.session is not session:
@@ -362,13 +389,19 @@ class Sessions:
                 if mailbox is not None:
                     self.records.write(self.records.of_mailbox(mailbox))
         for mailbox in list(self.mailboxes.values()):
-            at = mailbox.disconnected_at
-            if at is not None and mailbox.expiry != OFFLINE_FOR_EVER and now >= at + mailbox.expiry:
-                found = self._wills.due.pop(mailbox.client_id, None)
-                if found is not None:
-                    self._wills.fire(mailbox.client_id, mailbox.owner, found[1], found[2])
-                self.discard(mailbox)
-                self._book.amend(mailbox.client_id, clean=True)
+            self._over(mailbox)
+
+    def _over(self, mailbox: Mailbox) -> bool:
+        """Whether the session's expiry has passed (MQTT-4.1.0-2); then it is ended, and a will that waited is fired."""
+        at = mailbox.disconnected_at
+        if at is None or mailbox.expiry == OFFLINE_FOR_EVER or self._clock() < at + mailbox.expiry:
+            return False
+        found = self._wills.due.pop(mailbox.client_id, None)
+        if found is not None:
+            self._wills.fire(mailbox.client_id, mailbox.owner, found[1], found[2])
+        self.discard(mailbox)
+        self._book.amend(mailbox.client_id, clean=True)
+        return True
 
 
 def _expiry(session: Session) -> int:

@@ -309,3 +309,18 @@ def test_a_retained_message_is_offered_only_while_there_is_room() -> None:
     retained = message(b"r")
     assert box.offer(retained, 1, True, ()) and not box.offer(retained, 1, True, ())
     assert len(box.pending) == 1
+
+
+def test_a_message_that_comes_twice_is_two() -> None:
+    """By two share groups, say; each is finished by itself, and nothing is left of either."""
+    box, session = mailbox(), FakeSession()
+    attach(box, session)
+    twice = message(b"twice")
+    assert box.deliver(twice, 1, False) and box.deliver(twice, 1, False)
+    assert session.payloads == [b"twice"] * 2
+    for number, (given, *_) in enumerate(session.taken, 1):
+        box.sent(given, number)
+    assert [entry.packet_id for entry in box.pending.values()] == [1, 2]
+    for number, (given, *_) in enumerate(session.taken, 1):
+        box.finished(given, number)
+    assert not box.pending and not box.unstored and box.size == 0

@@ -88,6 +88,56 @@ def test_rotating_revoking_disabling_and_deleting_follow_in_the_topic(
     assert newest(contract.DEVICES)[name.encode()] is None
 
 
+def test_what_a_device_signs_in_with_and_may_use_is_asked_for_shown_and_reaches_the_topic(
+    broker: Broker, as_operator: Client, newest: Newest, django_capture_on_commit_callbacks: Commit
+) -> None:
+    name, subject = named("press"), named("CN of press")
+    given = {"name": name, "subject": subject, "connections": "2", "messages_rate": "50", "packet_size": "4096"}
+    with django_capture_on_commit_callbacks(execute=True):
+        answer = as_operator.post(reverse("console:device-add"), given, headers=HTMX)
+    record, secret = held(newest, name), answer.context["secret"]
+    assert record.subject == subject
+    assert record.limits == contract.DeviceLimits(connections=2, messages_rate=50, packet_size=4096)
+    assert passwords.scram_of(record.credentials, "sha256") is not None, "it may sign in by SCRAM too"
+    page = as_operator.get(reverse("console:device", args=[name])).content.decode()
+    assert subject in page and "4,096" in page and secret not in page
+
+    refused = as_operator.post(
+        reverse("console:device-add"), {"name": named("other"), "subject": subject, "queue": "0"}, headers=HTMX
+    )
+    assert refused.status_code == 422 and "queue" in refused.context["form"].errors
+    refused = as_operator.post(
+        reverse("console:device-add"), {"name": named("other"), "subject": subject}, headers=HTMX
+    )
+    assert refused.status_code == 422 and "subject" in refused.context["form"].errors
+
+    shown = as_operator.get(reverse("console:device-edit", args=[name]), headers=HTMX).context["form"]
+    assert (shown["subject"].value(), shown["connections"].value(), shown["queue"].value()) == (subject, 2, None)
+    with django_capture_on_commit_callbacks(execute=True):
+        changed = as_operator.post(reverse("console:device-edit", args=[name]), {"queue": "7"}, headers=HTMX)
+    assert changed.status_code == 204
+    record = held(newest, name)
+    assert (record.subject, record.limits) == ("", contract.DeviceLimits(queue=7))
+
+
+def test_a_person_may_choose_a_devices_password_and_it_is_kept_slowly_hashed(
+    broker: Broker, as_operator: Client, newest: Newest, django_capture_on_commit_callbacks: Commit
+) -> None:
+    name = named("panel")
+    with django_capture_on_commit_callbacks(execute=True):
+        as_operator.post(reverse("console:device-add"), {"name": name}, headers=HTMX)
+    rotate = reverse("console:device-rotate", args=[name])
+    assert as_operator.post(rotate, {"password": "short"}, headers=HTMX).status_code == 422
+    with django_capture_on_commit_callbacks(execute=True):
+        assert as_operator.post(rotate, {"password": " correct horse "}, headers=HTMX).status_code == 204
+    (credential,) = held(newest, name).credentials
+    assert credential.kind == "argon2id" and passwords.verify(credential, b" correct horse ")
+    assert "correct horse" not in str(list(Entry.objects.filter(name=name).values()))
+    with django_capture_on_commit_callbacks(execute=True):
+        secret = as_operator.post(rotate, {"password": ""}, headers=HTMX).context["secret"]
+    assert passwords.verify(held(newest, name).credentials[0], secret.encode())
+
+
 def test_a_client_id_belongs_to_one_device(broker: Broker, operator: User) -> None:
     name = named("first")
     actions.add(actor=operator, name=name, client_id=name + "-id")
@@ -369,3 +419,28 @@ def test_a_malformed_filter_is_refused_where_it_is_typed(db: None, as_admin: Cli
     assert answer.status_code == 422
     assert "bad/#/x" in answer.content.decode()
     assert not Policy.objects.exists()
+
+
+def test_two_connections_that_throw_each_other_out_are_told_on_the_client_s_page_and_refuse_no_device(
+    as_viewer: Client,
+) -> None:
+    now = time.time()
+    Device.objects.create(name="pump")
+    presence.keep({"c1": contract.Presence(client_id="c1", online=True, since=1.0, gateway="g", principal="pump")})
+    rows = [["taken-over", "c1", "pump", f"10.0.0.{n}", "session taken over", 3, now, Why.TAKEN_OVER] for n in (1, 2)]
+    refusals.keep(rows)
+    page = as_viewer.get(reverse("console:device-client", args=["c1"])).content.decode()
+    assert "Its connection was taken over 6 times." in page
+    assert "10.0.0.2" in page
+    assert not Device.objects.with_presence().get(name="pump").refused
+    Refusal.objects.update(last=datetime.fromtimestamp(now - 7200, UTC))
+    assert "was taken over" not in as_viewer.get(reverse("console:device-client", args=["c1"])).content.decode()
+
+
+def test_a_device_that_never_connected_has_a_page_that_says_what_is_seen_of_publishing_by_http(
+    as_operator: Client,
+) -> None:
+    Device.objects.create(name="poster")
+    for name in ("console:device-client", "console:device-tap"):
+        assert "What publishes by HTTP has none" in as_operator.get(reverse(name, args=["poster"])).content.decode()
+    assert as_operator.get(reverse("console:device-client", args=["nobody"])).status_code == 404

@@ -12,9 +12,13 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
+from console import kafka
 from console.devices import gateways, presence, refusals
-from console.snapshot import Picture, Totals, held
+from console.messages import queries as messages
+from console.routes.models import Route
+from console.snapshot import Picture, Topic, Totals, held
 from gateway import contract
+from gateway.routes import Uplink
 
 NOW = 1_900_000_000_000
 
@@ -78,10 +82,27 @@ def test_addresses_that_are_refused_most_come_first_and_old_ones_not_at_all(
             ["tls", "c", "", "10.0.0.3", "", 500, now - 7200, ""],
         ]
     )
-    found = [(each["host"], each["times"]) for each in gateways.refused_addresses()]
-    assert found == [("10.0.0.1", 42), ("10.0.0.2", 41)]
+    found = [(each.host, each.times, each.wait) for each in gateways.troubled_addresses(picture)]
+    assert found == [("10.0.0.1", 42, None), ("10.0.0.2", 41, None)]
     page = as_operator.get(reverse("console:device-gateways")).content.decode()
     assert "?kind=address&amp;value=10.0.0.1" in page
+
+
+def test_an_address_that_is_slowed_down_or_shut_out_comes_first_with_how_long_it_waits(
+    picture: Picture, as_operator: Client
+) -> None:
+    refusals.keep([["address-rate", "", "", "10.0.0.9", "", 5, time.time(), ""]])
+    slow = {
+        "gateway/alive": row(slowed=[["10.0.0.9", 2.0, False], ["2001:db8::/64", 0.4, False]]),
+        "gateway/pressed": row(slowed=[["10.0.0.9", 7.0, True]]),
+        "gateway/dead": row(at=NOW - 60_000, slowed=[["10.9.9.9", 9.0, True]]),
+    }
+    held.replace_with(Picture(at=NOW, traffic=slow))
+    found = [(each.host, each.wait, each.dropped, each.times) for each in gateways.troubled_addresses(held.current())]
+    assert found == [("10.0.0.9", 7.0, True, 5), ("2001:db8::/64", 0.4, False, None)]
+    page = as_operator.get(reverse("console:device-gateways")).content.decode()
+    assert "shut out" in page
+    assert "slowed down, 0.4 s" in page
 
 
 def test_without_any_gateway_the_page_says_so_and_how_to_start_one(as_viewer: Client) -> None:
@@ -92,3 +113,51 @@ def test_without_any_gateway_the_page_says_so_and_how_to_start_one(as_viewer: Cl
         assert "python -m gateway" in page
     finally:
         held.replace_with(Picture())
+
+
+def routed(*records: Uplink) -> None:
+    for record in records:
+        route = Route()
+        route.take(record)
+        route.save()
+
+
+def test_a_client_s_messages_are_looked_for_where_routes_in_force_may_put_them_and_nowhere_else(
+    as_viewer: Client,
+) -> None:
+    routed(
+        Uplink(name="sites", filter="plant/+/#", topic="plant.{1}"),
+        Uplink(name="off", filter="x/#", topic="other", enabled=False),
+    )
+    presence.keep({"c 1": contract.Presence(client_id="c 1", online=True, since=1.0, gateway="g")})
+    names = {"plant.a": 5, "plant.b": 9, "other": 7, "mqtt.messages": 3, "dlq.gateway": 1, "__sluice_inbox": 9}
+    held.replace_with(Picture(at=NOW, topics={name: Topic(name=name, last=last) for name, last in names.items()}))
+    try:
+        answer = as_viewer.get(reverse("console:device-client", args=["c 1"]))
+        assert answer.context["landing"] == ["plant.b", "plant.a", "mqtt.messages", "dlq.gateway"]
+        assert "/topics/plant.b/messages/?q=c%201&amp;in=header" in answer.content.decode()
+        answer = as_viewer.get(reverse("console:route", args=["sites"]))
+        assert answer.context["landing"] == ["plant.b", "plant.a"]
+    finally:
+        held.replace_with(Picture())
+
+
+def test_a_record_says_which_client_it_came_from_and_which_route_decides_for_it(
+    as_viewer: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shown(*headers: tuple[str, bytes]) -> Any:
+        record = kafka.Record(
+            topic="plant.a", partition=0, offset=4, timestamp=1, key=b"k", value=b"v", headers=headers
+        )
+        monkeypatch.setattr(messages, "one", lambda *place: record)
+        return as_viewer.get(reverse("console:topic-message", args=["plant.a", 0, 4]))
+
+    routed(Uplink(name="sites", filter="plant/+/#", topic="plant.{1}"))
+    presence.keep({"pump": contract.Presence(client_id="pump", online=True, since=1.0, gateway="g")})
+    answer = shown(("mqtt.topic", b"plant/a/t"), ("mqtt.client.id", b"pump"))
+    assert answer.context["origin"]["route"] == "sites"
+    assert reverse("console:device-client", args=["pump"]) in answer.content.decode()
+    answer = shown(("mqtt.topic", b"elsewhere/<b>"), ("mqtt.client.id", b"stranger"))
+    assert (answer.context["origin"]["route"], answer.context["origin"]["known"]) == ("", False)
+    assert "elsewhere/&lt;b&gt;" in answer.content.decode()
+    assert shown().context["origin"] is None

@@ -169,6 +169,8 @@ def test_a_take_over_tells_the_older_connection_why() -> None:
     newer = Device(engine).connected(version=5)
     assert older.link.closed and not newer.link.closed
     assert older.received()[0][1][0] == 0x8E
+    assert (older.session.blamed, older.session.why) == ("taken-over", "taken-over"), "people hear of it"
+    assert not newer.session.blamed
     assert engine.live["d1"] is newer.session
 
 
@@ -318,3 +320,29 @@ def test_an_unexpected_acknowledgement_is_no_reason_to_close() -> None:
     device = Device().connected()
     device.send(ack(0x40, 9), ack(0x70, 9))
     assert not device.link.closed
+
+
+@pytest.mark.parametrize(("code", "told"), [(0x8B, 0x88), (0x8E, 0x80), (0x98, 0x80), (0x86, 0x86), (0x9D, 0x9D)])
+def test_a_refusing_connack_carries_no_code_that_is_not_its_own(code: int, told: int) -> None:
+    """MQTT 5, 3.2.2.2: a client may take any other for malformed."""
+    device = Device(manual=True)
+    device.send(connect(version=5))
+    device.session.close(code, "why")
+    (first, body) = device.received()[0]
+    assert (first, body[1]) == (0x20, told)
+
+
+@pytest.mark.parametrize(("code", "told"), [(0x8A, 0x87), (0x88, 0x89), (0x86, 0x87), (0x91, 0x80), (0x8E, 0x8E)])
+def test_a_disconnect_carries_no_code_that_is_not_its_own(code: int, told: int) -> None:
+    """MQTT 5, 3.14.2.1."""
+    device = Device().connected(version=5)
+    device.session.close(code, "why")
+    (first, body) = device.received()[0]
+    assert (first, body[0]) == (0xE0, told)
+
+
+def test_a_refusal_fits_into_what_the_client_takes() -> None:
+    """MQTT-3.2.2-19: rather without a reason."""
+    device = Device(rules=Rules(users={"u": b"p"}))
+    device.send(connect(version=5, username="u", password=b"no", properties=b"\x27\x00\x00\x00\x05"))
+    assert device.received() == [(0x20, b"\x00\x86\x00")]

@@ -504,3 +504,13 @@ def test_nothing_is_delivered_before_the_connack() -> None:
     assert [first for first, _ in device.received()] == [0x20]
     device.session.lost("gone")
     assert not device.session.deliver(message(), 1, False)
+
+
+def test_a_topic_alias_the_client_was_never_told_is_not_used() -> None:
+    """MQTT-3.1.2-24: its first message was too large for the client, or was so with the alias alone."""
+    device = Device().connected(version=5, properties=b"\x22\x00\x05\x27\x00\x00\x00\x1e")
+    device.send(subscribe(("t/#", 0), properties=b""))
+    device.received()
+    for payload in (b"x" * 40, b"x" * 22, b"y", b"z"):
+        device.engine.fanout.deliver(Message("t/a", payload, 0))
+    assert [body[2 : 2 + body[1]] for _, body in device.received()] == [b"t/a", b"t/a", b""]

@@ -110,7 +110,7 @@ def test_a_tree_that_lost_every_subscription_is_as_new(filters: list[tuple[str, 
         assert tree.remove(topic_filter, subscriber)
         assert not tree.remove(topic_filter, subscriber)
     assert tree.count == 0
-    assert tree._root.children is None and tree._root.values is None
+    assert tree._root.children is None and tree._root.value is None
 
 
 @given(topics=st.lists(NAMES, max_size=20), topic_filter=FILTERS)
@@ -124,6 +124,77 @@ def test_retained_look_ups_find_exactly_what_matches(topics: list[str], topic_fi
         assert retained.remove(topic) == topic
     assert retained.count == 0
     assert retained._root.children is None
+
+
+@given(
+    changes=st.lists(st.tuples(st.booleans(), FILTERS, st.integers(0, 2)), max_size=40),
+    topics=st.lists(NAMES, max_size=5),
+)
+def test_a_tree_is_right_whatever_came_and_went(changes: list[tuple[bool, str, int]], topics: list[str]) -> None:
+    tree: Subscriptions[int, str] = Subscriptions()
+    model: set[tuple[str, int]] = set()
+    for adding, topic_filter, subscriber in changes:
+        entry = (topic_filter, subscriber)
+        if adding:
+            assert tree.add(topic_filter, subscriber, topic_filter) is (entry in model)
+            model.add(entry)
+        else:
+            assert tree.remove(topic_filter, subscriber) is (entry in model)
+            model.discard(entry)
+    assert tree.count == len(model)
+    for topic in topics:
+        found = [(value, who) for values in tree.match(topic) for who, value in values.items()]
+        assert sorted(found) == sorted(entry for entry in model if matches(entry[0], topic))
+
+
+@given(
+    topics=st.sets(NAMES, max_size=20),
+    topic_filter=FILTERS,
+    changes=st.lists(st.tuples(st.booleans(), NAMES), max_size=20),
+)
+def test_a_look_up_finds_what_stays_while_other_topics_come_and_go(
+    topics: set[str], topic_filter: str, changes: list[tuple[bool, str]]
+) -> None:
+    retained: Retained[str] = Retained()
+    for topic in topics:
+        retained.set(topic, topic)
+    staying, there, found = set(topics), set(topics), []
+    looking = retained.match(topic_filter)
+    for adding, topic in changes:
+        found += [one for one in [next(looking, None)] if one is not None]
+        if adding:
+            retained.set(topic, topic)
+            there.add(topic)
+        else:
+            retained.remove(topic)
+            staying.discard(topic)
+    found += looking
+    assert len(found) == len(set(found))
+    assert {one for one in staying if matches(topic_filter, one)} <= set(found) <= there
+    assert all(matches(topic_filter, one) for one in found)
+
+
+def nodes(tree: object) -> int:
+    """How many nodes a tree has, its root left out."""
+    count, waiting = 0, [tree._root]  # type: ignore[attr-defined]
+    while waiting:
+        below = list((waiting.pop().children or {}).values())
+        count += len(below)
+        waiting += below
+    return count
+
+
+@pytest.mark.parametrize("deep", ["+", "x"])
+def test_a_filter_adds_two_nodes_at_most_however_deep_it_is(deep: str) -> None:
+    tree: Subscriptions[int, None] = Subscriptions()
+    filters = ["/".join([deep] * depth + [end]) for depth in range(1, MAX_LEVELS - 1) for end in ("end", "other", "#")]
+    for topic_filter in filters:
+        tree.add(f"{topic_filter}", 1, None)
+    alone: Subscriptions[int, None] = Subscriptions()
+    for number in range(1_000):
+        alone.add("/".join([deep] * 100 + [str(number)] + [deep] * 99), 1, None)
+    assert nodes(tree) <= 2 * len(filters)
+    assert nodes(alone) == 1_001
 
 
 def test_a_publish_visits_what_matches_and_not_the_other_hundred_thousand() -> None:

@@ -1,0 +1,77 @@
+"""What one device may use, as its record says: told to it where MQTT 5 can tell, and enforced."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from gateway.contract import DeviceLimits
+from tests.acceptance.gateway.people import Operator, until
+from tests.acceptance.gateway.stack import Neighbour, Stack
+from tests.acceptance.mqtt.raw import Raw
+from tests.fakes.mqtt_device import publish
+
+EXPIRY = b"\x11\x00\x00\x03\x84"
+
+
+@pytest.fixture
+def other(running: Stack) -> Iterator[Neighbour]:
+    neighbour = Neighbour(running, "neighbour")
+    try:
+        neighbour.gateway.start()
+        yield neighbour
+    finally:
+        neighbour.gateway.kill()
+
+
+def test_a_device_has_what_its_record_allows_and_no_more(running: Stack, other: Neighbour, operator: Operator) -> None:
+    limits = DeviceLimits(connections=2, packet_size=2048, in_flight=5, queue=3, subscriptions=2, messages_rate=20.0)
+    secret = operator.device("pump", limits=limits)
+
+    def pump(port: int, client_id: str, *, clean: bool = True, properties: bytes = b"") -> Raw:
+        return Raw(port, client_id, username="pump", password=secret.encode(), clean=clean, properties=properties)
+
+    known: list[Raw] = []
+
+    def signs_in(port: int) -> bool:
+        known.append(pump(port, f"probe-{port}"))
+        return known[-1].connack[1] == 0
+
+    assert until(lambda: signs_in(running.port)) and until(lambda: signs_in(other.port))
+    here, there = known[-2:] if known[-2].connack[1] == 0 else (known[0], known[-1])
+    assert b"\x21\x00\x05" in here.connack and b"\x27\x00\x00\x08\x00" in here.connack, "what it may send is told"
+
+    # connections: at both gateways together; who comes again with a client id of its own takes its own place
+    assert until(lambda: pump(running.port, "third").connack[1] == 0x97)
+    again = pump(running.port, f"probe-{other.port}")
+    assert again.connack[1] == 0
+    ended = there.ended()
+    assert ended is not None and ended[:1] == b"\x8e"
+    here.disconnect()
+    assert until(lambda: (third := pump(other.port, "third")).connack[1] == 0 and not third.disconnect())
+
+    # the size of a packet and the number of subscriptions
+    assert again.subscribe(("a", 1), ("b", 1), ("c", 1)) == b"\x01\x01\x97"
+    again.send(publish("a", b"x" * 3000, properties=b""))
+    ended = again.ended()
+    assert ended is not None and ended[:1] == b"\x95"
+
+    # messages a second: a burst of one second's, and then it is read at that pace
+    device = pump(running.port, "pump-1", properties=EXPIRY)
+    assert device.subscribe(("to/pump", 1)) == b"\x01"
+    began = time.monotonic()
+    for _ in range(12):
+        device.send(*(publish("up", b"x", qos=1, packet_id=number, properties=b"") for number in range(1, 6)))
+        assert [device.next()[0] for _ in range(5)] == [0x40] * 5
+    assert time.monotonic() - began > 1.5, "60 messages at 20 a second"
+
+    # what is kept for it while it is away
+    device.disconnect()
+    with Raw(running.port, "sender") as sender:
+        for number in range(8):
+            sender.publish("to/pump", b"%d" % number)
+    device = pump(running.port, "pump-1", clean=False, properties=EXPIRY)
+    kept = [each for first, body in device.packets() if first >> 4 == 3 for each in [body[-1:]]]
+    assert kept == [b"5", b"6", b"7"]

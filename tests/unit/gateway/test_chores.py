@@ -1,0 +1,78 @@
+"""Long work in small steps: how much of it a turn of the loop gets, and whose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from gateway.chores import REST, SLICE, Chores
+
+
+class Case:
+    """Every step takes so many seconds."""
+
+    def __init__(self, each: float) -> None:
+        self.now = 0.0
+        self.done: list[str] = []
+        self.turns: list[tuple[float, Callable[[], None]]] = []
+        self.chores = Chores(lambda seconds, call: self.turns.append((seconds, call)), clock=lambda: self.now)
+        self._each = each
+
+    def work(self, name: str, steps: int) -> Iterator[None]:
+        for _ in range(steps):
+            self.now += self._each
+            self.done.append(name)
+            yield
+
+    def turn(self) -> float:
+        """One turn; how long the loop had rested before."""
+        [(rest, call)] = self.turns
+        self.turns.clear()
+        call()
+        return rest
+
+
+def test_a_turn_gets_a_slice_and_the_loop_rests_between() -> None:
+    case = Case(SLICE / 10)
+    case.chores.add("a", case.work("a", 100))
+    assert not case.done
+    rests = []
+    while case.turns:
+        before = case.now
+        rests.append(case.turn())
+        assert case.now - before <= SLICE * 1.11
+    assert len(case.done) == 100 and 10 <= len(rests) <= 12
+    assert rests[0] == 0.0 and set(rests[1:]) == {REST}
+
+
+def test_owners_take_turns() -> None:
+    case = Case(SLICE / 2)
+    for number in range(50):
+        case.chores.add("many", case.work(f"many {number}", 4))
+    case.turn()
+    case.chores.add("one", case.work("one", 3))
+    while "one" not in case.done or case.done.count("one") < 3:
+        case.turn()
+    assert len(case.done) <= 12
+    while case.turns:
+        case.turn()
+    assert [each for each in case.done if each != "one"] == [f"many {number}" for number in range(50) for _ in range(4)]
+
+
+def test_work_may_ask_for_more_and_a_bug_in_it_ends_it_alone(caplog: pytest.LogCaptureFixture) -> None:
+    case = Case(SLICE)
+
+    def asking() -> Iterator[None]:
+        case.chores.add("a", case.work("more", 2))
+        yield
+        raise RuntimeError("a bug")
+
+    case.chores.add("a", asking())
+    case.chores.add("b", case.work("b", 1))
+    while case.turns:
+        case.turn()
+    assert sorted(case.done) == ["b", "more", "more"] and "could not be finished" in caplog.text
+    case.chores.add("a", case.work("again", 1))
+    case.turn()
+    assert case.done[-1] == "again"

@@ -356,6 +356,7 @@ class RetainedMessage:
     client_id: str = ""
     expires_at: float | None = None
     properties: dict[str, Any] = field(default_factory=dict)
+    origin: tuple[Any, ...] = ()  # of a downlink route's: topic, partition, offset
 
 
 # --- sessions: client id → StoredSession

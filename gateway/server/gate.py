@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from gateway.server.pace import BRIEF, RUBBISH, Pace, network_of
+from gateway.server.pace import BRIEF, RUBBISH, Pace, network_of, shown
 from gateway.server.shutting import Listening, Shutters
 
 SOON: Final = 2.0  # seconds: a connection that ends within them was brief
@@ -64,6 +64,11 @@ class Gate:
     def spoiled(self, address: str, now: float) -> None:
         """It broke the protocol, or never said anything."""
         self.pace.spoil(address, now, RUBBISH)
+
+    def slowed(self, now: float, most: int) -> list[tuple[str, float, bool]]:
+        """Whom it slows down: network, seconds that its next connection would wait, and whether the system drops its
+        attempts now. The slowest first."""
+        return [(shown(each), wait, each in self._shutters.networks) for each, wait in self.pace.slowed(now)[:most]]
 
     def left(self, address: str, now: float, since: float) -> None:
         """A connection whose turn was at `since` is over."""

@@ -302,7 +302,8 @@ class Arrivals:
         takes: list[tuple[Arrival, StoredSession]] = []
         places: dict[str, tuple[Positions, dict[str, Positions]]] = {}
         for each in ready:
-            value = rows.get(each.client_id)
+            # what is unreadable is nobody's
+            value = rows.get(each.client_id) if self._cluster.owner(each.client_id) else None
             # where nobody held it, a record is of a session that has ended
             record = _decoded(each.client_id, value) if each.previous is not None else None
             found = step(record, self._gateway, self._cluster.alive)

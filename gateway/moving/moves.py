@@ -24,7 +24,7 @@ from gateway.receipts import over, refused
 from gateway.sessions.inbox import Inbox
 from gateway.sessions.mailbox import Mailbox
 from gateway.sessions.records import SessionRecords
-from gateway.sessions.sessions import NOT_AUTHORIZED, TAKEN_OVER, UNAVAILABLE, Sessions
+from gateway.sessions.sessions import NOT_AUTHORIZED, TAKEN_OVER, Sessions
 from gateway.why import Why
 
 log = logging.getLogger("gateway.moving")
@@ -254,7 +254,7 @@ class Moves:
         session = self._sessions.live.pop(client_id, None)
         mailbox.session = None  # nothing is to be written of it any more
         if session is not None:
-            session.close(UNAVAILABLE, "the session is another gateway's")
+            session.close(TAKEN_OVER, "the session is another gateway's")
         self._sessions.leave(mailbox)
         self._inbox.forget(mailbox)
         holder = self._claims.holders.get(client_id)

@@ -110,6 +110,8 @@ class Restoring:
         elif holder is not None:  # who claimed it meanwhile waits for this gateway to let go
             self._moves.pass_on(left_by(record, positions | (behind or {})))
             return
+        elif record.taker:  # and claimed by nobody: it has ended
+            return
         elif not record.expiry and self._claims.latest.get(client_id, self._gateway) != self._gateway:
             sessions.records.erase(client_id)  # its device has been elsewhere since
             return

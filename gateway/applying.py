@@ -8,10 +8,11 @@ import time
 from gateway import contract
 from gateway.contract import GATEWAY_KEY, PRESENCE, RETAINED, SESSIONS, SHARE_KEY, Control
 from gateway.engine import GatewayEngine
+from gateway.moving.arrivals import CHECKPOINT_KEY
 from gateway.peers.membership import Gateways
 from gateway.peers.presence import decode_status
 from gateway.sessions.records import WRITER
-from gateway.storage.state import RecordHeaders
+from gateway.storage.state import Passed, RecordHeaders
 
 log = logging.getLogger("gateway")
 
@@ -24,15 +25,17 @@ class Applying:
         self._engine = engine
         self._gateways = gateways
         self.restoring: dict[bytes, bytes] | None = {}
+        self._ownership = engine.cluster.ownership
 
     def taken(self) -> dict[bytes, bytes]:
         """What was gathered; from now on records are acted on as they come."""
         restoring, self.restoring = self.restoring, None
         assert restoring is not None
+        self._ownership.started()
         return restoring
 
     def apply(self, topic: str, key: bytes, value: bytes | None, headers: RecordHeaders, offset: int) -> bytes | None:
-        """One record of a state topic; what the local copy keeps of it."""
+        """One record of a state topic; what the local copy keeps of it. Raises Passed: nothing."""
         if topic == RETAINED:
             self._engine.retained.apply(key, value)
         elif topic == PRESENCE:
@@ -60,21 +63,21 @@ class Applying:
         return kept
 
     def _session(self, key: bytes, value: bytes | None, headers: RecordHeaders) -> None:
-        mark = contract.parse_mark_key(key)
-        if mark is not None:
-            self._engine.sessions.mark(*mark, there=value is not None)
-        elif self.restoring is None:
-            writer = next((mark.decode() for name, mark in headers if name == WRITER and mark is not None), None)
-            name = key.decode("utf-8", "replace")
-            if name.startswith(SHARE_KEY):
-                self._engine.shares.stored(name)
-            else:
-                self._engine.moves.stored(name, writer)
-        if self.restoring is not None:
+        mark, name = contract.parse_mark_key(key), key.decode("utf-8", "replace")
+        stands = mark is not None or name.startswith(CHECKPOINT_KEY) or self._ownership.stands(key, value)
+        if self.restoring is not None and stands:
             if value is None:
                 self.restoring.pop(key, None)
             else:
                 self.restoring[key] = value
+        if mark is not None:
+            self._engine.sessions.mark(*mark, there=value is not None)
+        elif self.restoring is None:
+            writer = next((mark.decode() for name, mark in headers if name == WRITER and mark is not None), None)
+            home = self._engine.shares if name.startswith(SHARE_KEY) else self._engine.moves
+            home.stored(name, writer, self._ownership.owner(key))
+        if not stands:
+            raise Passed
 
     def control(self, value: bytes) -> None:
         try:

@@ -374,9 +374,11 @@ class RetainedMessage:
 class StoredSession:
     """The lasting part of a persistent session. `subscriptions` are objects of ports.Subscription's fields.
 
-    `claim` is the epoch (see `Presence`) under which it was written: a record of an older claim is void.
+    `claim` is the epoch (see `Presence`) under which it was written.
     `released`: the gateway has let go, all it knew of the session is in the log, and it had delivered up to
-    `positions` ((topic, partition, next offset) each); the session is the next claimant's.
+    `positions` ((topic, partition, next offset) each); the session is the next claimant's. `taker` has taken it, by
+    the claim `taken`, if `base` is the digest of the record that stood until then (see `ownership`); what else is here
+    is as the one before it left it.
     """
 
     client_id: str
@@ -394,9 +396,22 @@ class StoredSession:
     released: bool = False
     released_at: float = 0.0
     positions: tuple[list[Any], ...] = ()
+    taker: str = ""
+    taken: int = 0
+    base: str = ""
     queue: int = 0  # the inbox's bounds; 0 and "": the defaults
     queue_bytes: int = 0
     overflow: str = ""
+
+    @property
+    def keeper(self) -> str:
+        """The gateway whose the session is, or was when it let go."""
+        return self.taker or self.gateway
+
+    @property
+    def free(self) -> bool:
+        """Whether it was let go of, and nobody has taken it since."""
+        return self.released and not self.taker
 
 
 def mark_key(client_id: str, packet_id: int) -> bytes:

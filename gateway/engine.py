@@ -194,7 +194,7 @@ class GatewayEngine:
         self.restoring = Restoring(
             gateway=name,
             sessions=self.sessions,
-            arrivals=self.moves.arrivals,
+            moves=self.moves,
             inbox=self.inbox,
             shares=self.shares,
             fanout=self.fanout,

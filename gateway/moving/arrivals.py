@@ -1,12 +1,14 @@
 """Sessions on their way to this gateway: claimed here, kept by another gateway until now, or by one that died.
 
-A claim was read back and counts (`won`). What the holder before it kept is taken over once that holder has let go: its
-record in `__sluice_sessions` says `released` under the epoch it held, and where its delivery was. Of a holder that died
-the record and its last checkpoint are taken as they are, after its transactions were fenced: from then on nothing of it
-can become visible that wasn't read. What the session missed in between is read again (`missed`).
+A claim was read back and counts (`won`). The session is taken up once its record in `__sluice_sessions` says that its
+owner has let go, and where its delivery was; of an owner that died the record and its last checkpoint are taken as they
+are, after its transactions were fenced: from then on nothing of it can become visible that wasn't read. What the
+session missed in between is read again (`missed`).
 
-A claimant that is itself replaced before it got anything relays: it lets go under its own epoch of what was left to it.
-So each claimant waits for the one before it, and for nobody else.
+Several gateways may want the same session at one time: those that claimed it one after another, or adopt it while a
+device claims it. So whoever takes it up writes that first, and goes on when it has read that this record stands (see
+`ownership`). Nobody waits for a claimant that has nothing: a claimant that is replaced before it took the session
+drops out, and one that has taken it lets go again under its own claim.
 """
 
 from __future__ import annotations
@@ -27,12 +29,12 @@ from gateway.peers.claims import Holder, Won
 from gateway.ports import NotAcknowledged, Opened, Receipt, Refused, Session
 from gateway.receipts import follow
 from gateway.sessions.mailbox import Mailbox
+from gateway.sessions.ownership import taking
 from gateway.why import Why
 
 log = logging.getLogger("gateway.arrivals")
 
 PATIENCE = 20.0  # seconds a device waits for its session
-RELAY_PATIENCE = 60.0
 ROUND = 0.25
 CHECKPOINT_KEY = "$checkpoint/"
 UNAVAILABLE = 0x88
@@ -44,7 +46,7 @@ Positions = dict[TopicPartition, int]
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Arrival:
-    """One session on its way. `session` waits for it with `receipt`; none of them: adopted from a dead gateway."""
+    """One session on its way. `session` waits for it with `receipt`; none of them: no device does."""
 
     client_id: str
     token: str
@@ -53,20 +55,32 @@ class Arrival:
     receipt: Receipt[Opened] | None = None
     epoch: int = 0
     previous: Holder | None = None
-    heard: bool = False  # `previous` is known
     nudged: bool = True
-    adopting: bool = False  # its holder counts as dead, whatever it does meanwhile
-    relay: bool = False  # replaced meanwhile: what comes is passed on
-    since: Positions | None = None  # where an earlier run of this gateway had delivered; its checkpoint moves on
+    waits_for: str = ""  # the gateway whose it was at the last look
+    replaced: bool = False  # it is another's by now: if it was taken here, it is let go of
 
 
-Arriving = tuple[Arrival, StoredSession | None, Mailbox | None, Positions]
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A session that may be taken up. `record`: with which it was taken; None: nobody had it."""
+
+    arrival: Arrival
+    record: StoredSession | None = None
+    mailbox: Mailbox | None = None
+
+    @property
+    def epoch(self) -> int:
+        """Of the claim it stands on; of the one before if the newest was not heard yet."""
+        return self.arrival.epoch or (self.record.taken if self.record is not None else 0)
 
 
 class Cluster(Protocol):
     """What arrivals need of the process."""
 
     def alive(self, gateway: str) -> bool: ...
+
+    def owner(self, client_id: str) -> str:
+        """The gateway whose this session is or was last, as far as was read; empty: there is none."""
 
     async def fence(self, gateway: str) -> None:
         """No transaction of that gateway is open, and none that it began can be committed any more."""
@@ -81,11 +95,14 @@ class Cluster(Protocol):
         """They are delivered to as of now, and have got what they missed."""
 
     async def secure(self, mailboxes: list[Mailbox]) -> None:
-        """What these hold is durable, and so is how far this gateway's delivery had come."""
+        """What these hold is durable, and so is how far this gateway's delivery had come, once the lease is held."""
 
 
 class Home(Protocol):
     """Where sessions live in this gateway."""
+
+    async def take(self, records: list[StoredSession]) -> None:
+        """Write these; comes back when each has its outcome."""
 
     def rebuild(self, record: StoredSession, since: Positions) -> Awaitable[Mailbox | None]:
         """A mailbox from its records, not in the fan-out, whose delivery goes on at `since`; None: it has expired."""
@@ -99,7 +116,8 @@ class Home(Protocol):
 
     def release(self, mailbox: Mailbox, epoch: int) -> None: ...
 
-    def relay(self, client_id: str, record: StoredSession | None, epoch: int) -> None: ...
+    def pass_on(self, record: StoredSession) -> None:
+        """Write this record, which lets go of what never was in the fan-out here."""
 
     def empty(self, client_id: str, epoch: int) -> None:
         """Nothing was left."""
@@ -139,30 +157,24 @@ class Arrivals:
         elif known.receipt is not None:
             known.receipt.fail(Refused(TAKEN_OVER, "session taken over", why=Why.TAKEN_OVER))
         known.token, known.session, known.receipt = token, session, receipt
-        known.epoch, known.began, known.relay, known.adopting = 0, self._monotonic(), False, False
+        known.epoch, known.began, known.replaced = 0, self._monotonic(), False
         return receipt
 
-    def adopt(self, client_id: str, token: str, *, adopting: bool = True) -> None:
-        """The session of a dead gateway (not `adopting`: of a living one) was claimed."""
-        self._waiting[client_id] = Arrival(client_id=client_id, token=token, began=self._monotonic(), adopting=adopting)
+    def adopt(self, client_id: str, token: str) -> None:
+        """A session was claimed that no device waits for."""
+        self._waiting[client_id] = Arrival(client_id=client_id, token=token, began=self._monotonic())
 
-    def resume(self, holder: Holder, record: StoredSession) -> None:
-        """An earlier run of this gateway had claimed the session, and died before it took it over from the gateway in
-        its record, which lets go under the epoch that is there."""
-        client_id = record.client_id
-        self._waiting[client_id] = Arrival(
-            client_id=client_id,
-            token="",
-            began=self._monotonic(),
-            epoch=holder.epoch,
-            previous=replace(holder, gateway=record.gateway, epoch=record.claim),
-            heard=True,
+    def resume(self, client_id: str, holder: Holder) -> None:
+        """This gateway holds a session by its claim, and doesn't have it: an earlier run claimed it and died before it
+        came, or it was taken while this gateway stood still."""
+        self._add(client_id, holder)
+
+    def _add(self, client_id: str, mine: Holder) -> Arrival:
+        known = self._waiting[client_id] = Arrival(
+            client_id=client_id, token="", began=self._monotonic(), epoch=mine.epoch, previous=mine
         )
-
-    def relaying(self, client_id: str) -> bool:
-        """Whether it is to be passed on to a newer claimant first."""
-        known = self._waiting.get(client_id)
-        return known is not None and known.relay
+        self._wake.set()
+        return known
 
     def inherits(self, client_id: str) -> bool:
         """Whether it is on its way from another holder."""
@@ -174,15 +186,12 @@ class Arrivals:
         known = self._waiting.get(event.client_id)
         if known is None:
             return False
-        if not known.heard:
-            # a later claim of ours changes nothing: whoever claimed in between waits for us, and got nothing
-            known.previous, known.heard = event.previous, True
         if known.token == event.token:
-            known.epoch = event.epoch
+            known.epoch, known.previous = event.epoch, event.previous
             known.nudged = True
             self._wake.set()
-            if known.previous is None and not known.relay:
-                self._settle(known, None, None)
+            if known.previous is None and not known.replaced and not self._cluster.owner(known.client_id):
+                self._settle(Arrived(known))
         return True
 
     def denied(self, client_id: str, token: str) -> bool:
@@ -192,26 +201,26 @@ class Arrivals:
         self._drop(known, Refused(NOT_AUTHORIZED, "the client id is another principal's", why=Why.SESSION_OWNER))
         return True
 
-    def replaced(self, client_id: str, mine: Holder, since: Positions | None = None) -> None:
-        """A newer claim than `mine` was read: what is on its way, or was never here, is passed on. `since`: where an
-        earlier run of this gateway had delivered."""
-        known = self._waiting.get(client_id)
-        if known is None:
-            known = Arrival(client_id=client_id, token="", began=self._monotonic(), previous=mine, heard=True)
-            known.since = since
-            self._waiting[client_id] = known
+    def replaced(self, client_id: str, mine: Holder) -> None:
+        """A newer claim than `mine` was read, of another gateway. What isn't on its way may have been taken here by an
+        earlier run."""
+        known = self._waiting.get(client_id) or self._add(client_id, mine)
         if known.receipt is not None:
             known.receipt.fail(Refused(TAKEN_OVER, "session taken over", why=Why.TAKEN_OVER))
             known.receipt = known.session = None
-        known.epoch = mine.epoch
-        known.relay = known.nudged = True
-        known.began = self._monotonic()
+        known.epoch = known.epoch or mine.epoch
+        known.replaced = known.nudged = True
         self._wake.set()
+
+    def passing(self, record: StoredSession) -> None:
+        """This record, which lets go of a session, is being written: until it is read, delivery of it goes on where
+        the record says, should this gateway die."""
+        self._passed[record.client_id] = read_positions(record.positions)
 
     def behind(self) -> dict[str, Positions]:
         """Sessions whose delivery must go on before this gateway's positions, should it die before they are passed
         on."""
-        return {name: known.since for name, known in self._waiting.items() if known.since} | self._passed
+        return dict(self._passed)
 
     def stored(self, client_id: str) -> None:
         """A record of this session was read."""
@@ -262,94 +271,113 @@ class Arrivals:
                 self.changed()
 
     def _lose_patience(self) -> None:
+        """The device is told to come again. The session comes here meanwhile, as its claim says."""
         now = self._monotonic()
-        for known in list(self._waiting.values()):
-            if known.session is not None and now - known.began > PATIENCE:
-                self._drop(
-                    known, Refused(UNAVAILABLE, "the session is still kept by another gateway", why=Why.UNAVAILABLE)
+        for known in self._waiting.values():
+            if known.receipt is not None and now - known.began > PATIENCE:
+                known.receipt.fail(
+                    Refused(UNAVAILABLE, "the session is still kept by another gateway", why=Why.UNAVAILABLE)
                 )
-            elif known.relay and now - known.began > RELAY_PATIENCE:
-                self._drop(known, None)
+                known.session = known.receipt = None
 
     def _drop(self, known: Arrival, failure: Exception | None) -> None:
         self._waiting.pop(known.client_id, None)
         if known.receipt is not None and failure is not None:
             known.receipt.fail(failure)
+        known.session = known.receipt = None
+        known.replaced = True  # if it is being taken, it is let go of
 
     async def _round(self) -> None:
         ready = [
             each
             for each in self._waiting.values()
-            if each.epoch and (each.nudged or (each.previous and not self._cluster.alive(each.previous.gateway)))
+            if each.epoch and (each.nudged or (each.waits_for and not self._cluster.alive(each.waits_for)))
         ]
         if not ready:
             return
         for each in ready:
             each.nudged = False
-        gone = {each.previous.gateway for each in ready if each.previous is not None} - {self._gateway}
-        for gateway in gone:
-            if not self._cluster.alive(gateway):
-                await self._cluster.fence(gateway)
-        rows = await self._cluster.stored([each.client_id for each in ready])
+        rows = await self._rows([each.client_id for each in ready])
+        here: list[Arrived] = []
+        takes: list[tuple[Arrival, StoredSession]] = []
         places: dict[str, tuple[Positions, dict[str, Positions]]] = {}
-        left: list[str] = []
-        arriving: list[Arriving] = []
         for each in ready:
+            # what is unreadable is nobody's
+            value = rows.get(each.client_id) if self._cluster.owner(each.client_id) else None
+            # where nobody held it, a record is of a session that has ended
+            record = _decoded(each.client_id, value) if each.previous is not None else None
+            found = step(record, self._gateway, self._cluster.alive)
+            each.waits_for = record.keeper if record is not None and found is Step.WAIT else ""
+            if found is Step.GO_ON:
+                here.append(Arrived(each, record))
+            elif each.replaced:
+                self._drop(each, None)
+            elif found is not Step.WAIT and each.epoch:
+                if found is Step.LEFT and record is not None:
+                    if record.gateway not in places:
+                        places[record.gateway] = await self._checkpoint(record.gateway)
+                    since = places[record.gateway][0] | places[record.gateway][1].get(each.client_id, {})
+                    record = replace(record, positions=positions_list(since))
+                takes.append((each, taking(record, value, each.client_id, self._gateway, each.epoch)))
+        if takes:
+            here += await self._take(takes)
+        await self._take_up(here)
+
+    async def _rows(self, client_ids: list[str]) -> Mapping[str, bytes]:
+        """The records that stand, when nothing of dead owners can follow."""
+        rows = await self._cluster.stored(client_ids)
+        records = [_decoded(each, rows.get(each)) for each in client_ids]
+        owners = {record.keeper for record in records if record is not None and not record.free} - {self._gateway}
+        dead = [each for each in owners if not self._cluster.alive(each)]
+        for gateway in dead:
+            await self._cluster.fence(gateway)
+        return await self._cluster.stored(client_ids) if dead else rows
+
+    async def _take(self, takes: list[tuple[Arrival, StoredSession]]) -> list[Arrived]:
+        """Those that are here now; the others are looked at again."""
+        await self._home.take([record for _, record in takes])
+        rows = await self._cluster.stored([each.client_id for each, _ in takes])
+        here: list[Arrived] = []
+        for each, _ in takes:
             record = _decoded(each.client_id, rows.get(each.client_id))
-            if each.relay and record is not None and record.claim > each.epoch:
-                self._drop(each, None)  # the newer claimant had it all the time
-                continue
-            dead = each.previous.gateway if each.adopting and each.previous is not None else ""
-            found = step(
-                record,
-                each.previous,
-                self._gateway,
-                lambda name, dead=dead: name != dead and self._cluster.alive(name),  # type: ignore[misc]  # per turn
-            )
-            if found is Step.WAIT:
-                continue
-            if found is Step.NOTHING or record is None:
-                arriving.append((each, None, None, {}))
-                continue
-            if found is Step.RELEASED:
-                since = read_positions(record.positions)
-            elif each.since is not None and record.gateway == self._gateway:
-                since = each.since
+            if record is not None and record.taker == self._gateway:
+                here.append(Arrived(each, record))
             else:
-                if record.gateway not in places:
-                    places[record.gateway] = await self._checkpoint(record.gateway)
-                left.append(each.client_id)
-                since = places[record.gateway][0] | places[record.gateway][1].get(each.client_id, {})
-            if each.relay:
-                record = replace(record, positions=positions_list(since))
-            arriving.append((each, record, None, since))
-        arriving = await self._unchanged(arriving, left, rows)
-        if any(record is not None and record.expiry and not each.relay for each, record, _, _ in arriving):
-            await self._bring(arriving)
-        for each, record, mailbox, _ in arriving:
-            self._settle(each, record, mailbox)
+                each.nudged = True
+                self._wake.set()
+        return here
 
-    async def _unchanged(self, arriving: list[Arriving], left: list[str], rows: Mapping[str, bytes]) -> list[Arriving]:
-        """Less those `left` behind by a gateway whose record is another by now: it was started again and passed them
-        on, and its checkpoint, which was read after the record, may say no more where they were."""
-        newest = await self._cluster.stored(left) if left else {}
-        changed = {client_id for client_id in left if newest.get(client_id) != rows.get(client_id)}
-        for each, *_ in arriving:
-            each.nudged |= each.client_id in changed
-        return [arrival for arrival in arriving if arrival[0].client_id not in changed]
+    async def _take_up(self, here: list[Arrived]) -> None:
+        """These are this gateway's."""
+        coming = [
+            each.record for each in here if each.record is not None and each.record.expiry and not each.arrival.replaced
+        ]
+        try:
+            mailboxes = await self._bring(coming) if coming else {}
+        except BaseException:
+            for each in here:
+                each.arrival.nudged = True
+            raise
+        for each in here:
+            mailbox = mailboxes.get(each.arrival.client_id)
+            if self._cluster.owner(each.arrival.client_id) == self._gateway:
+                self._settle(replace(each, mailbox=mailbox))
+            else:  # while this gateway stood still
+                each.arrival.nudged = True
+                if mailbox is not None:
+                    self._home.abandoned(mailbox)
 
-    async def _bring(self, arriving: list[Arriving]) -> None:
-        """Rebuild the mailboxes of those that have one, and deliver what they missed."""
+    async def _bring(self, coming: list[StoredSession]) -> dict[str, Mailbox]:
+        """Rebuild the mailboxes of sessions, and deliver what they missed. One that has expired isn't here then."""
         # all that was in the log when their records were read, whatever partition it is in
         await self._cluster.current()
         joining: list[tuple[Mailbox, Positions]] = []
         try:
-            for number, (each, record, _, since) in enumerate(arriving):
-                if record is not None and record.expiry and not each.relay:
-                    mailbox = await self._home.rebuild(record, since)
-                    arriving[number] = (each, record, mailbox, since)
-                    if mailbox is not None:
-                        joining.append((mailbox, since))
+            for record in coming:
+                since = read_positions(record.positions)
+                mailbox = await self._home.rebuild(record, since)
+                if mailbox is not None:
+                    joining.append((mailbox, since))
             if joining:
                 await self._cluster.join(joining)
                 # before their records say that they are here: what they missed is nowhere else
@@ -358,32 +386,25 @@ class Arrivals:
             for mailbox, _ in joining:  # they are rebuilt when it is tried again
                 self._home.abandoned(mailbox)
             raise
+        return {mailbox.client_id: mailbox for mailbox, _ in joining}
 
-    def _settle(self, known: Arrival, record: StoredSession | None, mailbox: Mailbox | None) -> None:
-        if known.relay:
-            self._waiting.pop(known.client_id, None)
-            if known.since:
-                self._passed[known.client_id] = known.since
-            if mailbox is not None:
-                self._home.release(mailbox, known.epoch)
-            else:
-                self._home.relay(known.client_id, record, known.epoch)
-        elif known.session is not None:
-            self._finish(known, mailbox)
-        else:
-            self._waiting.pop(known.client_id, None)
-            if mailbox is not None:
-                self._home.settled(mailbox, known.epoch)
-            elif record is not None:
-                self._home.lapsed(record, known.epoch)
-            else:
-                self._home.empty(known.client_id, known.epoch)
-
-    def _finish(self, known: Arrival, mailbox: Mailbox | None) -> None:
+    def _settle(self, each: Arrived) -> None:
+        known, record, mailbox = each.arrival, each.record, each.mailbox
         self._waiting.pop(known.client_id, None)
-        session, receipt = known.session, known.receipt
-        assert session is not None and receipt is not None
-        follow(self._home.arrived(session, mailbox, known.epoch), receipt)
+        if known.replaced:
+            if mailbox is not None:
+                self._home.release(mailbox, each.epoch)
+            elif record is not None:
+                self._home.pass_on(let_go(record, self._gateway, each.epoch))
+        elif known.session is not None:
+            assert known.receipt is not None
+            follow(self._home.arrived(known.session, mailbox, each.epoch), known.receipt)
+        elif mailbox is not None:
+            self._home.settled(mailbox, each.epoch)
+        elif record is not None and (record.expiry or record.will is not None):
+            self._home.lapsed(record, each.epoch)
+        else:
+            self._home.empty(known.client_id, each.epoch)
 
     async def _checkpoint(self, gateway: str) -> tuple[Positions, dict[str, Positions]]:
         """(positions, those of share groups that are behind them)."""
@@ -411,9 +432,16 @@ def _decoded(client_id: str, value: bytes | None) -> StoredSession | None:
         return None
 
 
-def relayed(record: StoredSession, gateway: str, epoch: int) -> StoredSession:
-    """The record with which a claimant passes on what it never took."""
-    return replace(record, gateway=gateway, claim=epoch, released=True)
+def let_go(record: StoredSession, gateway: str, epoch: int) -> StoredSession:
+    """The record with which a gateway passes a session on as it got it."""
+    return replace(record, gateway=gateway, claim=epoch, released=True, taker="", taken=0, base="")
+
+
+def left_by(record: StoredSession, since: Positions) -> StoredSession:
+    """The record with which a gateway lets go of what an earlier run of it had. `since`: where that had delivered."""
+    if not record.released:
+        record = replace(record, positions=positions_list(since))
+    return let_go(record, record.keeper, record.taken or record.claim)
 
 
 def positions_list(positions: Mapping[TopicPartition, int]) -> tuple[list[Any], ...]:

@@ -17,9 +17,11 @@ from gateway.contract import INBOX, PRESENCE, SESSIONS, SHARE_KEY, MalformedReco
 from gateway.moving.arrivals import Arrivals, Positions
 from gateway.moving.missed import Missed
 from gateway.peers.claims import Claims, Holder
+from gateway.peers.lease import BEAT
 from gateway.peers.membership import Gateways
 from gateway.peers.presence import PresenceBook
 from gateway.sessions.mailbox import Mailbox
+from gateway.sessions.ownership import Ownership
 from gateway.storage.exactly import lane_ids
 from gateway.storage.local import LocalCopy
 from gateway.storage.state import StateTopics
@@ -62,6 +64,7 @@ class GatewayCluster:
         self._checkpoint = checkpoint
         self._clock = clock
         self._held = held
+        self.ownership = Ownership()
         self._fenced: dict[str, float] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -69,6 +72,9 @@ class GatewayCluster:
 
     def alive(self, gateway: str) -> bool:
         return self.gateways.alive(gateway, time.monotonic())
+
+    def owner(self, client_id: str) -> str:
+        return self.ownership.owner(client_id.encode())
 
     def cares(self, client_id: str) -> bool:
         """Alone, or the client's partition is ours."""
@@ -117,6 +123,8 @@ class GatewayCluster:
         await self.missed.join(arriving)
 
     async def secure(self, mailboxes: list[Mailbox]) -> None:
+        while not self._held():  # noqa: ASYNC110  # rare, and it is looked at by its beat only
+            await asyncio.sleep(BEAT)
         await self._checkpoint()
 
     async def rows(self, client_id: str) -> tuple[list[Row], list[Row]]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from broker.client import TopicPartition
 from gateway.contract import StoredSession, parse_mark_key
-from gateway.moving.arrivals import Arrivals, Cluster, positions_list, relayed
+from gateway.moving.arrivals import Arrivals, Cluster, positions_list
 from gateway.peers.claims import Claims, Denied, Heard, Overwritten, Taken, Won
 from gateway.peers.presence import PresenceBook
 from gateway.ports import OFFLINE_FOR_EVER, Opened, Receipt, Refused, Session, settled
@@ -87,13 +87,24 @@ class Moves:
             self.settled(mailbox, epoch)
             return refused(Refused(NOT_AUTHORIZED, "the client id is another principal's", why=Why.SESSION_OWNER))
         if mailbox is not None:
-            self._caught_up(mailbox, epoch)
-        return self._sessions.attach(session, mailbox, epoch)
+            mailbox.claim = epoch
+        opened = self._sessions.attach(session, mailbox, epoch)
+        if mailbox is not None:
+            self._spawn(self._catch_up(mailbox, opened))
+        return opened
 
-    def _caught_up(self, mailbox: Mailbox, epoch: int) -> None:
-        mailbox.claim = epoch
+    async def _catch_up(self, mailbox: Mailbox, stored: Receipt[Any]) -> None:
+        """Once its record is stored, nothing is met twice any more. Until then whoever comes after goes on where it was
+        left before it came here."""
+        await over(stored)
+        while stored.failure is not None:
+            await asyncio.sleep(SETTLE_AGAIN)
+            if self._sessions.mailboxes.get(mailbox.client_id) is not mailbox:
+                return
+            stored = self._sessions.store_mailbox(mailbox)
+            await over(stored)
         mailbox.replayed = None
-        if mailbox.gone:
+        if mailbox.gone and self._sessions.mailboxes.get(mailbox.client_id) is mailbox:
             self._inbox.touched(mailbox)
 
     def heard(self, event: Heard) -> None:
@@ -143,7 +154,6 @@ class Moves:
             if delayed is not None:
                 self._wills.fire(client_id, mailbox.owner, delayed[1], delayed[2])
             self._sessions.discard(mailbox)
-            self.relay(client_id, None, event.mine.epoch)
         else:
             # what was done since the last checkpoint may collide with what a successor did: it is done again there
             self.release(mailbox, event.mine.epoch, stale=event.adopted or not self._held())
@@ -171,11 +181,14 @@ class Moves:
         )
         log.debug("%s is let go", mailbox.client_id)
 
-    def relay(self, client_id: str, record: StoredSession | None, epoch: int) -> None:
-        """Let go of what never came, or is no more."""
-        if record is None:
-            record = StoredSession(client_id=client_id, owner="", gateway=self._gateway, expiry=0)
-        self._records.write(relayed(record, self._gateway, epoch))
+    def pass_on(self, record: StoredSession) -> None:
+        """Let go of what was not in the fan-out here."""
+        self.arrivals.passing(record)
+        self._records.write(record)
+
+    async def take(self, records: list[StoredSession]) -> None:
+        for receipt in [self._records.write(each) for each in records]:
+            await over(receipt)
 
     async def rebuild(self, record: StoredSession, since: dict[TopicPartition, int]) -> Mailbox | None:
         now = self._clock()
@@ -206,12 +219,13 @@ class Moves:
 
     def settled(self, mailbox: Mailbox, epoch: int) -> None:
         """A session is here whose device isn't."""
-        self._caught_up(mailbox, epoch)
-        self._records.write(self._records.of_mailbox(mailbox))
+        mailbox.claim = epoch
+        self._spawn(self._catch_up(mailbox, self._records.write(self._records.of_mailbox(mailbox))))
 
     def empty(self, client_id: str, epoch: int) -> None:
-        """A dead gateway's session had no record: there was none yet."""
+        """A gateway that died had claimed the client id, and there was no session yet."""
         self._book.amend(client_id, clean=True)
+        self._records.erase(client_id)
 
     def lapsed(self, record: StoredSession, epoch: int) -> None:
         """The gateway of a session that was to end with its connection died: its will is due."""
@@ -220,17 +234,40 @@ class Moves:
             self._wills.fire(record.client_id, record.owner, will, record.owner)
         self._records.erase(record.client_id)
 
-    def stored(self, client_id: str, writer: str | None) -> None:
-        """A session's record was read; `writer` is the gateway that wrote it, where that is known."""
+    def stored(self, client_id: str, writer: str | None, owner: str) -> None:
+        """A session's record was read; `writer` is the gateway that wrote it, where that is known, `owner` whose the
+        session is now."""
         self.arrivals.landed(client_id)
         if client_id in self.arrivals:
             self.arrivals.stored(client_id)
+        elif owner not in ("", self._gateway):
+            mailbox = self._sessions.mailboxes.get(client_id)
+            if mailbox is not None:
+                self._lost(mailbox)
         elif writer is not None and writer != self._gateway and self._claims.elsewhere(client_id) is None:
-            session, mailbox = self._sessions.live.get(client_id), self._sessions.mailboxes.get(client_id)
-            if session is not None and (mailbox is not None or session.state.will is not None):
-                self._sessions.store(session)
-            elif mailbox is not None:
-                self._records.write(self._records.of_mailbox(mailbox))
+            self._say_again(client_id)
+
+    def _lost(self, mailbox: Mailbox) -> None:
+        """It was taken from this gateway, which was counted as dead."""
+        client_id = mailbox.client_id
+        log.warning("the session of %r was taken over while this gateway seemed dead", client_id)
+        session = self._sessions.live.pop(client_id, None)
+        mailbox.session = None  # nothing is to be written of it any more
+        if session is not None:
+            session.close(TAKEN_OVER, "the session is another gateway's")
+        self._sessions.leave(mailbox)
+        self._inbox.forget(mailbox)
+        holder = self._claims.holders.get(client_id)
+        if holder is not None and holder.gateway == self._gateway:
+            self.arrivals.resume(client_id, holder)
+
+    def _say_again(self, client_id: str) -> None:
+        """Another's record, which doesn't stand or deletes it, is the newest."""
+        session, mailbox = self._sessions.live.get(client_id), self._sessions.mailboxes.get(client_id)
+        if session is not None and (mailbox is not None or session.state.will is not None):
+            self._sessions.store(session)
+        elif mailbox is not None:
+            self._records.write(self._records.of_mailbox(mailbox))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

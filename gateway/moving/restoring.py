@@ -10,7 +10,8 @@ from dataclasses import replace
 from broker.client import TopicPartition
 from gateway import contract
 from gateway.contract import SHARE_KEY, MalformedRecord, Presence, StoredSession, parse_mark_key
-from gateway.moving.arrivals import CHECKPOINT_KEY, Arrivals, read_positions
+from gateway.moving.arrivals import CHECKPOINT_KEY, Positions, left_by, read_positions
+from gateway.moving.moves import Moves
 from gateway.moving.shares import Shares
 from gateway.mqtt.fanout import Fanout
 from gateway.peers.claims import Claims
@@ -31,7 +32,7 @@ class Restoring:
         *,
         gateway: str,
         sessions: Sessions,
-        arrivals: Arrivals,
+        moves: Moves,
         inbox: Inbox,
         shares: Shares,
         fanout: Fanout,
@@ -42,7 +43,7 @@ class Restoring:
     ) -> None:
         self._gateway = gateway
         self._sessions = sessions
-        self._arrivals = arrivals
+        self._moves = moves
         self._inbox = inbox
         self._shares = shares
         self._fanout = fanout
@@ -81,9 +82,8 @@ class Restoring:
         shared = [record for name, record in found.items() if name.startswith(SHARE_KEY)]
         for name, record in found.items():
             if not name.startswith(SHARE_KEY):
-                self._restore(record, now, positions | behind.get(name, {}))
+                self._restore(record, now, positions, behind.get(name))
         self._shares.restore(shared, lambda name: positions | behind.get(name, {}))
-        self._pass_on(found)
         for client_id, packet_ids in marks.items():
             mailbox = self._sessions.mailboxes.get(client_id)
             for packet_id in packet_ids:
@@ -95,32 +95,22 @@ class Restoring:
         self._say_offline(now)
         return positions, at
 
-    def _pass_on(self, found: Mapping[str, StoredSession]) -> None:
-        """An earlier run had claimed sessions that it never got, and who claimed them after it waits for it."""
-        for client_id, mine in self._claims.superseded.items():
-            arrivals = self._shares.arrivals if client_id.startswith(SHARE_KEY) else self._arrivals
-            record = found.get(client_id)
-            if (
-                mine.durable
-                and self._claims.elsewhere(client_id) is not None
-                and client_id not in arrivals
-                and (record is None or record.claim <= mine.epoch)
-            ):
-                arrivals.replaced(client_id, mine)
-
-    def _restore(self, record: StoredSession, now: float, since: dict[TopicPartition, int]) -> None:
+    def _restore(self, record: StoredSession, now: float, positions: Positions, behind: Positions | None) -> None:
+        """`behind`: an earlier run had let go of it, from there on, and that may not be stored."""
         sessions, client_id = self._sessions, record.client_id
         holder = self._claims.holders.get(client_id)
         if holder is not None and holder.gateway == self._gateway:
-            if record.gateway != self._gateway or record.released:
-                self._arrivals.resume(holder, record)
+            if record.keeper != self._gateway or record.released or behind:
+                if record.keeper == self._gateway and behind and not record.free:
+                    self._moves.pass_on(left_by(record, positions | behind))
+                self._moves.arrivals.resume(client_id, holder)
                 return
-        elif record.gateway != self._gateway or record.released:
+        elif record.keeper != self._gateway or record.free:
             return
-        elif holder is not None:
-            if record.expiry:  # who claimed it meanwhile waits for this gateway to let go
-                mine = replace(holder, gateway=self._gateway, epoch=holder.epoch - 1)
-                self._arrivals.replaced(client_id, mine, since)
+        elif holder is not None:  # who claimed it meanwhile waits for this gateway to let go
+            self._moves.pass_on(left_by(record, positions | (behind or {})))
+            return
+        elif record.taker:  # and claimed by nobody: it has ended
             return
         elif not record.expiry and self._claims.latest.get(client_id, self._gateway) != self._gateway:
             sessions.records.erase(client_id)  # its device has been elsewhere since

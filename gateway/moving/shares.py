@@ -25,14 +25,14 @@ from typing import Any
 
 from broker.client import TopicPartition
 from gateway.contract import SHARE_KEY, Presence, StoredSession
-from gateway.moving.arrivals import Arrivals, Cluster, positions_list, relayed
+from gateway.moving.arrivals import Arrivals, Cluster, left_by, positions_list
 from gateway.mqtt.fanout import Fanout
 from gateway.mqtt.topics import split_share
 from gateway.peers.claims import Claims, Denied, Heard, Overwritten, Taken, Won
 from gateway.peers.membership import Gateways
 from gateway.peers.presence import PresenceBook
 from gateway.ports import OFFLINE_FOR_EVER, Message, Opened, Receipt, Refused, Session, Subscription, settled
-from gateway.receipts import refused
+from gateway.receipts import over, refused
 from gateway.sessions.mailbox import Mailbox
 from gateway.sessions.records import SessionRecords
 from gateway.why import Why
@@ -250,7 +250,7 @@ class Shares:
                     and client_id not in self.arrivals
                     and not self._claims.unheard(client_id)
                 ):
-                    self.arrivals.adopt(client_id, self._book.claim(self._presence(client_id)), adopting=False)
+                    self.arrivals.adopt(client_id, self._book.claim(self._presence(client_id)))
         self._drop_orphans(filters, now)
 
     def _thaw(self, bucket: Bucket, others: Sequence[str]) -> None:
@@ -259,7 +259,7 @@ class Shares:
             bucket.open = False
             bucket.held = None
             del self._here[bucket.client_id]
-            self.arrivals.adopt(bucket.client_id, self._book.claim(self._presence(bucket.client_id)), adopting=False)
+            self.arrivals.adopt(bucket.client_id, self._book.claim(self._presence(bucket.client_id)))
             self._write(bucket, since, released=True)
 
     def _drop_orphans(self, filters: Sequence[str], now: float) -> None:
@@ -300,13 +300,12 @@ class Shares:
         `since`: where it had delivered for a bucket."""
         filters = self._fanout.share_filters()
         for record in records:
-            if record.gateway != self._gateway or record.released:
+            if record.keeper != self._gateway or record.free:
                 continue
-            holder = self._claims.elsewhere(record.client_id)
-            if holder is not None:
-                mine = replace(holder, gateway=self._gateway, epoch=holder.epoch - 1)
-                self.arrivals.replaced(record.client_id, mine, since(record.client_id))
-            elif parse_share_id(record.client_id)[0] not in filters:
+            elsewhere = self._claims.elsewhere(record.client_id) is not None
+            if elsewhere or parse_share_id(record.client_id)[0] in filters:
+                self.pass_on(left_by(record, since(record.client_id)))
+            else:
                 self._records.erase(record.client_id)
 
     def _presence(self, client_id: str) -> Presence:
@@ -352,8 +351,19 @@ class Shares:
                 del orphans[topic, partition, offset]
         return since
 
-    def stored(self, client_id: str) -> None:
-        self.arrivals.stored(client_id)
+    def stored(self, client_id: str, writer: str | None, owner: str) -> None:
+        """A bucket's record was read, see `Moves.stored`."""
+        self.arrivals.landed(client_id)
+        bucket = self._here.get(client_id)
+        if client_id in self.arrivals:
+            self.arrivals.stored(client_id)
+        elif bucket is not None and owner not in ("", self._gateway):
+            del self._here[client_id]
+            holder = self._claims.holders.get(client_id)
+            if holder is not None and holder.gateway == self._gateway:
+                self.arrivals.resume(client_id, holder)
+        elif bucket is not None and writer != self._gateway:
+            self._write(bucket)
 
     def _write(self, bucket: Bucket, since: Positions | None = None, *, released: bool = False) -> None:
         self._records.write(
@@ -406,10 +416,13 @@ class Shares:
         bucket.epoch = epoch
         self._write(bucket, self._left_at(bucket), released=True)
 
-    def relay(self, client_id: str, record: StoredSession | None, epoch: int) -> None:
-        if record is None:
-            record = StoredSession(client_id=client_id, owner=PRINCIPAL, gateway=self._gateway, expiry=0)
-        self._records.write(relayed(record, self._gateway, epoch))
+    def pass_on(self, record: StoredSession) -> None:
+        self.arrivals.passing(record)
+        self._records.write(record)
+
+    async def take(self, records: list[StoredSession]) -> None:
+        for receipt in [self._records.write(each) for each in records]:
+            await over(receipt)
 
     # --- running
 

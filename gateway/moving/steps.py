@@ -1,4 +1,4 @@
-"""What is to be done about a session on its way here, by its newest record and its holder before the claim. Pure."""
+"""What is to be done about a session on its way here, by the record of it that stands. Pure."""
 
 from __future__ import annotations
 
@@ -6,30 +6,26 @@ from collections.abc import Callable
 from enum import Enum, auto
 
 from gateway.contract import StoredSession
-from gateway.peers.claims import Holder
 
 
 class Step(Enum):
     """What is to be done about an arrival."""
 
-    WAIT = auto()  # its holder hasn't let go
-    NOTHING = auto()  # there is nothing to take over
-    RELEASED = auto()  # take it, from the positions in its record
-    LEFT = auto()  # take it, from the last checkpoint of the gateway in its record
+    WAIT = auto()  # whose it is has not let go
+    TAKE = auto()  # try to take it, as its record says: it was let go of, or nobody had it
+    LEFT = auto()  # try to take it, as the last checkpoint of the dead gateway in its record has it
+    GO_ON = auto()  # it was taken
 
 
-def step(record: StoredSession | None, previous: Holder | None, me: str, alive: Callable[[str], bool]) -> Step:
-    """What the newest record of a session and its holder before the claim call for."""
-    if previous is None:
-        return Step.NOTHING
-    if record is not None and record.released and record.claim >= previous.epoch:
-        return Step.RELEASED
-    if previous.gateway != me and alive(previous.gateway):
+def step(record: StoredSession | None, me: str, alive: Callable[[str], bool]) -> Step:
+    """What the record of a session that stands calls for."""
+    if record is None or record.free:
+        return Step.TAKE
+    if record.taker == me:
+        return Step.GO_ON
+    if record.keeper == me:
+        # that it was let go of is on its way into the log; a session that ends with its connection is not let go of
+        return Step.WAIT if record.expiry else Step.TAKE
+    if alive(record.keeper):
         return Step.WAIT
-    if record is None:
-        return Step.NOTHING
-    if record.released:
-        return Step.RELEASED
-    if record.gateway not in (me, previous.gateway) and alive(record.gateway):
-        return Step.WAIT
-    return Step.LEFT
+    return Step.TAKE if record.released else Step.LEFT

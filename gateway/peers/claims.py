@@ -79,7 +79,6 @@ class Claims:
     def __init__(self, gateway: str) -> None:
         self.holders: dict[str, Holder] = {}
         self.latest: dict[str, str] = {}  # the gateway of each client's newest record, until `started`
-        self.superseded: dict[str, Holder] = {}  # what an earlier run held when another claimed it, until `started`
         self._counts: dict[str, int] = {}
         self._elsewhere: dict[str, int] = {}  # connections of a principal at other gateways
         self._started = False
@@ -90,7 +89,6 @@ class Claims:
         """What an earlier run left is dealt with."""
         self._started = True
         self.latest = {}
-        self.superseded = {}
 
     def gateways(self) -> list[str]:
         """Those that hold anything."""
@@ -147,11 +145,7 @@ class Claims:
         holder = self._keep(client_id, record, offset)
         if mine:
             return Won(client_id=client_id, token=record.token, epoch=offset, previous=known)
-        if record.gateway == self._gateway:
-            self.superseded.pop(client_id, None)
-        elif known is not None and known.gateway == self._gateway:
-            if not self._started:
-                self.superseded[client_id] = known
+        if record.gateway != self._gateway and known is not None and known.gateway == self._gateway:
             return Taken(
                 client_id=client_id,
                 mine=known,

@@ -22,6 +22,7 @@ from gateway.policy import Policy
 from gateway.ports import (
     OFFLINE_FOR_EVER,
     Ending,
+    NotAcknowledged,
     Opened,
     Receipt,
     Refused,
@@ -54,8 +55,6 @@ class Awaiting(Protocol):
 
     def __contains__(self, client_id: str) -> bool: ...
 
-    def relaying(self, client_id: str) -> bool: ...
-
     def expect(self, session: Session, token: str) -> Receipt[Opened]: ...
 
 
@@ -63,9 +62,6 @@ class Nobody:
     """No session is on its way."""
 
     def __contains__(self, client_id: str) -> bool:
-        return False
-
-    def relaying(self, client_id: str) -> bool:
         return False
 
     def expect(self, session: Session, token: str) -> Receipt[Opened]:
@@ -128,8 +124,6 @@ class Sessions:
             return refused(
                 Refused(UNAVAILABLE, "the gateway finds out what happened while it stood still", why=Why.UNAVAILABLE)
             )
-        if self.arrivals.relaying(client_id):
-            return refused(Refused(UNAVAILABLE, "the session is on its way to another gateway", why=Why.UNAVAILABLE))
         current, mailbox = self.live.get(client_id), self.mailboxes.get(client_id)
         if mailbox is not None and self._over(mailbox):
             mailbox = None
@@ -252,7 +246,8 @@ class Sessions:
             else:
                 self._fire_now(client_id, connection.principal, will, username)
         if mailbox is not None:
-            self.records.write(self.records.of_mailbox(mailbox))
+            if client_id in self.mailboxes:  # or it has just been let go of
+                self.records.write(self.records.of_mailbox(mailbox))
         elif connection.will is not None and self._held():
             self.records.erase(client_id)
 
@@ -318,7 +313,10 @@ class Sessions:
         return self.store(session)
 
     def store(self, session: Session) -> Receipt[Any]:
-        """Write a connected session's record."""
+        """Write a connected session's record. What was let go of is said to be let go of last."""
+        mailbox = session.state.mailbox
+        if mailbox is not None and self.mailboxes.get(session.client_id) is not mailbox:
+            return refused(NotAcknowledged("the session is another gateway's"))
         holder = self._claims.holders.get(session.client_id)
         claim = holder.epoch if holder is not None and holder.gateway == self._gateway else 0
         return self.records.write(self.records.of_session(session, claim))

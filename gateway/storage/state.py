@@ -28,7 +28,11 @@ WRITE_INTERVAL = 0.5
 RecordHeaders = Sequence[tuple[str, bytes | None]]
 Apply = Callable[[str, bytes, bytes | None, RecordHeaders, int], bytes | None]
 """(topic, key, value, headers, offset) → the value to be kept in the local copy, whose rows come without headers, with
-offset -1."""
+offset -1; raises Passed."""
+
+
+class Passed(Exception):
+    """A record changes nothing: what the local copy has of its key stays."""
 
 
 class StateTopics:
@@ -117,6 +121,8 @@ class StateTopics:
             try:
                 if record.topic != INBOX:
                     value = self._apply(record.topic, record.key, value, record.headers, record.offset)
+            except Passed:
+                continue
             except contract.MalformedRecord as error:
                 log.error("%s, offset %d: %s", record.topic, record.offset, error)
             self._changes.append((record.topic, record.key, value))

@@ -67,29 +67,24 @@ def test_records_of_a_release_without_claims_stand_for_claims() -> None:
     assert a.holders["c"].epoch == 3 and a.gateways() == ["old"]
 
 
-def session(gateway: str, claim: int, *, released: bool = False) -> StoredSession:
-    return StoredSession(client_id="c", owner="", gateway=gateway, expiry=60, claim=claim, released=released)
+def session(gateway: str, *, released: bool = False, taker: str = "", expiry: int = 60) -> StoredSession:
+    return StoredSession(client_id="c", owner="", gateway=gateway, expiry=expiry, released=released, taker=taker)
 
 
-def holder(gateway: str, epoch: int) -> Holder:
-    return Holder(gateway=gateway, epoch=epoch, principal="", online=True, durable=True)
+def test_a_session_is_taken_when_its_owner_let_go_or_died() -> None:
+    def decide(record: StoredSession | None, *dead: str) -> Step:
+        return step(record, "me", lambda name: name not in dead)
 
-
-def test_a_claimant_waits_for_the_holder_before_it_and_takes_what_the_dead_left() -> None:
-    def decide(record: StoredSession | None, previous: Holder | None, *dead: str) -> Step:
-        return step(record, previous, "me", lambda name: name not in dead)
-
-    assert decide(None, None) is Step.NOTHING
-    assert decide(session("a", 5), holder("a", 5)) is Step.WAIT
-    assert decide(session("a", 5, released=True), holder("a", 5)) is Step.RELEASED
-    assert decide(session("a", 5, released=True), holder("b", 6)) is Step.WAIT  # b may have taken it
-    assert decide(session("a", 5, released=True), holder("b", 6), "b") is Step.RELEASED
-    assert decide(session("a", 5), holder("b", 6), "b") is Step.WAIT  # a will let go
-    assert decide(session("a", 5), holder("b", 6), "a", "b") is Step.LEFT
-    assert decide(session("a", 5), holder("a", 5), "a") is Step.LEFT
-    assert decide(None, holder("a", 5)) is Step.WAIT
-    assert decide(None, holder("a", 5), "a") is Step.NOTHING
-    assert decide(session("a", 5), holder("me", 6)) is Step.WAIT  # an earlier claim of ours never got it
+    assert decide(None) is Step.TAKE
+    assert decide(session("a")) is Step.WAIT
+    assert decide(session("a"), "a") is Step.LEFT
+    assert decide(session("a", released=True)) is Step.TAKE
+    assert decide(session("a", released=True, taker="b")) is Step.WAIT
+    assert decide(session("a", released=True, taker="b"), "a", "b") is Step.TAKE
+    assert decide(session("a", released=True, taker="me")) is Step.GO_ON
+    assert decide(session("me", released=True)) is Step.TAKE
+    assert decide(session("me")) is Step.WAIT  # that it was let go of is under way
+    assert decide(session("me", expiry=0)) is Step.TAKE
 
 
 # --- a model: gateways that claim, die, sleep and wake, over one log

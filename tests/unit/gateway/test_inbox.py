@@ -386,10 +386,24 @@ class NewestModel(InboxModel):
         self.policy = self.box.overflow = "newest"
 
 
+class EndingModel(InboxModel):
+    """Of a session that ends, whatever it had, nothing stays in the store."""
+
+    def teardown(self) -> None:
+        if self.device is not None:
+            self.disconnect()
+        self.world.inboxes.discard(self.box)
+        self.world.idle()
+        assert self.world.inbox == {}
+        self.world.loop.close()
+
+
 TestInbox = InboxModel.TestCase
 TestInbox.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
 TestNewest = NewestModel.TestCase
 TestNewest.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
+TestEnding = EndingModel.TestCase
+TestEnding.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 
 
 @pytest.mark.torture

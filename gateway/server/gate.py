@@ -12,6 +12,8 @@ from gateway.server.pace import BRIEF, RUBBISH, Pace, network_of
 from gateway.server.shutting import Listening, Shutters
 
 SOON: Final = 2.0  # seconds: a connection that ends within them was brief
+DEAR: Final = 4.0  # so many times what was done for a brief connection is its trouble: a quarter of the time at most
+SHOWN: Final = 20  # of the networks that are slowed down
 SHUT: Final = 1.0  # seconds that an address with too many waiting is shut out, as its clients' systems try again
 
 
@@ -65,7 +67,11 @@ class Gate:
         """It broke the protocol, or never said anything."""
         self.pace.spoil(address, now, RUBBISH)
 
-    def left(self, address: str, now: float, since: float) -> None:
-        """A connection whose turn was at `since` is over."""
-        if now - since < SOON:
-            self.pace.spoil(address, now, BRIEF)
+    def left(self, address: str, now: float, spent: float) -> None:
+        """A connection is over soon after its turn, for which so many seconds of work were done."""
+        self.pace.spoil(address, now, BRIEF + DEAR * spent)
+
+    def slowed(self, now: float) -> list[tuple[str, float, bool]]:
+        """Networks that are slowed down: which, seconds that the next connection would wait, whether the system drops
+        its attempts. The worst `SHOWN`, worst first."""
+        return [(network, wait, network in self._shutters.networks) for network, wait in self.pace.slowed(now)[:SHOWN]]

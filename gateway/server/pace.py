@@ -3,10 +3,11 @@
 Theory. An address has two buckets that drain with time. One takes a share for each connection that says something;
 what is over the rate isn't refused at once: it waits until its time has come, so that thousands of devices behind one
 address connect at the rate, and a flood is a trickle. The other takes a share for each connection that was *trouble*:
-one that ended soon after it began (`BRIEF`), or that broke the protocol (`RUBBISH`, which costs more). Once that one is
-over its depth, and until it is empty again, the address is slow: each connection takes as large a share as the trouble
-it makes, and nothing may come at once. So a fleet that stays connected comes back as fast as the gateway can take it,
-even with a few broken devices in it, and whoever connects for nothing is let in no faster than others can bear.
+one that ended soon after it began (`BRIEF`, and more if it was dear), or that broke the protocol (`RUBBISH`). Once that
+one is over its depth, and until both are empty again, the address is slow: each connection takes as large a share as
+the trouble it makes, and nothing may come at once. So a fleet that stays connected comes back as fast as the gateway
+can take it, even with a few broken devices in it, and whoever connects for nothing is let in no faster than others can
+bear.
 
 Addresses are forgotten once their buckets are empty; of IPv6 the first 64 bits count, which is what one customer has.
 """
@@ -18,10 +19,11 @@ from ipaddress import IPv6Address
 from typing import Final
 
 DEPTH: Final = 2.0  # seconds of the rate that may come at once
-BRIEF: Final = 1 / 500  # seconds of trouble: a connection that ended soon
+BRIEF: Final = 1 / 200  # seconds of trouble: a connection that ended soon
 RUBBISH: Final = 1 / 100  # one that said what no device says, or nothing
 TROUBLE: Final = 1.0  # seconds of trouble that an address may have at once
 REMEMBERED: Final = 20_000  # addresses
+MOST_SLOW: Final = 1_000  # slow ones that can be listed
 
 
 class _Address:
@@ -42,6 +44,7 @@ class Pace:
         """`rate`: connections a second; 0: unlimited, whatever they do."""
         self._share = 1 / rate if rate else 0.0
         self._known: OrderedDict[str, _Address] = OrderedDict()
+        self._slow: OrderedDict[str, _Address] = OrderedDict()
 
     def __len__(self) -> int:
         """Addresses that are remembered."""
@@ -70,6 +73,19 @@ class Pace:
         known.worst = min(max(known.worst, now) + cost, now + 2 * TROUBLE)
         if known.share or known.worst - now > TROUBLE:
             known.share = max(known.share, cost)
+            network = network_of(address)
+            self._slow[network] = known
+            while len(self._slow) > MOST_SLOW:
+                self._slow.popitem(last=False)
+
+    def slowed(self, now: float) -> list[tuple[str, float]]:
+        """Networks that are slow now, and how long the next connection from there would wait; the slowest first. Of
+        more than `MOST_SLOW` the oldest are left out."""
+        for network in [network for network, known in self._slow.items() if not _slow(known, now)]:
+            del self._slow[network]
+        return sorted(
+            ((network, _wait(known, now)) for network, known in self._slow.items()), key=lambda each: -each[1]
+        )
 
     def _find(self, address: str, now: float) -> _Address:
         network = network_of(address)
@@ -77,18 +93,22 @@ class Pace:
         self._known[network] = known
         while len(self._known) > 1 and (len(self._known) > REMEMBERED or _free(next(iter(self._known.values())), now)):
             self._known.popitem(last=False)
-        if known.worst <= now:
+        if not _slow(known, now):
             known.share = 0.0
         return known
 
 
 def _free(known: _Address, now: float) -> bool:
-    return known.free_at < now and known.worst < now
+    return known.free_at <= now and known.worst <= now
+
+
+def _slow(known: _Address, now: float) -> bool:
+    """It was trouble lately, or some wait that came while it was."""
+    return known.share > 0.0 and not _free(known, now)
 
 
 def _wait(known: _Address, now: float) -> float:
-    slow = known.share and known.worst > now
-    return max(0.0, known.free_at - now - (0.0 if slow else DEPTH))
+    return max(0.0, known.free_at - now - (0.0 if _slow(known, now) else DEPTH))
 
 
 def network_of(address: str) -> str:

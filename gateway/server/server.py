@@ -114,16 +114,12 @@ class Server:
         assert self._loop is not None
         if listener.http:
             self.door_for(listener)
-        context = None
         if listener.tls:
-            secured = self._secured()
-            context = None if listener.proxy else secured.context
+            self._secured()
         return await self._loop.create_server(
             lambda: Connection(self, listener),
             listener.host,
             listener.port,
-            ssl=context,
-            ssl_handshake_timeout=self.settings.mqtt.connect_timeout if context is not None else None,
             backlog=self.settings.backlog,
             reuse_port=self.settings.reuse_port or None,
         )
@@ -173,27 +169,31 @@ class Server:
             self._certificates = Certificates(self.settings.tls)
         return self._certificates
 
-    def start_tls(self, connection: Connection, transport: asyncio.Transport) -> None:
-        task = asyncio.ensure_future(self._start_tls(connection, transport))
+    def start_tls(self, connection: Connection, transport: asyncio.Transport, wait: float) -> None:
+        """Shake hands after so many seconds."""
+        task = asyncio.ensure_future(self._start_tls(connection, transport, wait))
         self._tls_tasks.add(task)
         task.add_done_callback(self._tls_tasks.discard)
 
-    async def _start_tls(self, connection: Connection, transport: asyncio.Transport) -> None:
+    async def _start_tls(self, connection: Connection, transport: asyncio.Transport, wait: float) -> None:
         assert self._loop is not None
+        secured, failure = None, None
         try:
-            secured = await self._loop.start_tls(
-                transport,
-                connection,
-                self._secured().context,
-                server_side=True,
-                ssl_handshake_timeout=self.settings.mqtt.connect_timeout,
-            )
+            if wait:
+                await asyncio.sleep(wait)
+            if not transport.is_closing():
+                secured = await self._loop.start_tls(
+                    transport,
+                    connection,
+                    self._secured().context,
+                    server_side=True,
+                    ssl_handshake_timeout=self.settings.mqtt.connect_timeout,
+                )
         except (OSError, ssl.SSLError) as error:
-            self.refusals.report("tls", str(error), connection.address)
-            connection.abort()
-            return
+            failure = error
+        self.read_clock()
         if secured is None:
-            connection.abort()
+            connection.insecure(failure)
         else:
             connection.secured(secured)
 

@@ -165,7 +165,8 @@ class Control:
 
     verb `kick` (disconnect; with a `reference`, to go to that server), `clear` (drop the stored session and its inbox,
     disconnect), `tap` (copy the packets of the client to `__sluice_tap` under the key `tap`, at most `seconds` long),
-    `tap.keep` (somebody still watches), `tap.stop`.
+    `tap.keep` (somebody still watches), `tap.stop`; or a question: `tell` (the gateway that holds the client's session
+    says once, under the key `tap`, what it is; see `gateway.operations.telling`).
     """
 
     verb: str
@@ -185,7 +186,8 @@ class Control:
 class TapReport:
     """What a tap saw since its last report. `rows` are as `gateway.mqtt.showing` shows packets, with `at` and `way`
     (in, out); `dropped` packets came faster than may be shown. `connected`: it is here.
-    `ended`: why, once it has: time, stopped, unwatched (not renewed), full (too many taps), gateway (it stops)."""
+    `ended`: why, once it has: time, stopped, unwatched (not renewed), full (too many taps), gateway (it stops), told
+    (its one row is the answer to a question)."""
 
     gateway: str
     at: float

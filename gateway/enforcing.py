@@ -8,6 +8,7 @@ from collections.abc import Callable
 from gateway.contract import Ban, Control
 from gateway.mqtt.fanout import Fanout
 from gateway.operations.tap import Taps
+from gateway.operations.telling import Telling
 from gateway.ports import Session
 from gateway.registry import BanSet, Change, DeviceChanged, Registry, RightsChanged
 from gateway.sessions.mailbox import Mailbox
@@ -24,12 +25,20 @@ class Enforcing:
     """See the module."""
 
     def __init__(
-        self, *, registry: Registry, sessions: Sessions, fanout: Fanout, taps: Taps, clock: Callable[[], float]
+        self,
+        *,
+        registry: Registry,
+        sessions: Sessions,
+        fanout: Fanout,
+        taps: Taps,
+        telling: Telling,
+        clock: Callable[[], float],
     ) -> None:
         self._registry = registry
         self._sessions = sessions
         self._fanout = fanout
         self._taps = taps
+        self._telling = telling
         self._clock = clock
 
     def changed(self, change: Change) -> None:
@@ -89,5 +98,7 @@ class Enforcing:
             log.info("%s of %s by %s", order.verb, order.client_id, order.actor or "?")
         elif order.verb in ("tap", "tap.keep", "tap.stop"):
             self._taps.order(order)
+        elif order.verb == "tell":
+            self._telling.tell(order)
         else:
             log.warning("control %r is not known", order.verb)

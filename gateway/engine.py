@@ -29,6 +29,7 @@ from gateway.moving.restoring import Restoring
 from gateway.moving.shares import Shares
 from gateway.mqtt.fanout import Fanout
 from gateway.operations.tap import Taps
+from gateway.operations.telling import Telling
 from gateway.outcomes import Outcomes
 from gateway.peers.claims import Claims
 from gateway.peers.lease import Lease
@@ -249,7 +250,19 @@ class GatewayEngine:
         )
         self.fanout.slowly = lambda steps: chores.add("", steps)
         self.enforcing = Enforcing(
-            registry=registry, sessions=self.sessions, fanout=self.fanout, taps=self.taps, clock=clock
+            registry=registry,
+            sessions=self.sessions,
+            fanout=self.fanout,
+            taps=self.taps,
+            telling=Telling(
+                gateway=name,
+                live=self.sessions.live,
+                mailboxes=self.sessions.mailboxes,
+                oldest=self.inbox.oldest,
+                write=lambda topic, value, key: ticks().write(topic, value, key),
+                clock=clock,
+            ),
+            clock=clock,
         )
 
     def _positions(self) -> Mapping[TopicPartition, int]:

@@ -1,15 +1,16 @@
-"""Pages of the gateways themselves."""
+"""Pages of the gateways themselves, and what they answer when they are asked."""
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
+from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from console import lists, snapshot, traffic
+from console import kafka, lists, snapshot, traffic
 from console.accounts.permissions import Permission, requires
-from console.devices import gateways, queries
+from console.devices import asking, gateways, queries
 
 COLUMNS = (
     lists.Column(key="name", label=gettext_lazy("Gateway"), value=lambda g: g.name),
@@ -86,3 +87,17 @@ def gateway(request: HttpRequest, name: str) -> HttpResponse:
     counts = traffic.counts(picture, found.key, traffic.OF_A_GATEWAY)
     context = {"gateway": found, "counts": counts, "kept": queries.held_by(name)}
     return render(request, "devices/gateway.html", context)
+
+
+@never_cache
+@requires(Permission.VIEW)
+@require_safe
+def session(request: HttpRequest, client_id: str) -> HttpResponse:
+    """A part of the client's page: what the gateway that holds its session says of it."""
+    found, trouble = None, ""
+    try:
+        found = asking.session(client_id)
+    except (kafka.ClientError, kafka.SettingsError) as error:
+        trouble = str(error)
+    context = {"client_id": client_id, "session": found, "trouble": trouble, "asked": True}
+    return render(request, "devices/_session.html", context)

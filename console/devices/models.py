@@ -15,6 +15,7 @@ from django.utils.translation import gettext_lazy as _
 from console.devices.reasons import Explained, explained
 from console.policies.models import Policy
 from gateway import contract
+from gateway.why import Why
 
 LATELY = timedelta(hours=1)
 # of contract.DeviceLimits' fields, in the order they are asked for
@@ -113,7 +114,9 @@ class Devices(models.QuerySet["Device"]):
         newest = mine.order_by("-online", "-since")
         return self.annotate(
             online=Exists(mine.filter(online=True)),
-            refused=Exists(Refusal.objects.filter(username=OuterRef("name"), last__gte=lately)),
+            refused=Exists(
+                Refusal.objects.filter(username=OuterRef("name"), last__gte=lately).exclude(why=Why.TAKEN_OVER)
+            ),
             since=Subquery(newest.values("since")[:1]),
             address=Subquery(newest.values("address")[:1]),
             protocol=Subquery(newest.values("protocol")[:1]),

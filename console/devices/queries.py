@@ -59,6 +59,11 @@ def bans_on(device: Device) -> list[Ban]:
     return [ban for ban in Ban.objects.filter(about) if not ban.is_over]
 
 
+def is_known(client_id: str) -> bool:
+    """Whether the client has a page."""
+    return Presence.objects.filter(client_id=client_id).exists() or Device.objects.filter(name=client_id).exists()
+
+
 def held_by(gateway: str) -> dict[str, int]:
     """What a gateway holds: `online` clients, and sessions kept for those `away`, as it last told."""
     here = Presence.objects.filter(gateway=gateway)

@@ -62,7 +62,8 @@ REASONS: dict[str, Explained] = {
         _("Clear that session on the client's page, or use another client id."),
     ),
     Why.TAKEN_OVER: Explained(
-        _("Another connection with its client id came meanwhile"), _("Every device needs a client id of its own.")
+        _("Another connection came with its client id"),
+        _("It took the session over. Every device needs a client id of its own."),
     ),
     Why.CONNECTIONS: Explained(
         _("The device has as many connections as it may have"),

@@ -6,10 +6,12 @@ from typing import Any
 
 from django.db import transaction
 from django.db.models import Q
+from django.utils import timezone
 
-from console.devices.models import Device, Refusal
+from console.devices.models import LATELY, Device, Refusal
 from console.devices.reasons import saying
 from gateway.contract import CLOSED_FIELDS
+from gateway.why import Why
 
 KEPT = 5_000  # rows; those that were quiet longest go first
 SHOWN = 10
@@ -51,6 +53,11 @@ def of_device(device: Device) -> list[Refusal]:
     client_id = device.client_id or device.name
     mine = Q(username=device.name) | Q(client_id=client_id[: LONGEST["client_id"]])
     return list(Refusal.objects.filter(mine)[:SHOWN])
+
+
+def take_overs(rows: Iterable[Refusal]) -> list[Refusal]:
+    """Of these: where another connection with the same client id came, within the last hour; the latest first."""
+    return [row for row in rows if row.why == Why.TAKEN_OVER and row.last >= timezone.now() - LATELY]
 
 
 def of_client(client_id: str) -> list[Refusal]:

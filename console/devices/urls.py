@@ -9,6 +9,7 @@ urlpatterns = [
     path("clients/", views.client_list, name="device-clients"),
     path("clients/<name:client_id>/", views.client, name="device-client"),
     path("clients/<name:client_id>/tap/", views.tap, name="device-tap"),
+    path("clients/<name:client_id>/session/", gateway_views.session, name="device-session"),
     path("clients/<name:client_id>/kick/", views.kick, name="device-kick"),
     path("gateways/", gateway_views.gateway_list, name="device-gateways"),
     path("gateways/<name:name>/", gateway_views.gateway, name="device-gateway"),

@@ -16,6 +16,7 @@ from console.accounts.permissions import Permission, holds, requires
 from console.devices import actions, queries, refusals
 from console.devices.forms import AddBan, AddDevice, EditDevice, NewPassword
 from console.devices.models import Ban, Device, Presence, Refusal
+from console.routes import queries as routes
 
 DEVICE_COLUMNS = (
     lists.Column(key="name", label=gettext_lazy("Device"), value=lambda d: d.name, order="name"),
@@ -218,14 +219,22 @@ def device(request: HttpRequest, name: str) -> HttpResponse:
 @requires(Permission.VIEW)
 @require_safe
 def client(request: HttpRequest, client_id: str) -> HttpResponse:
-    """One MQTT client, registered or not: its connection, what waits for it, and when it was refused."""
+    """One client, registered or not: its connection, what waits for it, and when it was refused. What publishes by HTTP
+    alone has no connection, and is known by its device."""
     found = Presence.objects.filter(client_id=client_id).first()
     refused = refusals.of_client(client_id)
-    if found is None and not refused:
+    if found is None and not refused and not Device.objects.filter(name=client_id).exists():
         title = _("Nothing is known of a client %(client)s.") % {"client": client_id}
         return render(request, "error.html", {"title": title, "status": 404}, status=404)
     counts = traffic.counts(snapshot.current(), f"device/{client_id}", traffic.OF_A_DEVICE)
-    context = {"client_id": client_id, "client": found, "counts": counts, "refused": _refused(refused)}
+    context = {
+        "client_id": client_id,
+        "client": found,
+        "counts": counts,
+        "refused": _refused(refused),
+        "taken": sum(row.count for row in refusals.take_overs(refused)),
+        "landing": routes.landing(snapshot.current()),
+    }
     return render(request, "devices/client.html", context)
 
 

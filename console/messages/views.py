@@ -12,7 +12,10 @@ from django.views.decorators.http import require_safe
 
 from console import kafka, snapshot
 from console.accounts.permissions import Permission, requires
+from console.devices import queries as devices
 from console.messages import queries
+from console.routes import queries as routes
+from gateway import contract
 
 STARTS = (
     ("newest", gettext_lazy("Newest")),
@@ -70,6 +73,7 @@ def message(request: HttpRequest, name: str, partition: int, offset: int) -> Htt
         "partition": partition,
         "offset": offset,
         "tab": "messages",
+        "origin": _origin(record),
     }
     template = "messages/message.html#record" if request.htmx else "messages/message.html"  # type: ignore[attr-defined]  # django-htmx
     return render(request, template, context, status=200 if record or request.htmx else 404)  # type: ignore[attr-defined]  # as above
@@ -103,6 +107,21 @@ def asked(request: HttpRequest, topic: str) -> queries.Query:
         within=given.get("in", "any") if given.get("in", "any") in dict(FIELDS) else "any",
         cursor=queries.parsed_cursor(given.get("cursor", "")),
     )
+
+
+def _origin(record: kafka.Record | None) -> dict[str, Any] | None:
+    """Of a record that came from MQTT or HTTP: its client, its topic there, and the route that decides for it now."""
+    headers = dict(record.headers or ()) if record is not None else {}
+    topic, client = headers.get(contract.H_TOPIC), headers.get(contract.H_CLIENT)
+    if not topic or not client:
+        return None
+    mqtt_topic = topic.decode("utf-8", "replace")
+    return {
+        "client_id": (client_id := client.decode("utf-8", "replace")),
+        "known": devices.is_known(client_id),
+        "mqtt_topic": mqtt_topic,
+        "route": routes.route_of(mqtt_topic).name,
+    }
 
 
 def base(request: HttpRequest) -> str:

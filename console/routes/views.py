@@ -17,6 +17,7 @@ from console.definitions import Wrong
 from console.routes import actions, queries
 from console.routes.forms import FORMS, Try, TryRecord
 from console.routes.models import Route
+from gateway.routes import Uplink
 
 COLUMNS = (
     lists.Column(key="name", label=gettext_lazy("Route"), value=lambda r: r.name, order="name"),
@@ -75,7 +76,14 @@ def route(request: HttpRequest, name: str) -> HttpResponse:
     found = get_object_or_404(Route, name=name)
     fields = records.described(FORMS[found.kind], asdict(found.record()), leave_out=("name", "enabled"))
     counted = traffic.counts(snapshot.current(), f"route/{name}", traffic.OF_A_ROUTE)
-    return render(request, "routes/route.html", {"route": found, "fields": fields, "counts": counted})
+    record = found.record()
+    context = {
+        "route": found,
+        "fields": fields,
+        "counts": counted,
+        "landing": queries.landing(snapshot.current(), [record]) if isinstance(record, Uplink) else (),
+    }
+    return render(request, "routes/route.html", context)
 
 
 @requires(Permission.ROUTE_MANAGE)

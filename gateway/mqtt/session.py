@@ -24,6 +24,7 @@ from gateway.mqtt.sender import Sender
 from gateway.mqtt.surroundings import Link, Moment, Settings
 from gateway.mqtt.topics import MAX_LEVELS, split_share, valid_filter
 from gateway.ports import Ending, Engine, Message, Opened, Peer, Receipt, SessionState, Subscription
+from gateway.why import Why
 
 LEVELS_EACH = 16  # topic levels that a subscription may have, averaged over as many as the device may have
 
@@ -57,8 +58,8 @@ class Session(Receiver):
         self.client_id = ""
         self.state: Any = None
         self.ended = ""  # why, once it has
-        self.blamed = ""  # a slug, when the peer's misbehaviour ended it
-        self.why = ""  # what a refusal of CONNECT said of itself (`gateway.why`)
+        self.blamed = ""  # a slug, when the peer's misbehaviour ended it, or another connection with its client id
+        self.why = ""  # what a refusal of CONNECT, or that other connection, said of itself (`gateway.why`)
         self.subscriptions: dict[str, Subscription] | None = None
         self._levels = 0  # of all their filters
         self._started = self._stalled = moment.monotonic
@@ -128,6 +129,8 @@ class Session(Receiver):
         if self.closed:
             return
         spoken = False
+        if self.connected and code == Reason.SESSION_TAKEN_OVER:
+            self.blamed, self.why = "taken-over", Why.TAKEN_OVER
         if self.connected and self.request.protocol == 5:
             spoken = True
             found: Properties = {}

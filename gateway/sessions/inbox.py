@@ -304,6 +304,26 @@ class Inbox:
 
     # --- loading
 
+    async def oldest(self, mailbox: Mailbox) -> Message | None:
+        """What has waited longest, in flight or not, perhaps without its payload; None: nothing waits, or it can't be
+        read. For people to look at: changes nothing."""
+        for place in (mailbox.pending, mailbox.front):
+            if place:
+                return next(iter(place.values())).message
+        chunk = mailbox.shelf.first()
+        if chunk is None:
+            return next((entry.message for entry in mailbox.tail.values()), None)
+        hidden = set(mailbox.hidden)
+        value = await self._row(chunk_key(mailbox.client_id, chunk.number))
+        if value is None:
+            return None
+        try:
+            entries, _ = decode_chunk(chunk.number, value)
+        except MalformedRecord:
+            return None
+        visible = [entry.message for entry in entries if entry.number not in hidden]
+        return visible[chunk.skip] if chunk.skip < len(visible) else None
+
     async def _load(self, mailbox: Mailbox, number: int) -> None:
         async with self._loads:
             while mailbox.loading:

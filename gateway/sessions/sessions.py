@@ -167,13 +167,19 @@ class Sessions:
 
     def _others(self, principal: str, client_id: str) -> int:
         """How many connections a principal has with other client ids, at this gateway or elsewhere."""
-        here = self._named.get(principal)
-        if here:
-            here &= self.live.keys()
-            here.discard(client_id)
+        here = self._named.get(principal, set())
+        here.intersection_update(self.live)  # who never got to be connected was not closed either
         holder = self._claims.elsewhere(client_id)
         moves = holder is not None and holder.online and holder.principal == principal
-        return len(here or ()) + self._claims.connected_elsewhere(principal) - moves
+        return len(here) - (client_id in here) + self._claims.connected_elsewhere(principal) - moves
+
+    def _nameless(self, principal: str, client_id: str) -> None:
+        """A connection is gone."""
+        here = self._named.get(principal)
+        if here is not None:
+            here.discard(client_id)
+            if not here:
+                del self._named[principal]
 
     def _owner(self, current: Session | None, mailbox: Mailbox | None, principal: str) -> str:
         if current is not None:
@@ -223,6 +229,8 @@ class Sessions:
         client_id, connection = session.client_id, session.state
         if self.live.get(client_id) is session:
             del self.live[client_id]
+        if client_id not in self.live:
+            self._nameless(connection.principal, client_id)
         mailbox = connection.mailbox
         connection.feed = None
         if mailbox is not None and mailbox.session is not session:

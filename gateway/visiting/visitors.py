@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
 
+from gateway.counters import Counters
 from gateway.http.port import Publication, Visitor
 from gateway.identity.asking import TopicAnswers
 from gateway.identity.plugins import PluginHost
@@ -39,6 +40,8 @@ class Engine(Protocol):
 
     @property
     def epoch(self) -> int: ...
+    @property
+    def counters(self) -> Counters: ...
     @property
     def registry(self) -> Registry: ...
     @property

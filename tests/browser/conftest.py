@@ -123,6 +123,9 @@ def traffic(product: Product, browser: Browser, session: Any) -> Iterator[None]:
     def write() -> None:
         producer = Producer({"bootstrap.servers": product.kafka, "linger.ms": 5})
         number = 0
+        for reason in ("timeout", "timeout", "schema"):
+            why = {"sluice.error.reason": reason, "sluice.error.detail": "field <b>total</b> is missing"}
+            producer.produce("dlq.orders", '{"number": 0}', key="pump-0", headers=list(why.items()))
         while not stop.wait(0.05):
             for topic in ("orders", "telemetry", "telemetry"):
                 number += 1
@@ -156,6 +159,7 @@ def traffic(product: Product, browser: Browser, session: Any) -> Iterator[None]:
         drawn(page, "/topics/", known)
     for name in ("billing", "dashboards"):  # a lag is known once the group has committed
         drawn(page, "/groups/", page.locator(f'[data-live="group/{name}/lag"]', has_text=re.compile(r"\d")))
+    drawn(page, "/dead-letters/dlq.orders/", page.locator("tbody tr[data-href]"))
     context.close()
     yield
     stop.set()

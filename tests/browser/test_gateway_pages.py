@@ -38,6 +38,16 @@ def pump(product: Product) -> Iterator[str]:
     client.loop_stop()
 
 
+def test_a_client_s_page_says_what_its_gateway_answers(pump: str, opened: Callable[..., Page]) -> None:
+    page = opened("phone", "light")
+    drawn(page, f"/clients/{pump}/", page.get_by_role("heading", name="Subscriptions"))
+    expect(page.locator("#session")).to_contain_text("plant/7/#")
+    page.get_by_role("button", name="Ask again").click()
+    expect(page.locator("#session")).to_contain_text("plant/7/#")
+    assert objections(page) == []
+    assert_fits(page)
+
+
 def test_topic_prefixes_move_on_the_overview(pump: str, opened: Callable[..., Page]) -> None:
     page = opened()
     messages = page.locator('[data-live="prefix/plant/7/messages"]')

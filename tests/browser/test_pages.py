@@ -24,6 +24,7 @@ PAGES = [
     "/dead-letters/dlq.orders/",
     "/devices/",
     "/clients/",
+    "/gateways/",
     "/refused/",
     "/routes/",
     "/routes/try/",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -199,3 +200,31 @@ def test_the_page_is_there_for_who_may_and_names_the_client(signed_in: Callable[
     page = signed_in(Role.OPERATOR).get(address).content.decode()
     assert 'data-client="pump/7"' in page
     assert signed_in(Role.VIEWER).get(address).status_code == 403
+
+
+def test_the_gateway_that_holds_a_session_says_what_it_is_subscribed_to_and_what_waits_longest(
+    gateway: Gateway, signed_in: Callable[..., Client], unique: str
+) -> None:
+    def told() -> str:
+        return viewer.get(f"/clients/{unique}/session/").content.decode()
+
+    viewer = signed_in(Role.VIEWER)
+    pump = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=unique, clean_session=False)
+    pump.connect("127.0.0.1", gateway.port)
+    pump.loop_start()
+    eventually(pump.is_connected)
+    pump.subscribe([(f"{unique}/#", 1), ("<b>/x", 0)])
+    page = eventually(lambda: (text := told()) and f"{unique}/#" in text and text)
+    assert "&lt;b&gt;/x" in page
+    assert "Waits longest" not in page
+    pump.disconnect()
+    pump.loop_stop()
+    other = device(gateway, f"{unique}-other")
+    other.publish(f"{unique}/first", b"1", qos=1).wait_for_publish(60)
+    other.publish(f"{unique}/second", b"2", qos=1).wait_for_publish(60)
+    page = eventually(lambda: "Waits longest" in (text := told()) and "2 queued" in text and text)
+    assert f"{unique}/first" in page
+    assert re.search(r"/topics/mqtt.messages/messages/\d+/\d+/", page)
+    assert f"{unique}/second" not in page
+    assert "No gateway answered" in viewer.get("/clients/nobody-at-all/session/").content.decode()
+    other.disconnect()

@@ -419,3 +419,28 @@ def test_a_malformed_filter_is_refused_where_it_is_typed(db: None, as_admin: Cli
     assert answer.status_code == 422
     assert "bad/#/x" in answer.content.decode()
     assert not Policy.objects.exists()
+
+
+def test_two_connections_that_throw_each_other_out_are_told_on_the_client_s_page_and_refuse_no_device(
+    as_viewer: Client,
+) -> None:
+    now = time.time()
+    Device.objects.create(name="pump")
+    presence.keep({"c1": contract.Presence(client_id="c1", online=True, since=1.0, gateway="g", principal="pump")})
+    rows = [["taken-over", "c1", "pump", f"10.0.0.{n}", "session taken over", 3, now, Why.TAKEN_OVER] for n in (1, 2)]
+    refusals.keep(rows)
+    page = as_viewer.get(reverse("console:device-client", args=["c1"])).content.decode()
+    assert "Its connection was taken over 6 times." in page
+    assert "10.0.0.2" in page
+    assert not Device.objects.with_presence().get(name="pump").refused
+    Refusal.objects.update(last=datetime.fromtimestamp(now - 7200, UTC))
+    assert "was taken over" not in as_viewer.get(reverse("console:device-client", args=["c1"])).content.decode()
+
+
+def test_a_device_that_never_connected_has_a_page_that_says_what_is_seen_of_publishing_by_http(
+    as_operator: Client,
+) -> None:
+    Device.objects.create(name="poster")
+    for name in ("console:device-client", "console:device-tap"):
+        assert "What publishes by HTTP has none" in as_operator.get(reverse(name, args=["poster"])).content.decode()
+    assert as_operator.get(reverse("console:device-client", args=["nobody"])).status_code == 404

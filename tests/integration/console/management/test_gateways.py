@@ -12,9 +12,13 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
+from console import kafka
 from console.devices import gateways, presence, refusals
-from console.snapshot import Picture, Totals, held
+from console.messages import queries as messages
+from console.routes.models import Route
+from console.snapshot import Picture, Topic, Totals, held
 from gateway import contract
+from gateway.routes import Uplink
 
 NOW = 1_900_000_000_000
 
@@ -92,3 +96,51 @@ def test_without_any_gateway_the_page_says_so_and_how_to_start_one(as_viewer: Cl
         assert "python -m gateway" in page
     finally:
         held.replace_with(Picture())
+
+
+def routed(*records: Uplink) -> None:
+    for record in records:
+        route = Route()
+        route.take(record)
+        route.save()
+
+
+def test_a_client_s_messages_are_looked_for_where_routes_in_force_may_put_them_and_nowhere_else(
+    as_viewer: Client,
+) -> None:
+    routed(
+        Uplink(name="sites", filter="plant/+/#", topic="plant.{1}"),
+        Uplink(name="off", filter="x/#", topic="other", enabled=False),
+    )
+    presence.keep({"c 1": contract.Presence(client_id="c 1", online=True, since=1.0, gateway="g")})
+    names = {"plant.a": 5, "plant.b": 9, "other": 7, "mqtt.messages": 3, "dlq.gateway": 1, "__sluice_inbox": 9}
+    held.replace_with(Picture(at=NOW, topics={name: Topic(name=name, last=last) for name, last in names.items()}))
+    try:
+        answer = as_viewer.get(reverse("console:device-client", args=["c 1"]))
+        assert answer.context["landing"] == ["plant.b", "plant.a", "mqtt.messages", "dlq.gateway"]
+        assert "/topics/plant.b/messages/?q=c%201&amp;in=header" in answer.content.decode()
+        answer = as_viewer.get(reverse("console:route", args=["sites"]))
+        assert answer.context["landing"] == ["plant.b", "plant.a"]
+    finally:
+        held.replace_with(Picture())
+
+
+def test_a_record_says_which_client_it_came_from_and_which_route_decides_for_it(
+    as_viewer: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shown(*headers: tuple[str, bytes]) -> Any:
+        record = kafka.Record(
+            topic="plant.a", partition=0, offset=4, timestamp=1, key=b"k", value=b"v", headers=headers
+        )
+        monkeypatch.setattr(messages, "one", lambda *place: record)
+        return as_viewer.get(reverse("console:topic-message", args=["plant.a", 0, 4]))
+
+    routed(Uplink(name="sites", filter="plant/+/#", topic="plant.{1}"))
+    presence.keep({"pump": contract.Presence(client_id="pump", online=True, since=1.0, gateway="g")})
+    answer = shown(("mqtt.topic", b"plant/a/t"), ("mqtt.client.id", b"pump"))
+    assert answer.context["origin"]["route"] == "sites"
+    assert reverse("console:device-client", args=["pump"]) in answer.content.decode()
+    answer = shown(("mqtt.topic", b"elsewhere/<b>"), ("mqtt.client.id", b"stranger"))
+    assert (answer.context["origin"]["route"], answer.context["origin"]["known"]) == ("", False)
+    assert "elsewhere/&lt;b&gt;" in answer.content.decode()
+    assert shown().context["origin"] is None

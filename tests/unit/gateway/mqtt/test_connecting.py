@@ -169,6 +169,8 @@ def test_a_take_over_tells_the_older_connection_why() -> None:
     newer = Device(engine).connected(version=5)
     assert older.link.closed and not newer.link.closed
     assert older.received()[0][1][0] == 0x8E
+    assert (older.session.blamed, older.session.why) == ("taken-over", "taken-over"), "people hear of it"
+    assert not newer.session.blamed
     assert engine.live["d1"] is newer.session
 
 

@@ -1,0 +1,87 @@
+"""How many connections one principal may have."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+from gateway.contract import Presence
+from gateway.counters import Counters
+from gateway.mqtt.fanout import Fanout
+from gateway.peers.claims import Claims
+from gateway.ports import Ending, Refused, SessionState, settled
+from gateway.registry import Registry
+from gateway.sessions.sessions import Sessions
+from tests.unit.gateway.parts import FakeSession
+
+
+def sessions_of(claims: Claims) -> Sessions:
+    book: Any = SimpleNamespace(claim_durably=lambda presence, fresh: ("token", settled()))
+    nothing: Any = None
+    return Sessions(
+        gateway="here",
+        registry=Registry(),
+        fanout=Fanout(lambda session, topic: True, lambda *what: None),
+        counters=Counters(),
+        clock=lambda: 0.0,
+        inbox=nothing,
+        records=nothing,
+        wills=SimpleNamespace(due={}),  # type: ignore[arg-type]  # no will here
+        claims=claims,
+        book=book,
+        presence=lambda session, online, reason: nothing,
+        held=lambda: True,
+        cares=lambda client_id: True,
+        alone=lambda: True,
+    )
+
+
+def limited(client_id: str, connections: int = 2) -> FakeSession:
+    session = FakeSession(client_id, "pump")
+    session.identity = replace(session.identity, limits=replace(session.identity.limits, connections=connections))
+    return session
+
+
+def opens(sessions: Sessions, session: FakeSession) -> bool:
+    failure = sessions.open(session).failure
+    assert failure is None or (isinstance(failure, Refused) and failure.code == 0x97)
+    return failure is None
+
+
+def closed(sessions: Sessions, session: FakeSession) -> None:
+    sessions.closed(session, Ending(will=False, reason="", session_expiry=0, state=SessionState()))
+
+
+def test_a_thousand_client_ids_one_after_another_leave_nothing_behind() -> None:
+    sessions = sessions_of(Claims("here"))
+    for number in range(1000):
+        session = limited(f"c{number}")
+        assert opens(sessions, session)
+        closed(sessions, session)
+    assert not sessions._named and not sessions.live
+
+
+def test_who_takes_its_own_place_is_no_further_connection() -> None:
+    sessions = sessions_of(Claims("here"))
+    first, second = limited("one"), limited("two")
+    assert opens(sessions, first) and opens(sessions, second)
+    assert not opens(sessions, limited("three"))
+    again = limited("one")
+    first.close = lambda *what, **more: closed(sessions, first)  # type: ignore[method-assign]  # as a session does
+    assert opens(sessions, again)
+    closed(sessions, second)
+    assert opens(sessions, limited("three"))
+
+
+def test_connections_at_other_gateways_count_until_they_end() -> None:
+    claims = Claims("here")
+    sessions = sessions_of(claims)
+    there = Presence(client_id="there", online=True, since=0.0, gateway="elsewhere", principal="pump", token="t")
+    claims.hear("there", there, 1)
+    claims.hear("there", replace(there, since=1.0, epoch=1), 2)  # says more of the same
+    assert opens(sessions, limited("one"))
+    assert not opens(sessions, limited("two"))
+    claims.hear("there", replace(there, online=False, epoch=1), 3)
+    assert opens(sessions, limited("two"))
+    assert not claims.connected_elsewhere("pump")

@@ -40,7 +40,7 @@ OF_A_ROUTE: Sequence[Field] = (
 OF_A_GATEWAY: Sequence[Field] = (
     ("rate", _("Received/s"), "rate"),
     ("http_rate", _("By HTTP/s"), "rate"),
-    ("out_rate", _("Delivered/s"), "rate"),
+    ("out_rate", _("Sent/s"), "rate"),
     ("connections", _("Clients connected"), "num"),
     ("sessions", _("Sessions kept"), "num"),
     ("subscriptions", _("Subscriptions"), "num"),
@@ -48,7 +48,7 @@ OF_A_GATEWAY: Sequence[Field] = (
     ("waiting", _("Wait for the broker"), "num"),
     ("received", _("Received"), "num"),
     ("received_http", _("By HTTP"), "num"),
-    ("delivered", _("Delivered"), "num"),
+    ("sent", _("Sent"), "num"),
     ("dead_lettered", _("Dead letters"), "num"),
     ("duplicates", _("Left out as duplicates"), "num"),
     ("dropped_full", _("Dropped: queue full"), "num"),

@@ -246,7 +246,8 @@ SHARE_KEY = "$gateway/share/"  # buckets of share groups, claimed as clients are
 class GatewayStatus:
     """One gateway process, written every few seconds: counters since its start, and what is in flight now.
 
-    `waiting`: messages whose outcome the broker still owes. `held_back`: so many that devices are not read from."""
+    `waiting`: messages whose outcome the broker still owes. `held_back`: so many that devices are not read from.
+    `slowed`: [network, seconds that its next connection waits, whether its attempts are dropped], the slowest first."""
 
     gateway: str
     at: float
@@ -262,6 +263,7 @@ class GatewayStatus:
     shares: tuple[str, ...] = ()  # share groups with members here, by their whole filter
     waiting: int = 0
     held_back: bool = False
+    slowed: tuple[Any, ...] = ()
 
 
 # --- traffic: gateway → TrafficReport; minutes of retention

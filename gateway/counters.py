@@ -18,7 +18,6 @@ class Counters:
     forgotten_ids: int = 0  # message ids given up within their window: too many
     dropped_away: int = 0  # QoS 0, the broker was away
     doubtful: int = 0  # connections closed since an outcome stayed unknown
-    delivered: int = 0  # handed to connected sessions
     dropped_full: int = 0  # no room in a session's queue
     expired: int = 0
     expired_kept: int = 0  # of these, how many became dead letters

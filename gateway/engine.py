@@ -217,6 +217,8 @@ class GatewayEngine:
         self._clock = clock
         self._anonymous = anonymous
         self.listeners: tuple[str, ...] = ()
+        self.sent: Callable[[], int] = lambda: 0  # PUBLISH packets, since the start
+        self.slowed: Callable[[], Sequence[tuple[str, float, bool]]] = tuple
         self.taps = Taps(
             gateway=name,
             find=self.sessions.live.get,
@@ -405,11 +407,12 @@ class GatewayEngine:
             sessions=len(self.sessions.mailboxes),
             subscriptions=self.fanout.count,
             retained=self.retained.count,
-            counters=self.counters.snapshot(),
+            counters=self.counters.snapshot() | {"sent": self.sent()},
             listeners=self.listeners,
             anonymous=self._anonymous,
             stopped=self.stopping,
             shares=self.fanout.share_filters(),
             waiting=self._ticks().waiting,
             held_back=self.congested,
+            slowed=tuple([network, round(wait, 1), dropped] for network, wait, dropped in self.slowed()),
         )

@@ -301,6 +301,7 @@ class Gateway:
         self._operations = Operations(settings, engine, self.server, ticks=self._current_ticks, clock=self.clock)
         await self._operations.start()
         bound = await self.server.start(settings.listeners)
+        engine.slowed, engine.sent = self.server.slowed, self.server.sent
         engine.listeners = tuple(str(each) for each in bound)
         for each in bound:
             log.info("listening on %s%s", each, "" if settings.anonymous_on(str(each)) else ", credentials demanded")

@@ -179,7 +179,6 @@ class Subscribing:
                 feed.refused = each
                 feed.giving = False
                 return
-            self._counters.delivered += 1
         connection.feed = None
 
     def unsubscribe(self, session: Session, filters: Sequence[str]) -> Receipt[list[int]]:

@@ -8,7 +8,6 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from console import lists
-from console.snapshot import Group, Topic
 
 GROUPS = (
     lists.Column(key="group", label=gettext_lazy("Group")),
@@ -34,54 +33,57 @@ PREFIXES = (
 def of_overview(found: Mapping[str, Any]) -> dict[str, lists.Table]:
     """From what `queries.overview` found."""
     return {
-        "lagging": _lagging(found["top_groups"]),
-        "busy": _busy(found["busiest"]),
-        "mqtt": _mqtt(found["prefixes"]),
+        "lagging": _table(
+            "lag",
+            _("Groups by lag"),
+            GROUPS,
+            found["top_groups"],
+            row="group",
+            more=(reverse("console:group-list"), _("All groups")),
+            none=_("No consumer groups yet"),
+            hint=_("A group appears when the first consumer joins it."),
+        ),
+        "busy": _table(
+            "busy",
+            _("Busiest topics"),
+            TOPICS,
+            found["busiest"],
+            row="topic",
+            more=(reverse("console:topic-list") + "?sort=-in", _("All topics")),
+            none=_("No topics yet"),
+            hint=_("A topic appears when it is created here, or when a client writes to it."),
+        ),
+        "mqtt": _table(
+            "prefixes",
+            _("Busiest MQTT topics"),
+            PREFIXES,
+            found["prefixes"],
+            row="prefix",
+            more=(reverse("console:route-list"), _("Routes")),
+            none=_("No MQTT messages yet"),
+            hint=_("What devices publish is counted here by the first levels of its topic."),
+        ),
     }
 
 
-def _lagging(groups: Sequence[Group]) -> lists.Table:
+def _table(
+    name: str,
+    title: str,
+    columns: Sequence[lists.Column],
+    rows: Sequence[Any],
+    *,
+    row: str,
+    more: tuple[str, str],
+    none: str,
+    hint: str,
+) -> lists.Table:
     return lists.Table(
-        name="lag",
-        title=_("Groups by lag"),
-        columns=GROUPS,
-        rows=groups,
-        row_template="dashboard/_group.html",
+        name=name,
+        title=title,
+        columns=columns,
+        rows=rows,
+        row_template=f"dashboard/_{row}.html",
         css="tops",
-        more=(reverse("console:group-list"), _("All groups")),
-        empty=lists.Empty(
-            title=_("No consumer groups yet"), hint=_("A group appears when the first consumer joins it.")
-        ),
-    )
-
-
-def _busy(topics: Sequence[Topic]) -> lists.Table:
-    return lists.Table(
-        name="busy",
-        title=_("Busiest topics"),
-        columns=TOPICS,
-        rows=topics,
-        row_template="dashboard/_topic.html",
-        css="tops",
-        more=(reverse("console:topic-list") + "?sort=-in", _("All topics")),
-        empty=lists.Empty(
-            title=_("No topics yet"),
-            hint=_("A topic appears when it is created here, or when a client writes to it."),
-        ),
-    )
-
-
-def _mqtt(prefixes: Sequence[Any]) -> lists.Table:
-    return lists.Table(
-        name="prefixes",
-        title=_("Busiest MQTT topics"),
-        columns=PREFIXES,
-        rows=prefixes,
-        row_template="dashboard/_prefix.html",
-        css="tops",
-        more=(reverse("console:route-list"), _("Routes")),
-        empty=lists.Empty(
-            title=_("No MQTT messages yet"),
-            hint=_("What devices publish is counted here by the first levels of its topic."),
-        ),
+        more=more,
+        empty=lists.Empty(title=none, hint=hint),
     )

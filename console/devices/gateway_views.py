@@ -18,7 +18,7 @@ COLUMNS = (
     lists.Column(key="clients", label=gettext_lazy("Clients"), value=lambda g: g.row.get("connections"), css="num opt"),
     lists.Column(key="sessions", label=gettext_lazy("Sessions"), value=lambda g: g.row.get("sessions"), css="num opt2"),
     lists.Column(key="in", label=gettext_lazy("Received/s"), value=lambda g: g.row.get("rate"), css="num"),
-    lists.Column(key="out", label=gettext_lazy("Delivered/s"), value=lambda g: g.row.get("out_rate"), css="num opt"),
+    lists.Column(key="out", label=gettext_lazy("Sent/s"), value=lambda g: g.row.get("out_rate"), css="num opt"),
     lists.Column(
         key="waiting", label=gettext_lazy("Wait for the broker"), value=lambda g: g.row.get("waiting"), css="num opt2"
     ),
@@ -29,7 +29,8 @@ COLUMNS = (
 )
 ADDRESS_COLUMNS = (
     lists.Column(key="host", label=gettext_lazy("Address")),
-    lists.Column(key="times", label=gettext_lazy("Times in all"), css="num"),
+    lists.Column(key="now", label=gettext_lazy("Now")),
+    lists.Column(key="times", label=gettext_lazy("Refused in all"), css="num"),
     lists.Column(key="latest", label=gettext_lazy("Last"), css="num opt"),
     lists.Column(key="do", label=gettext_lazy("Change"), css="num", quiet=True),
 )
@@ -59,12 +60,12 @@ def gateway_list(request: HttpRequest) -> HttpResponse:
     )
     floods = lists.Table(
         name="floods",
-        title=_("Addresses refused within the last hour"),
+        title=_("Addresses that are slowed down now, or were refused within the last hour"),
         columns=ADDRESS_COLUMNS,
-        rows=gateways.refused_addresses(),
+        rows=gateways.troubled_addresses(picture),
         row_template="devices/_address.html",
         more=(reverse("console:device-refused"), _("All refused")),
-        empty=lists.Empty(title=_("Nobody was refused within the last hour"), sampled=False),
+        empty=lists.Empty(title=_("Nobody is slowed down, and nobody was refused within the last hour"), sampled=False),
     )
     context = {
         "tab": "gateways",

@@ -92,7 +92,8 @@ REASONS: dict[str, Explained] = {
     "connections": Explained(_("Too many connections"), _("The gateway's limit of connections is reached.")),
     "connect-rate": Explained(_("Too many connects a second"), _("The gateway's limit of connects is reached.")),
     "address-rate": Explained(
-        _("Too many connects a second from that address"), _("SLUICE_MQTT_CONNECTS_PER_ADDRESS is the limit.")
+        _("Too many connects a second from that address"),
+        _("It connects too often, or for nothing. SLUICE_MQTT_CONNECTS_PER_ADDRESS is the limit of those that behave."),
     ),
     "proxy-untrusted": Explained(_("Not a trusted proxy"), _("Name the proxy's network in SLUICE_TRUSTED_PROXIES.")),
     "proxy-header": Explained(

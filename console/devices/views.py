@@ -157,6 +157,7 @@ def client_list(request: HttpRequest) -> HttpResponse:
 @requires(Permission.VIEW)
 @require_safe
 def refused_list(request: HttpRequest) -> HttpResponse:
+    picture = snapshot.current()
     listing = lists.build(
         request,
         name="refused",
@@ -171,6 +172,8 @@ def refused_list(request: HttpRequest) -> HttpResponse:
             hint=_("Connections that a gateway refuses, or ends for the client's fault, appear here with the reason."),
             sampled=False,
         ),
+        refresh_on="cluster/refused",
+        drawn_at=picture.totals.refused,
     )
     return lists.respond(request, listing, "devices/refused.html", {"tab": "refused"})
 

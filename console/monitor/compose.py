@@ -1,7 +1,7 @@
 """The picture, made from the newest facts. Keeps nothing but the slopes; never asks anybody."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from console.monitor.rates import IN_WINDOW, OUT_WINDOW, Slopes, eta
@@ -29,6 +29,7 @@ class Composer:
         open_doors: tuple[str, ...],
         trouble: str,
         traffic: Mapping[str, Mapping[str, Any]] | None = None,
+        refused: int = 0,
     ) -> Picture:
         groups = {name: self._group(name, facts, now, ages.get(name)) for name in facts.listings}
         topics = {name: self._topic(one, facts, now, groups) for name, one in facts.topics.items()}
@@ -39,8 +40,10 @@ class Composer:
         return Picture(
             at=int(now * 1000),
             cluster=self._cluster(facts, open_doors),
-            totals=_totals(
-                topics, groups, devices, letters, broker, facts.disk, gateways_heard(traffic or {}, now * 1000)
+            totals=replace(
+                _totals(topics, groups, devices, letters, broker, facts.disk),
+                refused=refused,
+                **_gateways(gateways_heard(traffic or {}, now * 1000), known=devices is not None),
             ),
             topics=topics,
             groups=groups,
@@ -162,7 +165,6 @@ def _totals(
     letters: int | None,
     broker: dict[str, float | None],
     disk: tuple[int, int] | None,
-    gateways: Sequence[Mapping[str, Any]],
 ) -> Totals:
     users = [topic for topic in topics.values() if not topic.internal]
     lags = [group.lag for group in groups.values() if not group.internal and group.lag is not None]
@@ -175,13 +177,18 @@ def _totals(
         lag=sum(lags),
         dead_letters=letters,
         devices=devices,
-        gateways=None if devices is None else sum(not row.get("held_back") for row in gateways),
-        from_devices=_rates(gateways, "rate"),
-        from_http=_rates(gateways, "http_rate"),
-        to_devices=_rates(gateways, "out_rate"),
         disk_free=disk[0] if disk else None,
         disk_total=disk[1] if disk else None,
     )
+
+
+def _gateways(heard: Sequence[Mapping[str, Any]], *, known: bool) -> dict[str, Any]:
+    return {
+        "gateways": sum(not row.get("held_back") for row in heard) if known else None,
+        "from_devices": _rates(heard, "rate"),
+        "from_http": _rates(heard, "http_rate"),
+        "to_devices": _rates(heard, "out_rate"),
+    }
 
 
 def _rates(rows: Sequence[Mapping[str, Any]], field: str) -> float | None:

@@ -29,6 +29,11 @@ class Slope:
         while len(samples) > 2 and samples[0][0] < now - self._window:
             samples.popleft()
 
+    def correct(self, position: int) -> None:
+        """The newest sample was of this position."""
+        now, _ = self._samples.pop()
+        self.add(now, position)
+
     def rate(self, now: float) -> float | None:
         """Units per second; None before there are two samples, or when the newest is too old."""
         samples = self._samples

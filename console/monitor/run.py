@@ -54,6 +54,7 @@ def run(stop: threading.Event) -> None:
                 open_doors=_open_doors(facts, mqtt=presence.anonymous(now)),
                 trouble=trouble,
                 traffic=traffic.rows(now),
+                refused=traffic.refused,
             )
             try:
                 publisher.publish(picture)

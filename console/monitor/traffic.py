@@ -6,6 +6,7 @@ those that were quiet longest are forgotten first.
 """
 
 import logging
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -25,6 +26,8 @@ PLACE = kafka.TopicPartition(TRAFFIC, 0)
 DEVICES = 5_000
 SILENCE_SECONDS = 30.0  # after which the topic is looked at anew
 LOOK_BACK_MS = 60_000
+REPORTS = 2.5  # seconds: gateways report every two, when something moved
+AT_ONCE = 0.5  # seconds: of reports that come within, as those that waited for us do, the last one counts
 
 Numbers = dict[str, Any]
 
@@ -32,22 +35,35 @@ Numbers = dict[str, Any]
 class Moving:
     """One row: its totals and their slopes."""
 
-    __slots__ = ("changed", "slopes", "totals")
+    __slots__ = ("_sampled", "changed", "slopes", "totals")
 
     def __init__(self, counted: Mapping[str, str]) -> None:
         """`counted`: the name of a rate → the total it is the slope of."""
         self.totals: Numbers = {}
         self.slopes = {name: (field, Slope(IN_WINDOW)) for name, field in counted.items()}
         self.changed = 0.0
+        self._sampled = -math.inf
 
     def take(self, totals: Numbers, now: float) -> None:
         self.totals, self.changed = totals, now
+        self._sample(now)
+
+    def _sample(self, now: float) -> None:
+        at_once = now - self._sampled < AT_ONCE
+        for field, slope in self.slopes.values():
+            position = int(self.totals.get(field, 0))
+            if at_once:
+                slope.correct(position)
+            else:
+                slope.add(now, position)
+        self._sampled = self._sampled if at_once else now
 
     def shown(self, now: float) -> tuple[Numbers, bool]:
         """Totals and rates, and whether a rate may still change by itself."""
+        if now - self.changed > REPORTS:  # the next report would be here if anything had moved
+            self._sample(now)
         rates: Numbers = {}
-        for name, (field, slope) in self.slopes.items():
-            slope.add(now, int(self.totals.get(field, 0)))
+        for name, (_, slope) in self.slopes.items():
             rate = slope.rate(now)
             rates[name] = None if rate is None else round(rate, 2)
         moving = now - self.changed < 3 * IN_WINDOW or any(rates.values())
@@ -66,6 +82,7 @@ class Traffic:
         self._devices: OrderedDict[str, float] = OrderedDict()  # live key → since
         self._shown: dict[str, Numbers] = {}
         self._moving: set[str] = set()
+        self.refused = 0  # rows of them that were kept, since the start
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="traffic", daemon=True)
 
@@ -98,6 +115,7 @@ class Traffic:
         if report.closed:
             try:
                 self._closed(report.closed)
+                self.refused += len(report.closed)
             except DatabaseError as error:
                 log.warning("refused connections can't be kept: %s", error)
 
@@ -140,8 +158,9 @@ class Traffic:
                 "held_back": status.held_back,
                 "stopped": status.stopped,
                 "listeners": list(status.listeners),
+                "slowed": list(status.slowed),
             }
-            counted = {"rate": "received", "http_rate": "received_http", "out_rate": "delivered"}
+            counted = {"rate": "received", "http_rate": "received_http", "out_rate": "sent"}
             self._take(key, totals, now, counted)
 
     def _sum(self, key: str, report: TrafficReport, numbers: list[int] | None, now: float) -> None:

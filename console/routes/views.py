@@ -25,8 +25,9 @@ COLUMNS = (
     lists.Column(key="source", label=gettext_lazy("From"), value=lambda r: r.source, order="source"),
     lists.Column(key="target", label=gettext_lazy("To"), value=lambda r: r.target, order="target"),
     lists.Column(
-        key="priority", label=gettext_lazy("Priority"), value=lambda r: r.priority, order="priority", css="num opt"
+        key="priority", label=gettext_lazy("Priority"), value=lambda r: r.priority, order="priority", css="num opt2"
     ),
+    lists.Column(key="rate", label=gettext_lazy("Messages/s"), sortable=False, csv=False, css="num"),
     lists.Column(key="state", label=gettext_lazy("State"), value=lambda r: r.enabled, order="enabled", css="opt"),
     lists.Column(
         key="changed", label=gettext_lazy("Changed"), value=lambda r: r.changed, order="changed", css="num opt2"

@@ -82,6 +82,7 @@ class Totals:
     from_devices: float | None = None  # messages per second that gateways take, by MQTT and HTTP
     from_http: float | None = None  # of these, by HTTP
     to_devices: float | None = None
+    refused: int | None = None  # reports of refused connections since the monitor's start: that they moved
     disk_free: int | None = None  # bytes, of the fullest disk that brokers keep logs on
     disk_total: int | None = None
 
@@ -175,6 +176,7 @@ def cluster_numbers(picture: Picture) -> dict[str, Any]:
         "from_mqtt": None if totals.from_devices is None else max(0.0, totals.from_devices - (totals.from_http or 0.0)),
         "from_http": totals.from_http,
         "to_devices": totals.to_devices,
+        "refused": totals.refused,
         "disk_free": totals.disk_free,
         "topics": sum(not topic.internal for topic in picture.topics.values()) if picture.at else None,
         "groups": sum(not group.internal for group in picture.groups.values()) if picture.at else None,

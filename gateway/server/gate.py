@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from gateway.server.pace import BRIEF, RUBBISH, Pace, network_of
+from gateway.server.pace import BRIEF, RUBBISH, Pace, network_of, shown
 from gateway.server.shutting import Listening, Shutters
 
 SOON: Final = 2.0  # seconds: a connection that ends within them was brief
 DEAR: Final = 4.0  # so many times what was done for a brief connection is its trouble: a quarter of the time at most
-SHOWN: Final = 20  # of the networks that are slowed down
 SHUT: Final = 1.0  # seconds that an address with too many waiting is shut out, as its clients' systems try again
 
 
@@ -67,11 +66,11 @@ class Gate:
         """It broke the protocol, or never said anything."""
         self.pace.spoil(address, now, RUBBISH)
 
+    def slowed(self, now: float, most: int) -> list[tuple[str, float, bool]]:
+        """Whom it slows down: network, seconds that its next connection would wait, and whether the system drops its
+        attempts now. The slowest first."""
+        return [(shown(each), wait, each in self._shutters.networks) for each, wait in self.pace.slowed(now)[:most]]
+
     def left(self, address: str, now: float, spent: float) -> None:
         """A connection is over soon after its turn, for which so many seconds of work were done."""
         self.pace.spoil(address, now, BRIEF + DEAR * spent)
-
-    def slowed(self, now: float) -> list[tuple[str, float, bool]]:
-        """Networks that are slowed down: which, seconds that the next connection would wait, whether the system drops
-        its attempts. The worst `SHOWN`, worst first."""
-        return [(network, wait, network in self._shutters.networks) for network, wait in self.pace.slowed(now)[:SHOWN]]

@@ -23,7 +23,7 @@ BRIEF: Final = 1 / 200  # seconds of trouble: a connection that ended soon
 RUBBISH: Final = 1 / 100  # one that said what no device says, or nothing
 TROUBLE: Final = 1.0  # seconds of trouble that an address may have at once
 REMEMBERED: Final = 20_000  # addresses
-MOST_SLOW: Final = 1_000  # slow ones that can be listed
+LISTED: Final = 500  # of these, slow ones that `slowed` knows of
 
 
 class _Address:
@@ -44,7 +44,7 @@ class Pace:
         """`rate`: connections a second; 0: unlimited, whatever they do."""
         self._share = 1 / rate if rate else 0.0
         self._known: OrderedDict[str, _Address] = OrderedDict()
-        self._slow: OrderedDict[str, _Address] = OrderedDict()
+        self._slow: dict[str, _Address] = {}  # those that were told to be, to be looked through
 
     def __len__(self) -> int:
         """Addresses that are remembered."""
@@ -73,19 +73,15 @@ class Pace:
         known.worst = min(max(known.worst, now) + cost, now + 2 * TROUBLE)
         if known.share or known.worst - now > TROUBLE:
             known.share = max(known.share, cost)
-            network = network_of(address)
-            self._slow[network] = known
-            while len(self._slow) > MOST_SLOW:
-                self._slow.popitem(last=False)
+            if len(self._slow) < LISTED:
+                self._slow[network_of(address)] = known
 
     def slowed(self, now: float) -> list[tuple[str, float]]:
-        """Networks that are slow now, and how long the next connection from there would wait; the slowest first. Of
-        more than `MOST_SLOW` the oldest are left out."""
-        for network in [network for network, known in self._slow.items() if not _slow(known, now)]:
-            del self._slow[network]
-        return sorted(
-            ((network, _wait(known, now)) for network, known in self._slow.items()), key=lambda each: -each[1]
-        )
+        """The networks that are slow for the trouble they made, at most `LISTED`, and how long the next connection of
+        each would have to wait; the longest first."""
+        self._slow = {network: known for network, known in self._slow.items() if _slow(known, now)}
+        waits = [(network, _wait(known, now)) for network, known in self._slow.items()]
+        return sorted(waits, key=lambda each: -each[1])
 
     def _find(self, address: str, now: float) -> _Address:
         network = network_of(address)
@@ -109,6 +105,11 @@ def _slow(known: _Address, now: float) -> bool:
 
 def _wait(known: _Address, now: float) -> float:
     return max(0.0, known.free_at - now - (0.0 if _slow(known, now) else DEPTH))
+
+
+def shown(network: str) -> str:
+    """A network as people write it."""
+    return f"{IPv6Address(int(network, 16) << 64)}/64" if len(network) == 16 and "." not in network else network
 
 
 def network_of(address: str) -> str:

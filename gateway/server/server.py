@@ -26,6 +26,7 @@ from gateway.server.refusals import Refusals
 
 log = logging.getLogger("sluice.gateway")
 
+SLOWED = 20  # addresses that `slowed` tells
 SLICE = 100  # connections whose deadlines are looked at before others have their turn: all may be due for closing
 
 
@@ -236,6 +237,16 @@ class Server:
     def gate_for(self, listener: Listener) -> Gate:
         """What stands before it."""
         return self.http_gate if listener.http else self.gate
+
+    def sent(self) -> int:
+        """PUBLISH packets that went out since the start, as of the last accounts."""
+        return self.totals.sent
+
+    def slowed(self) -> list[tuple[str, float, bool]]:
+        """The addresses that connect too often or make trouble, as `Gate.slowed` has them; at most `SLOWED`."""
+        now = self.moment.monotonic
+        found = [each for gate in (self.gate, self.http_gate) for each in gate.slowed(now, SLOWED)]
+        return sorted(found, key=lambda each: -each[1])[:SLOWED]
 
     def _turned_away(self, address: str) -> None:
         self.turned_away += 1

@@ -103,7 +103,7 @@ def status(received: int, by_http: int = 0, started: float = 1.0, at: float = 0.
         sessions=2,
         subscriptions=5,
         retained=1,
-        counters={"received": received, "received_http": by_http, "delivered": 0},
+        counters={"received": received, "received_http": by_http, "sent": 0},
         **more,  # type: ignore[arg-type]
     )
 
@@ -151,3 +151,23 @@ def composed(rows: dict[str, dict[str, object]], now: float) -> Picture:
     return Composer(embedded=True).compose(
         Facts(), now, ages={}, devices=0, letters=0, broker={}, open_doors=(), trouble="", traffic=rows
     )
+
+
+def test_a_steady_rate_is_what_it_is_between_reports_too() -> None:
+    traffic = Traffic()
+    seen = []
+    for tenth in range(300):
+        now = tenth / 10
+        if tenth % 20 == 3:  # a report every two seconds, looked at every second
+            traffic.take(report(prefixes={"a": row(10 * tenth)}), now)
+        if tenth % 10 == 0 and tenth > 50:
+            seen.append(traffic.rows(now)["prefix/a"]["rate"])
+    assert min(seen) == max(seen) == 100
+
+
+def test_reports_that_were_waiting_make_no_rate_of_their_own() -> None:
+    traffic = Traffic()
+    for number in range(30):
+        traffic.take(report(prefixes={"a": row(1000 * number)}), 100.0 + number / 1000)
+    traffic.take(report(prefixes={"a": row(29_020)}), 102.0)
+    assert traffic.rows(102.0)["prefix/a"]["rate"] == 10

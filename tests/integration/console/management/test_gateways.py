@@ -82,10 +82,27 @@ def test_addresses_that_are_refused_most_come_first_and_old_ones_not_at_all(
             ["tls", "c", "", "10.0.0.3", "", 500, now - 7200, ""],
         ]
     )
-    found = [(each["host"], each["times"]) for each in gateways.refused_addresses()]
-    assert found == [("10.0.0.1", 42), ("10.0.0.2", 41)]
+    found = [(each.host, each.times, each.wait) for each in gateways.troubled_addresses(picture)]
+    assert found == [("10.0.0.1", 42, None), ("10.0.0.2", 41, None)]
     page = as_operator.get(reverse("console:device-gateways")).content.decode()
     assert "?kind=address&amp;value=10.0.0.1" in page
+
+
+def test_an_address_that_is_slowed_down_or_shut_out_comes_first_with_how_long_it_waits(
+    picture: Picture, as_operator: Client
+) -> None:
+    refusals.keep([["address-rate", "", "", "10.0.0.9", "", 5, time.time(), ""]])
+    slow = {
+        "gateway/alive": row(slowed=[["10.0.0.9", 2.0, False], ["2001:db8::/64", 0.4, False]]),
+        "gateway/pressed": row(slowed=[["10.0.0.9", 7.0, True]]),
+        "gateway/dead": row(at=NOW - 60_000, slowed=[["10.9.9.9", 9.0, True]]),
+    }
+    held.replace_with(Picture(at=NOW, traffic=slow))
+    found = [(each.host, each.wait, each.dropped, each.times) for each in gateways.troubled_addresses(held.current())]
+    assert found == [("10.0.0.9", 7.0, True, 5), ("2001:db8::/64", 0.4, False, None)]
+    page = as_operator.get(reverse("console:device-gateways")).content.decode()
+    assert "shut out" in page
+    assert "slowed down, 0.4 s" in page
 
 
 def test_without_any_gateway_the_page_says_so_and_how_to_start_one(as_viewer: Client) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.server.gate import DEAR, SHOWN, SHUT, Gate
-from gateway.server.pace import BRIEF, RUBBISH, TROUBLE
+from gateway.server.gate import DEAR, SHUT, Gate
+from gateway.server.pace import BRIEF, LISTED, RUBBISH, TROUBLE
 from gateway.server.shutting import Shutters
 
 RUDE, HONEST = "10.0.0.1:4711", "10.0.0.2:4711"
@@ -61,7 +61,7 @@ def test_connections_that_last_are_no_trouble() -> None:
     case = Case()
     for _ in range(5_000):
         assert case.gate.wait(HONEST, 5.0) == 0.0
-    assert case.gate.wait(HONEST, 5.0) == 0.0 and case.gate.slowed(5.0) == []
+    assert case.gate.wait(HONEST, 5.0) == 0.0 and case.gate.slowed(5.0, 10) == []
 
 
 @pytest.mark.parametrize(
@@ -77,15 +77,29 @@ def test_connections_that_end_at_once_are_trouble_and_the_more_the_dearer_they_w
     assert waits[0] > 0 and waits[2] - waits[1] == pytest.approx(BRIEF + DEAR * spent)
 
 
-def test_who_is_slowed_down_can_be_listed_until_it_is_over() -> None:
+def test_who_is_slowed_down_is_known_with_how_long_it_waits_until_it_is_not() -> None:
     case = Case()
+    assert case.gate.slowed(5.0, 10) == []
     case.crowd(5.0)
-    for number in range(2 * SHOWN):
-        for _ in range(number + 150):
-            case.gate.spoiled(f"10.1.0.{number}:1", 5.0)
-            case.gate.wait(f"10.1.0.{number}:1", 5.0)
-    case.gate.closed(RUDE, 5.0)
-    listed = case.gate.slowed(5.0)
-    assert len(listed) == SHOWN and listed[0][0] == "10.0.0.1" and listed[0][2] and not listed[1][2]
-    assert [wait for _, wait, _ in listed] == sorted((wait for _, wait, _ in listed), reverse=True)
-    assert case.gate.slowed(11.0) == []
+    case.gate.spoiled("[2001:db8::1]:4711", 5.0)
+    [(network, wait, dropped)] = case.gate.slowed(5.0, 10)
+    assert (network, dropped) == ("10.0.0.1", False)
+    assert wait > 5.0, "longer than the patience"
+    assert case.gate.closed(RUDE, 5.0)
+    assert [(network, dropped) for network, _, dropped in case.gate.slowed(5.0, 10)] == [("10.0.0.1", True)]
+    assert case.gate.slowed(5.0, 0) == []
+    assert case.gate.slowed(11.0, 10) == []
+
+
+def test_of_many_that_are_slow_the_slowest_are_named_and_networks_as_people_write_them() -> None:
+    case = Case()
+    for number in range(LISTED + 50):
+        for _ in range(int(TROUBLE / RUBBISH) + 1 + min(number, 20)):
+            case.gate.spoiled(f"[2001:db8:0:{number:x}::1]:4711", 5.0)
+        case.gate.wait(f"[2001:db8:0:{number:x}::1]:4711", 5.0)
+    assert len(case.gate.pace.slowed(5.0)) == LISTED
+    found = case.gate.slowed(5.0, 3)
+    assert len(found) == 3
+    assert all(network.endswith("::/64") for network, _, _ in found)
+    waits = [wait for _, wait, _ in found]
+    assert waits == sorted(waits, reverse=True)

@@ -24,6 +24,7 @@ from gateway.server import proxy, websocket
 from gateway.server.figures import NOTHING, Figures
 from gateway.server.gate import SOON, Gate
 from gateway.server.listeners import Listener
+from gateway.server.securing import address_of
 
 if TYPE_CHECKING:
     from gateway.server.server import Server
@@ -69,7 +70,7 @@ class Connection(asyncio.BufferedProtocol):
         self._server = server
         self._listener = listener
         self._transport: asyncio.Transport | None = None
-        self._stage = _PROXY if listener.proxy else _SECURING if listener.tls else _GREETING
+        self._stage = _PROXY if listener.proxy else _GREETING
         self._exact: bytearray | None = bytearray() if listener.proxy else None
         self._proxied: proxy.ProxyHeader | None = None
         self._web: websocket.Upgrade | websocket.Frames | None = None
@@ -92,15 +93,13 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._server.read_clock()
         self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's is none by class
-        self.address = _address(transport.get_extra_info("peername"))
+        self.address = address_of(transport.get_extra_info("peername"))
         transport.set_write_buffer_limits(high=self._server.settings.write_buffer)
         if self._too_many_before() or not self._server.admit(self):
             self._stage = _CLOSED
             transport.abort()
             return
-        if self._stage == _SECURING:
-            self._secure()
-        elif self._stage != _PROXY:
+        if self._stage != _PROXY:
             self._begin()
         elif not self._server.trusts(str((transport.get_extra_info("peername") or ("",))[0])):
             self._server.refusals.report("proxy-untrusted", "not a trusted proxy", self.address)
@@ -297,7 +296,7 @@ class Connection(asyncio.BufferedProtocol):
     # -- stages ----------------------------------------------------------------------------------------------------
 
     def _secure(self) -> None:
-        """TLS begins as soon as it is the connection's turn."""
+        """TLS behind a PROXY header begins as soon as it is the connection's turn."""
         transport = self._transport
         assert transport is not None
         wait = self._gate.wait(self.address, self._server.moment.monotonic)
@@ -355,7 +354,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _too_many_before(self) -> bool:
         """Whether so many of its address wait already that its own turn would come too late."""
-        return self._stage != _PROXY and self._gate.closed(self.address, self._server.moment.monotonic)
+        asked = self._stage == _PROXY or self._listener.tls  # later, or before TLS
+        return not asked and self._gate.closed(self.address, self._server.moment.monotonic)
 
     def _keep_pace(self) -> bool:
         """The peer says its first word: it may have to wait, when many come from its address; False: too many do."""
@@ -419,7 +419,7 @@ class Connection(asyncio.BufferedProtocol):
         self._server.gone(self)
 
     def secured(self, transport: asyncio.Transport) -> None:
-        """TLS is established."""
+        """TLS behind a PROXY header is established."""
         if self._stage == _CLOSED:
             transport.abort()
             return
@@ -496,13 +496,6 @@ class Connection(asyncio.BufferedProtocol):
                 username=(request.username if request is not None else None) or "",
                 why=session.why,
             )
-
-
-def _address(peer: tuple[str, int] | None) -> str:
-    if not peer:
-        return "unknown"
-    host, port = peer[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _common_name(certificate: Any) -> str | None:

@@ -23,6 +23,7 @@ from gateway.server.figures import NOTHING
 from gateway.server.gate import Gate
 from gateway.server.listeners import Listener
 from gateway.server.refusals import Refusals
+from gateway.server.securing import Securing, listening
 
 log = logging.getLogger("sluice.gateway")
 
@@ -84,7 +85,7 @@ class Server:
         self._allowance_at = self.moment.monotonic
         self._waiting: list[Connection] = []  # for their flush
         self._resting: list[Connection] = []  # until the next turn
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[asyncio.Server | Securing] = []
         self._certificates: Certificates | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._tls_tasks: set[asyncio.Task[None]] = set()
@@ -111,18 +112,32 @@ class Server:
         self._sweeper = asyncio.create_task(self._sweep())
         return bound
 
-    async def _listen(self, listener: Listener) -> asyncio.Server:
+    async def _listen(self, listener: Listener) -> asyncio.Server | Securing:
         assert self._loop is not None
+        settings = self.settings
         if listener.http:
             self.door_for(listener)
         if listener.tls:
             self._secured()
+        if listener.tls and not listener.proxy:
+            sockets = await listening(
+                listener.host, listener.port, backlog=settings.backlog, reuse_port=settings.reuse_port
+            )
+            return Securing(
+                sockets,
+                lambda: Connection(self, listener),
+                gate=self.gate_for(listener),
+                context=lambda: self._secured().context,
+                timeout=settings.mqtt.connect_timeout,
+                clock=self.read_clock,
+                failed=lambda address, why: self._insecure(listener, address, why),
+            )
         return await self._loop.create_server(
             lambda: Connection(self, listener),
             listener.host,
             listener.port,
-            backlog=self.settings.backlog,
-            reuse_port=self.settings.reuse_port or None,
+            backlog=settings.backlog,
+            reuse_port=settings.reuse_port or None,
         )
 
     async def stop(self, *, closing: float = 2.0) -> None:
@@ -152,7 +167,8 @@ class Server:
         for connection in list(self.connections):
             connection.abort()
         for server in self._servers:
-            await server.wait_closed()
+            if not isinstance(server, Securing):
+                await server.wait_closed()
 
     def resume(self) -> None:
         """The engine's commits have caught up: sessions held as congested read on."""
@@ -169,6 +185,12 @@ class Server:
                 raise NoCertificate("a TLS listener needs a certificate and its key")
             self._certificates = Certificates(self.settings.tls)
         return self._certificates
+
+    def _insecure(self, listener: Listener, address: str, why: str) -> None:
+        """A handshake came to nothing."""
+        if not self._stopping:
+            self.refusals.report("tls", why, address)
+            self.gate_for(listener).spoiled(address, self.read_clock())
 
     def start_tls(self, connection: Connection, transport: asyncio.Transport, wait: float) -> None:
         """Shake hands after so many seconds."""

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from broker.client import AsyncAdmin, Consumer, Failure, Producer
+from broker.client import AsyncAdmin, Consumer, Failure, Producer, Writer
 from broker.client import Settings as ClusterSettings
 from broker.client.errors import ClientError
 from gateway.applying import Applying
@@ -97,13 +97,7 @@ class Gateway:
         self._copy = await self._in_thread(lambda: LocalCopy(file, identity.id))
         loop = asyncio.get_running_loop()
         self._ticks = Ticks(
-            lambda: Producer(
-                cluster,
-                linger_ms=0,
-                delivery_timeout=DELIVERY_TIMEOUT,
-                queue_messages=200_000,
-                overrides={"queue.buffering.max.kbytes": 256 << 10},
-            ),
+            lambda: Writer(cluster, delivery_timeout=DELIVERY_TIMEOUT),
             self._refused,
             loop=loop,
             congestion=self._congested,
@@ -405,7 +399,7 @@ class Gateway:
         if self._lanes is not None:
             await self._lanes.stop(max(0.2, until - time.monotonic()))
         if self._ticks is not None:
-            left = self._ticks.close(max(0.2, until - time.monotonic()))
+            left = await self._ticks.close(max(0.2, until - time.monotonic()))
             if left:
                 log.warning("%d messages had no outcome; none of them was acknowledged", left)
         if self._state is not None:

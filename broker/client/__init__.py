@@ -20,12 +20,15 @@ from broker.client.capability import Ability, Capabilities
 from broker.client.consuming import BEGINNING, END, Consumer
 from broker.client.delays import Delays
 from broker.client.errors import ClientError
+from broker.client.outgoing import Failure, PlacedAt
 from broker.client.policy import DeadLetterTopic, Expired, Ladder, Order, Reject, Retry
-from broker.client.producing import Batch, Failure, PlacedAt, Producer
+from broker.client.producing import Batch, Producer
 from broker.client.records import Delivered, Record, TopicPartition
 from broker.client.running import Progress, run_consumer
 from broker.client.settings import Settings, SettingsError
 from broker.client.sharing import ShareConsumer, SharedRecord, Verdict
+from broker.client.writing.encoding import EncodedHeaders
+from broker.client.writing.writer import Writer
 
 __all__ = [
     "BEGINNING",
@@ -40,6 +43,7 @@ __all__ = [
     "DeadLetterTopic",
     "Delays",
     "Delivered",
+    "EncodedHeaders",
     "Expired",
     "Failure",
     "Ladder",
@@ -56,6 +60,7 @@ __all__ = [
     "SharedRecord",
     "TopicPartition",
     "Verdict",
+    "Writer",
     "admin",
     "async_admin",
     "capabilities",

@@ -21,7 +21,8 @@ from broker.client.administration.types import At
 from broker.client.consuming import Consumer
 from broker.client.delaying import DELAY_QUERIES, DELAY_TOPIC
 from broker.client.errors import ClientError, TimedOut
-from broker.client.producing import OutgoingHeaders, Producer
+from broker.client.outgoing import OutgoingHeaders
+from broker.client.producing import Producer
 from broker.client.records import (
     DELIVER_AFTER,
     DELIVER_AT,

@@ -14,8 +14,8 @@ the partition's delay after the record was read.
 from dataclasses import dataclass, replace
 
 from broker.client import headers, records
+from broker.client.outgoing import OutgoingHeaders
 from broker.client.policy import Ladder, Reject
-from broker.client.producing import OutgoingHeaders
 from broker.client.records import Record
 
 DETAIL_LIMIT = 2000

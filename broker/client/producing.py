@@ -1,4 +1,5 @@
-"""The producer: records in, acknowledgements out, without an object per message.
+"""librdkafka's producer: records in, acknowledgements out, without an object per message. For threads, transactions
+and those who write now and then; what an event loop writes much with is `writing`.
 
 Theory. librdkafka reports every message's outcome through a callback that runs inside `poll()`. A closure
 per message costs more than the send itself, and polling in another thread costs a hand-over of the
@@ -17,11 +18,9 @@ says so, and it is built anew.
 """
 
 import asyncio
-import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message
@@ -31,57 +30,13 @@ from broker.client.administration.types import Committed
 from broker.client.closed import Closed
 from broker.client.consuming import commits
 from broker.client.errors import ClientError, Fenced, QueueFull, TimedOut, translate
+from broker.client.outgoing import Failure, OutgoingHeaders
 from broker.client.records import Delivered, TopicPartition
 from broker.client.settings import Settings
-from broker.client.ticking import FineTimer, NoFineTimer
 from broker.client.troubles import hearing
 
 POLL_INTERVAL = 0.001
-FINE_INTERVAL = 0.00025  # where few wait for their outcomes, and a finer timer is to be had
-FEW = 64
 IDLE_INTERVAL = 1.0
-OutgoingHeaders = list[tuple[str, str | bytes | None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """One message of a batch that was not acknowledged."""
-
-    topic: str
-    partition: int
-    key: bytes | None
-    value: bytes | None
-    error: ClientError
-
-    @property
-    def unknown(self) -> bool:
-        """Whether the log may hold the message all the same."""
-        return isinstance(self.error, TimedOut)
-
-
-PlacedAt = Callable[[str, int, int, int], None]
-"""Called with topic, partition, offset and timestamp (epoch milliseconds) of a message that is durable."""
-
-
-Sending = tuple[str, bytes | None, bytes | None, OutgoingHeaders | None, PlacedAt | None, int]
-"""Topic, value, key, headers, who wants to know the place, and the partition (-1: the key's)."""
-
-
-class _Placed:
-    """An outcome that somebody wants to know the place of."""
-
-    __slots__ = ("_placed", "_report")
-
-    def __init__(self, report: Callable[[KafkaError | None, Message], None], placed: PlacedAt) -> None:
-        self._report = report
-        self._placed = placed
-
-    def __call__(self, error: KafkaError | None, message: Message) -> None:
-        if error is None:
-            partition, offset = message.partition(), message.offset()
-            if partition is not None and offset is not None and offset >= 0:
-                self._placed(message.topic() or "", partition, offset, message.timestamp()[1])
-        self._report(error, message)
 
 
 class Batch:
@@ -105,40 +60,17 @@ class Batch:
         headers: OutgoingHeaders | None = None,
         partition: int = -1,
         timestamp: int = 0,
-        placed: PlacedAt | None = None,
     ) -> None:
         """Queue one message; raises QueueFull (poll and try again) or another ClientError, and then it isn't
-        part of the batch. `timestamp` is epoch milliseconds, 0 = now. `placed` is called when it is durable, before
-        `done`, and in the order of offsets within a partition."""
-        report = self._report if placed is None else _Placed(self._report, placed)
+        part of the batch. `timestamp` is epoch milliseconds, 0 = now."""
         try:
-            self._produce(topic, value, key, partition, report, None, timestamp, headers or [])
+            self._produce(topic, value, key, partition, self._report, None, timestamp, headers or [])
         except BufferError:
             raise QueueFull("the producer's queue is full") from None
         except KafkaException as error:
             raise translate(error) from error
         self.pending += 1
         self.sent += 1
-
-    def send_all(self, messages: Iterable[Sending]) -> int:
-        """Queue many, in order: how many were taken before the queue was full. A message that the producer refuses
-        counts as taken, and is among the failures."""
-        produce, report = self._produce, self._report
-        taken = refused = 0
-        try:
-            for topic, value, key, headers, placed, partition in messages:
-                call = report if placed is None else _Placed(report, placed)
-                try:
-                    produce(topic, value, key, partition, call, None, 0, headers or [])
-                except KafkaException as error:
-                    self.failures.append(Failure(topic, -1, key, value, translate(error)))
-                    refused += 1
-                taken += 1
-        except BufferError:
-            pass  # the queue is full
-        self.pending += taken - refused
-        self.sent += taken - refused
-        return taken
 
     def seal(self) -> None:
         """No more messages follow. `done` is called from here if everything already has its outcome."""
@@ -229,7 +161,6 @@ class Producer:
         self._produce: Callable[..., None] = self._raw.produce
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._fine: FineTimer | None = None
         self._busy = False
         self._serving = 0
         """The thread that serves outcomes, or 0: confluent-kafka aborts the process if they are served again from
@@ -423,13 +354,9 @@ class Producer:
             # a transactional producer that was fenced reports it from here as well; `fatal` has it
             return len(self._raw)
 
-    def attach(self, loop: asyncio.AbstractEventLoop, *, fine: bool = False) -> None:
-        """Serve outcomes on this loop's thread from now on. `fine`: look for them four times a millisecond where few
-        are waited for, if the system can; `close` must then be called on this thread."""
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Serve outcomes on this loop's thread from now on."""
         self._loop = loop
-        if fine:
-            with contextlib.suppress(NoFineTimer):
-                self._fine = FineTimer(loop, self._serve)
         self._schedule(IDLE_INTERVAL, busy=False)
 
     def _schedule(self, delay: float, *, busy: bool) -> None:
@@ -439,10 +366,7 @@ class Producer:
         self._busy = busy
         if self._loop is None:
             return
-        if busy and self._fine is not None and len(self._raw) <= FEW:
-            self._fine.start(FINE_INTERVAL)
-        else:
-            self._timer = self._loop.call_later(delay, self._serve)
+        self._timer = self._loop.call_later(delay, self._serve)
 
     def _serve(self) -> None:
         self.poll()
@@ -493,8 +417,6 @@ class Producer:
         last call that another thread is making."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._fine is not None:
-            self._fine.close()
         self._loop = None
         left = self.flush(timeout)
         if left:

@@ -46,6 +46,7 @@ __all__ = [
     "Record",
     "UnsupportedMagic",
     "build",
+    "header",
     "keyed",
     "marker",
     "parse_marker",
@@ -388,6 +389,22 @@ def keyed(pairs: Sequence[tuple[bytes | None, bytes | None]], timestamp: int) ->
     count = len(pairs)
     part = _crc_part(0, count - 1, timestamp, timestamp, NO_PRODUCER_ID, -1, NO_SEQUENCE, count)
     return _sealed(0, -1, part, write_pairs(pairs))
+
+
+def header(
+    body: bytes,
+    count: int,
+    *,
+    base_timestamp: int,
+    max_timestamp: int,
+    producer_id: int,
+    producer_epoch: int,
+    base_sequence: int,
+) -> bytes:
+    """The 61 bytes before a producer's `count` uncompressed records, for a batch at offset 0."""
+    part = _crc_part(0, count - 1, base_timestamp, max_timestamp, producer_id, producer_epoch, base_sequence, count)
+    crc = crc32c(body, crc32c(part))
+    return _whole(0, HEADER_SIZE - _LENGTH_PREFIX + len(body), -1, MAGIC, crc) + part
 
 
 def marker(producer_id: int, producer_epoch: int, *, commit: bool, coordinator_epoch: int, timestamp: int) -> bytes:

@@ -22,6 +22,8 @@ _head = Packer(">hhih").unpack_from
 _length = Packer(">i").unpack_from
 _frame_v0 = Packer(">ii").pack
 _frame_v1 = Packer(">iiB").pack
+_request_head = Packer(">ihhih").pack
+_NO_TAGS = b"\x00"
 
 
 class RequestHeader(NamedTuple):
@@ -172,17 +174,21 @@ def api_versions_fallback(header: RequestHeader, api_keys: Sequence[Struct]) -> 
 
 def request(header: RequestHeader, message: Struct) -> list[Buffer]:
     """Length, request header and body: the client's side."""
-    flexible = header.api_version >= _apis[header.api_key].flexible_from
-    head = codec.struct("RequestHeader")(
-        request_api_key=header.api_key,
-        request_api_version=header.api_version,
-        correlation_id=header.correlation_id,
-        client_id=header.client_id,
-    )
-    body = codec.encode_vectored(message, header.api_version)
-    start = codec.encode(head, 2 if flexible else 1)
-    size = len(start) + sum(map(len, body))
-    return [size.to_bytes(4, "big") + start, *body]
+    return request_bytes(header, codec.encode_vectored(message, header.api_version))
+
+
+def request_bytes(header: RequestHeader, body: Sequence[Buffer]) -> list[Buffer]:
+    """Like `request`, around a body that is already encoded."""
+    key, version, correlation_id, client_id = header
+    name = b"" if client_id is None else client_id.encode()
+    flexible = version >= _apis[key].flexible_from
+    size = 10 + len(name) + flexible + sum(map(len, body))
+    head = _request_head(size, key, version, correlation_id, -1 if client_id is None else len(name))
+    start = b"".join((head, name, _NO_TAGS if flexible else b""))
+    first = body[0] if body else b""
+    if len(first) < 16384:
+        return [start + first, *body[1:]]
+    return [start, *body]
 
 
 def parse_response(api_key: int, api_version: int, frame: Buffer) -> tuple[int, Struct]:

@@ -1,14 +1,17 @@
-"""What the Overview shows and what the top bar's search finds, from the picture alone."""
+"""What the Overview shows, from the picture alone, and what the top bar's search finds."""
 
 from dataclasses import dataclass
 from typing import Any
 
+from django.db.models import QuerySet
+from django.db.models.functions import Length
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from console import shell, traffic
 from console.accounts.permissions import holds
+from console.devices.models import Device, Presence
 from console.snapshot import Group, Picture, Topic
 
 TOP = 7
@@ -66,7 +69,24 @@ def search(picture: Picture, text: str, request: HttpRequest) -> list[Hit]:
         Hit(icon="users", kind=_("Group"), name=group.name, url=reverse("console:group", args=[group.name]))
         for group in groups[:HITS]
     ]
+    devices = _named(Device.objects.all(), "name", words)
+    clients = [name for name in _named(Presence.objects.all(), "client_id", words) if name not in devices]
+    hits += [
+        Hit(icon="radio-tower", kind=_("Device"), name=name, url=reverse("console:device", args=[name]))
+        for name in devices
+    ]
+    hits += [
+        Hit(icon="plug", kind=_("Client"), name=name, url=reverse("console:device-client", args=[name]))
+        for name in clients
+    ]
     return hits
+
+
+def _named(rows: QuerySet[Any], field: str, words: list[str]) -> list[str]:
+    """The shortest names that hold every word."""
+    for word in words:
+        rows = rows.filter(**{f"{field}__icontains": word})
+    return list(rows.order_by(Length(field), field).values_list(field, flat=True)[:HITS])
 
 
 def _nearest(row: Topic | Group) -> tuple[int, str]:

@@ -48,7 +48,7 @@ def history(request: HttpRequest) -> HttpResponse:
 @requires(Permission.VIEW)
 @require_safe
 def search(request: HttpRequest) -> HttpResponse:
-    """What the field in the top bar finds: topics, groups and pages whose name holds every word."""
+    """What the field in the top bar finds: pages, topics, groups, devices and clients whose name holds every word."""
     text = request.GET.get("q", "").strip()[:200]
     context: dict[str, Any] = {"text": text, "hits": queries.search(snapshot.current(), text, request) if text else []}
     return render(request, "dashboard/search.html", context)

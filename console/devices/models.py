@@ -12,7 +12,7 @@ from django.db.models import Exists, OuterRef, QuerySet, Subquery
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from console.devices.reasons import Explained, explained
+from console.devices.reasons import Explained, ending, explained
 from console.policies.models import Policy
 from gateway import contract
 from gateway.why import Why
@@ -60,6 +60,11 @@ class Presence(models.Model):
 
     def __str__(self) -> str:
         return self.client_id
+
+    @property
+    def ending(self) -> Any:
+        """Why its connection ended."""
+        return ending(self.reason)
 
     @property
     def protocol_name(self) -> str:

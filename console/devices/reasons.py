@@ -111,6 +111,28 @@ REASONS: dict[str, Explained] = {
 BROKEN = Explained(_("It broke the MQTT protocol"), more=True)
 
 
+ENDS: dict[str, Any] = {  # how gateways say in presence that a connection ended
+    "disconnect": _("it said goodbye"),
+    "closed by peer": _("it closed the connection without a word"),
+    "websocket closed by peer": _("it closed the WebSocket without a word"),
+    "connection lost": _("the connection broke"),
+    "keep alive": _("nothing came for longer than its keep alive"),
+    "the peer does not read": _("it did not read what it was sent"),
+    "credential expired": _("its credential expired"),
+    "session taken over": _("another connection came with its client id"),
+    "banned": _("banned"),
+    "the device's access was changed": _("its access was changed"),
+    "disconnected by an operator": _("disconnected by an operator"),
+    "server shutting down": _("its gateway stopped"),
+    "the gateway was started again": _("its gateway was started again"),
+}
+
+
+def ending(reason: str) -> Any:
+    """Why a connection ended, for people; the gateway's own words where there are no others."""
+    return ENDS.get(reason, reason)
+
+
 def explained(kind: str, why: str, detail: str) -> Explained:
     """`kind`: a slug; that of the HTTP door begins with `http-`, that of a broken protocol is MQTT's code (`0x82`)."""
     known = REASONS.get(why) or REASONS.get(kind.removeprefix("http-"))

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from broker.client import AsyncAdmin, Consumer, Failure, Producer, Record, TopicPartition
+from broker.client import AsyncAdmin, Consumer, Failure, Record, TopicPartition, Writer
 from broker.client import Settings as ClusterSettings
 from broker.client.errors import ClientError
 from gateway import contract
@@ -73,7 +73,7 @@ class Bridges:
         catalogue = Catalogue(self._admin)
         await retried(catalogue.ensure, "the topics can't be made yet")
         self._ticks = Ticks(
-            lambda: Producer(cluster, linger_ms=0, delivery_timeout=DELIVERY_TIMEOUT, queue_messages=100_000),
+            lambda: Writer(cluster, delivery_timeout=DELIVERY_TIMEOUT, queue_messages=100_000),
             self._refused,
             loop=loop,
             congestion=lambda congested: None,
@@ -269,7 +269,7 @@ class Bridges:
         if self._tail is not None:
             await self._tail.stop()
         if self._ticks is not None:
-            self._ticks.close(1.0)
+            await self._ticks.close(1.0)
         if self._admin is not None:
             await self._admin.close()
 

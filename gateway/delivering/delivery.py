@@ -162,7 +162,7 @@ class Delivery:
     def wrote(self, topic: str) -> None:
         """A device's message goes to this topic."""
         if topic not in self._catalogue.partitions:
-            # librdkafka has the cluster make it: look a moment later
+            # the producer has the cluster make it: look a moment later
             self._loop.call_later(NEW_TOPIC, self._nudge.set)
 
     async def _refresh(self) -> None:

@@ -171,19 +171,24 @@ class Receiver(Acknowledging):
                 target = targets.get(topic)
                 if target is None:
                     target = self._resolve(topic, targets)
-                position = stop
+                began, position = position, stop
                 if qos == 0:
                     if first & 0x08:
                         raise Malformed("DUP with QoS 0")
-                    if not target.refused:
-                        items.append((target, data[behind:stop], first & 0x0F, 0, properties))
-                    else:
+                    if target.refused:
                         self._refuse(target, 0, 0)
+                    else:
+                        items.append((target, data[behind:stop], first & 0x0F, 0, properties))
+                        if properties is None and data.startswith(data[began:behind], stop):
+                            position = _alike_zero(data, began, behind, stop, items)
                 elif qos == 0x02:
                     if not target.refused:
                         items.append((target, data[behind:stop], first & 0x0F, packet_id, properties))
                         acks.append(b"\x40\x02" + data[here : here + 2])
                         ones += 1
+                        if behind <= here + 3 and data.startswith(data[began:here], stop):  # no properties
+                            position = _alike_one(data, began, here, behind, stop, items, acks)
+                            ones += (position - stop) // (stop - began)
                     else:
                         acks.append(self._refuse(target, packet_id, 1))
                 elif qos == 0x04:
@@ -316,6 +321,41 @@ class Receiver(Acknowledging):
             return
         if acks:
             self._queue(receipt, acks, ones)
+
+
+# A device's stream is mostly frames that begin alike: the same flags, length and topic. What follows a PUBLISH and
+# begins as it does needs no second look at any of that.
+
+
+def _alike_zero(data: bytes, began: int, behind: int, stop: int, items: list[PublishItem]) -> int:
+    """Take the frames from `stop` on that are like the one before them, which was of QoS 0, began at `began` and had
+    its payload at `behind`; gives where they end."""
+    head, ahead, size = data[began:behind], behind - began, stop - began
+    target, _, flags, _, _ = items[-1]
+    last = len(data) - size
+    while stop <= last and data.startswith(head, stop):
+        items.append((target, data[stop + ahead : stop + size], flags, 0, None))
+        stop += size
+    return stop
+
+
+def _alike_one(
+    data: bytes, began: int, here: int, behind: int, stop: int, items: list[PublishItem], acks: list[bytes]
+) -> int:
+    """The same for QoS 1; the one before had its packet identifier at `here` and no properties."""
+    head, ahead, size = data[began:here], behind - began, stop - began
+    to_id, to_properties = here - began, behind - 1 - began
+    with_properties = behind == here + 3  # it says that there are none
+    target, _, flags, _, _ = items[-1]
+    last = len(data) - size
+    while stop <= last and data.startswith(head, stop):
+        packet_id = data[stop + to_id : stop + to_id + 2]
+        if packet_id == b"\0\0" or (with_properties and data[stop + to_properties]):
+            break  # not so alike
+        items.append((target, data[stop + ahead : stop + size], flags, packet_id[0] << 8 | packet_id[1], None))
+        acks.append(b"\x40\x02" + packet_id)
+        stop += size
+    return stop
 
 
 def _long_length(data: bytes, position: int, end: int) -> tuple[int, int]:

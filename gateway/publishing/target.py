@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from broker.client import EncodedHeaders
 from broker.client.delaying import MAX_DELAY_MS
 from broker.client.records import DELIVER_AFTER, DELIVER_TOPIC, MESSAGE_ID
 from gateway import contract
@@ -51,7 +52,7 @@ class Target:
         self.delay = b""  # of a message for later: what `sluice.deliver.after` says
         self.topic = ""
         self.key: bytes | None = None
-        self.headers: list[list[tuple[str, bytes | str | None]] | None] = [None] * 8
+        self.headers: list[EncodedHeaders | None] = [None] * 8
         self.plain = False  # its records say of the message what the message itself says, and nothing else
         self.heard = False  # whether somebody here had subscribed, when the subscriptions were at version `heard_at`
         self.heard_at = -1

@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from broker.client import Failure, PlacedAt
+from broker.client import EncodedHeaders, Failure, PlacedAt
 from broker.client.delaying import DELAY_TOPIC
 from broker.client.records import ERROR_DETAIL, ERROR_REASON, MESSAGE_ID, ORIGIN_TOPIC
 from gateway import contract, routes
@@ -112,7 +112,7 @@ class Uplinks:
                 target.topic, target.key = place.topic, place.key
                 target.plain = not delay and not any(name.startswith(("mqtt.", "sluice.")) for name, _ in place.headers)
                 for flags in (0, 2):
-                    target.headers[flags] = headers_of(target, flags, place)
+                    target.headers[flags] = EncodedHeaders(headers_of(target, flags, place))
                 self._wrote(place.topic)
                 if target.delay:
                     target.topic = DELAY_TOPIC
@@ -160,8 +160,7 @@ class Uplinks:
             else:
                 headers = target.headers[flags & 7]
                 if headers is None:
-                    headers = headers_of(target, flags & 7, None)
-                    target.headers[flags & 7] = headers
+                    headers = target.headers[flags & 7] = EncodedHeaders(headers_of(target, flags & 7, None))
                 if properties is not None:
                     headers = headers + headers_from(properties)
                 placed = fresh(target, payload, flags, properties) if fresh is not None else None

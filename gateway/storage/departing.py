@@ -1,6 +1,7 @@
 """When a batch of messages leaves for the log, and what it waits for.
 
-Theory. A request to the broker costs as much as some ten messages in it, and there is one for each partition. So
+Theory. A request to the broker, with its fsync and the waking of two processes, costs as much as some three hundred
+messages in it (0.2 ms of CPU here and 0.3 there; 1 and 0.4 µs a message). All partitions share it. So
 
 - the more messages a second come, the longer a batch gathers after the last one left: ten thousand devices whose
   messages come one by one would pay for a request each;

@@ -26,7 +26,7 @@ class Reserving:
     async def _make(self, topic: str) -> None:
         while True:
             try:
-                await asyncio.get_running_loop().run_in_executor(None, self._ticks().reserve, topic)
+                await self._ticks().reserve(topic)
                 return
             except (Unreachable, TimedOut):
                 await asyncio.sleep(1.0)

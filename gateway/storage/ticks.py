@@ -1,9 +1,10 @@
 """Writing to the log: everything that is gathered until the next batch leaves shares that batch and one receipt.
 
-Theory. A message costs one call into the producer and nothing else of ours: no closure, no future, no entry in a
-table. The batch counts outcomes; the tick's receipt settles when it has them all, and every session that published
-into it waits on that same receipt. Who a *failed* message belonged to is looked up afterwards, in the runs that
-the tick keeps for as long as it is under way: failures are rare and may cost.
+Theory. A message costs one entry in a list that is handed to the producer as a whole: no call, no closure, no future.
+The batch counts outcomes, which come on the loop, from within the read of the broker's answer; the tick's receipt
+settles when it has them all, and every session that published into it waits on that same receipt. Who a *failed*
+message belonged to is looked up afterwards, in the runs that the tick keeps for as long as it is under way: failures
+are rare and may cost.
 
 When a batch leaves, `departing` says; whether it may is looked at at the end of the loop's turn.
 
@@ -24,9 +25,10 @@ from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any
 
-from broker.client import Batch, Failure, PlacedAt, Producer
+from broker.client import Failure, PlacedAt, Writer
 from broker.client.errors import ClusterError
 from broker.client.ticking import timer
+from broker.client.writing.batches import Batch
 from gateway.ports import NotAcknowledged, Receipt
 from gateway.storage.departing import ENOUGH, Departures
 
@@ -92,7 +94,7 @@ class Ticks:
 
     def __init__(
         self,
-        make: Callable[[], Producer],
+        make: Callable[[], Writer],
         refused: Callable[[Tick, Failure], Write | None],
         *,
         loop: asyncio.AbstractEventLoop,
@@ -108,7 +110,7 @@ class Ticks:
         self._clock = clock
         self._congestion = congestion
         self._producer = make()
-        self._producer.attach(loop, fine=True)
+        self._producer.attach(loop)
         self._tick: Tick | None = None
         self._open: set[Tick] = set()
         self._overflow: deque[tuple[Tick, Sending]] = deque()
@@ -146,9 +148,9 @@ class Ticks:
         """The clock's seconds."""
         return self._clock()
 
-    def reserve(self, topic: str) -> None:
-        """Have the cluster make the topic, if it makes topics by their use. Blocks; from any thread."""
-        self._producer.partitions(topic)
+    async def reserve(self, topic: str) -> None:
+        """Have the cluster make the topic, if it makes topics by their use. Raises ClientError."""
+        await self._producer.partitions(topic)
 
     def current(self, *, last: float = -inf) -> Tick:
         """The tick that gathers. `last`: when whoever writes now did so before, if it is a device: one that is soon
@@ -392,14 +394,14 @@ class Ticks:
     def _rebuild(self) -> None:
         log.error("the producer can't go on (%s); it is built anew", self._producer.fatal)
         old, self._producer = self._producer, self._make()
-        self._producer.attach(self._loop, fine=True)
+        self._producer.attach(self._loop)
         # in a turn of its own: this one may be within an outcome that the old one reports
-        self._loop.call_soon(old.close, 0.0)
+        self._loop.call_soon(old.drop)
 
-    def close(self, timeout: float) -> int:
+    async def close(self, timeout: float) -> int:
         """Wait for outcomes; how many are left without one."""
         if self._retry is not None:
             self._retry.cancel()
         self._alarm.close()
         self._leave()
-        return self._producer.close(timeout)
+        return await self._producer.close(timeout)

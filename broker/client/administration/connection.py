@@ -2,9 +2,11 @@
 
 import asyncio
 import itertools
+import socket
 import ssl
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 from broker.client.administration.scram import ScramClient, plain
 from broker.client.errors import (
@@ -18,27 +20,30 @@ from broker.client.errors import (
 )
 from broker.client.settings import Settings
 from broker.wire import codec, framing, schema
-from broker.wire.codec import Malformed, Struct
+from broker.wire.codec import Buffer, Malformed, Struct
 
 API_VERSIONS, SASL_HANDSHAKE, SASL_AUTHENTICATE = 18, 17, 36
 LARGEST_RESPONSE = 256 << 20
 UNSUPPORTED_VERSION = 35
+
+Heard = Callable[[memoryview | ClientError], None]
+"""Takes the frame that answers a request, or why there will be none."""
 
 
 class ConnectionLost(Unreachable):
     """The broker closed the connection, or it broke; what was under way may or may not have been done."""
 
 
-class Connection:
+class Connection(asyncio.Protocol):
     """An open, authenticated connection. Made by `connect`; for one event loop."""
 
-    def __init__(self, settings: Settings, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._reader = reader
-        self._writer = writer
+        self._transport: asyncio.Transport | None = None
+        self._splitter = framing.Splitter(LARGEST_RESPONSE)
         self._numbers = itertools.count(1)
-        self._waiting: dict[int, tuple[int, int, asyncio.Future[Struct]]] = {}
-        self._receiving: asyncio.Task[None] | None = None
+        self._waiting: dict[int, Heard] = {}
+        self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.versions: dict[int, tuple[int, int]] = {}
         self.features: dict[str, int] = {}
         self.lost = False
@@ -50,14 +55,13 @@ class Connection:
             async with asyncio.timeout(timeout):
                 try:
                     context = tls_context(settings)
-                    reader, writer = await asyncio.open_connection(
-                        host, port, ssl=context, server_hostname=host if context else None
+                    _, connection = await asyncio.get_running_loop().create_connection(
+                        lambda: cls(settings), host, port, ssl=context, server_hostname=host if context else None
                     )
                 except ssl.SSLError as error:
                     raise AuthenticationFailed(f"TLS with {host}:{port}: {error}") from error
                 except OSError as error:
                     raise Unreachable(f"{host}:{port}: {error}") from error
-                connection = cls(settings, reader, writer)
                 try:
                     await connection._open(timeout)
                 except BaseException:
@@ -68,7 +72,6 @@ class Connection:
             raise TimedOut(f"{host}:{port} did not answer within {timeout:g} s") from None
 
     async def _open(self, timeout: float) -> None:
-        self._receiving = asyncio.get_running_loop().create_task(self._receive())
         answer = await self._negotiate(timeout)
         self.versions = {each.api_key: (each.min_version, each.max_version) for each in answer.api_keys}
         self.features = {each.name: each.max_version_level for each in answer.finalized_features}
@@ -120,77 +123,106 @@ class Connection:
                 return newest
         raise UnsupportedByCluster(f"the cluster has no {ours.name} in a version that serves here")
 
+    # --- requests
+
     async def exchange(self, key: int, version: int, request: Struct, timeout: float) -> Struct:
         """Send one request and wait for its response; raises TimedOut, ConnectionLost, ProtocolError."""
-        if self.lost:
-            raise ConnectionLost("the connection is closed")
+        future: asyncio.Future[Struct] = asyncio.get_running_loop().create_future()
+
+        def heard(answer: memoryview | ClientError) -> None:
+            if future.done():
+                return
+            if isinstance(answer, ClientError):
+                future.set_exception(answer)
+                return
+            try:
+                future.set_result(_parse(key, version, answer))
+            except (Malformed, schema.UnsupportedVersion) as error:
+                future.set_exception(ProtocolError(f"{schema.api(key).name} response: {error}"))
+
         number = next(self._numbers)
         header = framing.RequestHeader(key, version, number, self._settings.client_id)
-        future: asyncio.Future[Struct] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = (key, version, future)
+        self._send(number, framing.request(header, request), heard)
         try:
-            self._writer.writelines(framing.request(header, request))
             async with asyncio.timeout(timeout):
-                await self._writer.drain()
                 return await future
         except TimeoutError:
             raise TimedOut(f"no answer to {schema.api(key).name} within {timeout:g} s") from None
-        except OSError as error:
-            self._break(ConnectionLost(str(error)))
-            raise ConnectionLost(str(error)) from error
         finally:
             self._waiting.pop(number, None)
 
-    async def _receive(self) -> None:
-        try:
-            while True:
-                size = int.from_bytes(await self._reader.readexactly(4), "big", signed=True)
-                if not 4 <= size <= LARGEST_RESPONSE:
-                    raise ProtocolError(f"a response of {size} bytes")
-                frame = await self._reader.readexactly(size)
-                found = self._waiting.pop(int.from_bytes(frame[:4], "big", signed=True), None)
-                if found is None:
-                    continue  # its deadline had passed
-                key, version, future = found
-                if future.done():
-                    continue
-                try:
-                    future.set_result(self._parse(key, version, frame))
-                except (Malformed, schema.UnsupportedVersion) as error:
-                    future.set_exception(ProtocolError(f"{schema.api(key).name} response: {error}"))
-        except ClientError as error:
-            self._break(error)
-        except (OSError, EOFError) as error:
-            self._break(ConnectionLost(str(error) or "the broker closed the connection"))
-        except asyncio.CancelledError:
-            self._break(ConnectionLost("the connection was closed here"))
-            raise
+    def post(self, key: int, version: int, body: Sequence[Buffer], heard: Heard) -> None:
+        """Send an encoded request; `heard` is called once, from within what the loop reads. It has no deadline:
+        `abort` a connection that keeps silent. Raises ConnectionLost."""
+        number = next(self._numbers)
+        header = framing.RequestHeader(key, version, number, self._settings.client_id)
+        self._send(number, framing.request_bytes(header, body), heard)
 
-    @staticmethod
-    def _parse(key: int, version: int, frame: bytes) -> Struct:
-        if key == API_VERSIONS and version > 0 and frame[4:6] == UNSUPPORTED_VERSION.to_bytes(2, "big"):
-            # KIP-511: an answer to a version the broker doesn't have is of version 0
-            return framing.parse_response(key, 0, frame)[1]
-        return framing.parse_response(key, version, frame)[1]
+    def _send(self, number: int, frame: Sequence[Buffer], heard: Heard) -> None:
+        if self.lost or self._transport is None:
+            raise ConnectionLost("the connection is closed")
+        self._waiting[number] = heard
+        if len(frame) == 1:
+            self._transport.write(frame[0])
+        else:
+            self._transport.writelines(frame)
+
+    # --- what the loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by class
+        wire: socket.socket | None = transport.get_extra_info("socket")
+        if wire is not None:
+            with suppress(OSError):
+                wire.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            frames = self._splitter.feed(data)
+        except framing.FrameTooLarge as error:
+            self._break(ProtocolError(f"a response: {error}"))
+            return
+        for frame in frames:
+            if len(frame) < 4:
+                self._break(ProtocolError(f"a response of {len(frame)} bytes"))
+                return
+            heard = self._waiting.pop(int.from_bytes(frame[:4], "big", signed=True), None)
+            if heard is not None:  # else its deadline had passed
+                heard(frame)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._break(ConnectionLost(str(error or "") or "the broker closed the connection"))
+        if not self._closed.done():
+            self._closed.set_result(None)
 
     def _break(self, error: ClientError) -> None:
         self.lost = True
         waiting, self._waiting = self._waiting, {}
-        for _, _, future in waiting.values():
-            if not future.done():
-                future.set_exception(error)
-        self._writer.close()
+        for heard in waiting.values():
+            heard(error)
+        if self._transport is not None:
+            self._transport.abort()
+
+    def abort(self, why: str) -> None:
+        """Let go at once; whoever waits for an answer hears ConnectionLost."""
+        self._break(ConnectionLost(why))
 
     async def close(self) -> None:
+        """Let go; within a second."""
         self.lost = True
-        if self._receiving is not None:
-            self._receiving.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._receiving
-        self._writer.close()
-        with suppress(OSError, ssl.SSLError, TimeoutError):
-            async with asyncio.timeout(1):
-                await self._writer.wait_closed()
+        if self._transport is not None:
+            self._transport.close()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    await asyncio.shield(self._closed)
+        self.abort("the connection was closed here")
+
+
+def _parse(key: int, version: int, frame: memoryview) -> Struct:
+    if key == API_VERSIONS and version > 0 and frame[4:6] == UNSUPPORTED_VERSION.to_bytes(2, "big"):
+        # KIP-511: an answer to a version the broker doesn't have is of version 0
+        return framing.parse_response(key, 0, frame)[1]
+    return framing.parse_response(key, version, frame)[1]
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:

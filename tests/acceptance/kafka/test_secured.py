@@ -21,6 +21,7 @@ from tests.acceptance.kafka import java
 from tests.acceptance.kafka.apache import ApacheKafka
 from tests.acceptance.kafka.conftest import ADMIN, GIVEN, Node
 from tests.acceptance.kafka.embedded import EmbeddedBroker
+from tests.acceptance.kafka.test_writer import write, writing
 from tests.integration.broker.issuers import CLIENT
 from tests.integration.broker.wire_client import Connection
 
@@ -137,6 +138,24 @@ def test_a_password_goes_through_tls(secured: Started, topic: Callable[..., str]
     assert written_and_read(with_password(secured), made) == b"hello"
     with pytest.raises(errors.AuthenticationFailed), Admin(with_password(secured, "wrong"), timeout=30) as admin:
         admin.cluster()
+
+
+async def test_the_event_loop_writes_with_a_certificate_and_with_a_password_where_it_may(
+    secured: Started, topic: Callable[..., str], may: Callable[[str, str], None]
+) -> None:
+    made, other = topic(1), topic(1)
+    may(CLIENT, made)
+    for settings in (certified(secured), with_password(secured)):
+        async with writing(settings) as writer:
+            assert not await write(writer, [(made, b"x" * 300_000, b"k", None, None, -1)])
+    async with writing(certified(secured)) as writer:
+        kept_out = await write(writer, [(other, b"x", b"k", None, None, -1), (made, b"y", b"k", None, None, -1)])
+        assert [(each.topic, type(each.error), each.unknown) for each in kept_out] == [
+            (other, errors.NotAuthorized, False)
+        ]
+    async with writing(with_password(secured, "wrong"), delivery_timeout=1.0) as writer:
+        assert (await write(writer, [(made, b"y", b"k", None, None, -1)]))[0].unknown
+        assert isinstance(writer.last_error, errors.AuthenticationFailed)
 
 
 def test_kcat_shows_a_certificate(

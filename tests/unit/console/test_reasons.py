@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from console.devices.reasons import BROKEN, REASONS, explained
+from pathlib import Path
+
+import gateway
+from console.devices.reasons import BROKEN, ENDS, REASONS, ending, explained
 from gateway.why import Why
 
 
@@ -21,3 +24,10 @@ def test_the_word_decides_and_without_one_the_kind_does() -> None:
 def test_what_is_not_known_is_shown_in_the_gateways_own_words() -> None:
     assert explained("refused-0x97", "", "something new").why == "something new"
     assert explained("refused-0x97", "a-word-of-tomorrow", "").why == "refused-0x97"
+
+
+def test_how_connections_end_is_said_for_people_where_gateways_still_say_it_so() -> None:
+    source = "".join(path.read_text() for path in Path(gateway.__file__).parent.rglob("*.py"))
+    assert [reason for reason in ENDS if f'"{reason}"' not in source] == []
+    assert ending("keep alive") == "nothing came for longer than its keep alive"
+    assert ending("protocol error: <b>") == "protocol error: <b>"

@@ -59,7 +59,7 @@ class FakeProducer:
     def __len__(self) -> int:
         return sum(len(batch.records) for batch in self.batches if not batch.finished)
 
-    def attach(self, loop: Any, *, fine: bool = False) -> None:
+    def attach(self, loop: Any) -> None:
         pass
 
     def batch(self, done: Callable[[Any], None]) -> FakeBatch:
@@ -67,7 +67,10 @@ class FakeProducer:
         self.batches.append(made)
         return made
 
-    def close(self, timeout: float) -> int:
+    async def close(self, timeout: float) -> int:
+        return self.drop()
+
+    def drop(self) -> int:
         self.closed = True
         return 0
 

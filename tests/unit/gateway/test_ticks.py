@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from math import inf
 from typing import Any
 
@@ -327,7 +328,7 @@ def test_what_still_gathers_leaves_when_the_gateway_stops() -> None:
     bench = busy()
     receipt = bench.publish(FakeSession("two"), b"b")
     bench.loop.turn()
-    bench.ticks.close(1.0)
+    asyncio.run(bench.ticks.close(1.0))
     assert left(bench) == [[b"b"]]
     bench.producer.batches[0].finish()
     assert receipt.settled and receipt.failure is None

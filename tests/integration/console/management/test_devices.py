@@ -444,3 +444,22 @@ def test_a_device_that_never_connected_has_a_page_that_says_what_is_seen_of_publ
     for name in ("console:device-client", "console:device-tap"):
         assert "What publishes by HTTP has none" in as_operator.get(reverse(name, args=["poster"])).content.decode()
     assert as_operator.get(reverse("console:device-client", args=["nobody"])).status_code == 404
+
+
+def test_the_top_bar_finds_devices_and_clients_the_nearest_first_and_each_once(as_viewer: Client) -> None:
+    for name in ("pump-in-hall-7", "pump-7", "valve"):
+        Device.objects.create(name=name)
+    for client_id in ("pump-7", "pump/<b>", "other"):
+        found = contract.Presence(client_id=client_id, online=False, since=1.0, gateway="g")
+        presence.keep({client_id: found})
+    answer = as_viewer.get(reverse("console:search"), {"q": "PUMP"})
+    assert [(hit.kind, hit.name) for hit in answer.context["hits"]] == [
+        ("Device", "pump-7"),
+        ("Device", "pump-in-hall-7"),
+        ("Client", "pump/<b>"),
+    ]
+    assert "pump/&lt;b&gt;" in answer.content.decode()
+    assert as_viewer.get(answer.context["hits"][2].url).status_code == 200
+    assert [hit.name for hit in as_viewer.get(reverse("console:search"), {"q": "hall pump"}).context["hits"]] == [
+        "pump-in-hall-7"
+    ]

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from gateway.ports import Limits, NotAcknowledged, PublishItem, Receipt, Refused, Session
 from tests.fakes.gateway_engine import MemoryEngine, Rules
@@ -47,6 +49,43 @@ def test_a_read_full_of_messages_is_one_call_and_one_write() -> None:
     engine.receipts[0].settle()
     assert len(device.link.writes) == 1
     assert [int.from_bytes(body, "big") for _, body in device.received()] == list(range(1, 101))
+
+
+# properties and payload, most of one length together
+ENDS = [(b"", b"xyz"), (b"", b"abc"), (b"\x23\x00\x01", b""), (b"\x01\x01", b"x"), (b"\x01\x00", b"x"), (b"", b"")]
+RUNS = st.tuples(
+    st.sampled_from(["a", "a", "no/1", ""]),  # one topic is refused, none is for an alias
+    st.sampled_from([0, 1, 1, 2]),
+    st.lists(st.tuples(st.sampled_from([0, 1, 2, 3, 4, 5]), st.sampled_from(ENDS)), min_size=1, max_size=5),
+)
+
+
+@example(version=4, runs=[("a", 1, [(1, (b"", b"xyz")), (0, (b"", b"xyz"))])], cut=0)
+@example(version=5, runs=[("a", 1, [(1, (b"", b"abc")), (2, (b"\x23\x00\x01", b""))])], cut=0)
+@given(version=st.sampled_from([3, 4, 5]), runs=st.lists(RUNS, max_size=4), cut=st.integers(0, 30))
+def test_frames_mean_the_same_however_many_a_read_brings(version: int, runs: list[Any], cut: int) -> None:
+    """Whatever is taken together, since it begins alike, is what each frame says by itself; errors included."""
+    frames = []
+    for topic, qos, frames_of_run in runs:
+        for packet_id, (properties, payload) in frames_of_run:
+            body = text(topic) + (packet_id.to_bytes(2, "big") if qos else b"")
+            if version == 5:
+                body += bytes((len(properties),)) + properties
+            frames.append(packet(0x30 | qos << 1, body + payload))
+    stream = b"".join(frames)
+    seen = []
+    for reads in (frames, [stream], [stream[:cut], stream[cut:]]):
+        device = Device(MemoryEngine(Rules(deny_publish=["no/#"]), manual=True)).connected(version=version)
+        for data in reads:
+            if data:
+                device.send(data)
+        device.engine.settle_all()
+        session = device.session
+        taken = session.received_messages, session.refused_messages, session.in_flight
+        answers = [] if session.closed else device.received()  # else they depend on what was durable by then
+        seen.append((device.engine.published, answers, taken, session.blamed))
+    assert seen[1] == seen[0]
+    assert seen[2] == seen[0]
 
 
 def test_acknowledgements_keep_publish_order_however_the_receipts_settle() -> None:

@@ -85,9 +85,9 @@ async def test_who_never_gets_through_tls_is_forgotten_and_slowed_down(
     assert not any([await client.closed() for client in clients[:1]])
     await until(lambda: not gateway.server.connections)
     gate = gateway.server.gate
-    await until(lambda: gate.slowed(gateway.server.read_clock(), 10))
-    [(network, _, _)] = gate.slowed(gateway.server.read_clock(), 10)
-    assert network == ("203.0.113.9" if proxied else "127.0.0.1")
+    expected = "203.0.113.9" if proxied else "127.0.0.1"
+    # on a busy machine some headers may come too late, and then count for the proxy
+    await until(lambda: expected in [network for network, _, _ in gate.slowed(gateway.server.read_clock(), 10)])
     for client in clients:
         client.abort()
 

@@ -69,6 +69,9 @@ class TopicSpec:
     config: Mapping[str, str] = field(default_factory=dict)
 
 
+# A message that fits into its topic must fit into these as well, where its payload is text in a record with more in it:
+# what could not be stored there would be sent again for ever.
+LARGEST = {"max.message.bytes": str(64 << 20)}
 _COMPACTED = {"cleanup.policy": "compact"}
 TOPICS: tuple[TopicSpec, ...] = (
     TopicSpec(name=DEVICES, config=_COMPACTED),
@@ -76,17 +79,20 @@ TOPICS: tuple[TopicSpec, ...] = (
     TopicSpec(name=POLICIES, config=_COMPACTED),
     TopicSpec(name=BANS, config=_COMPACTED),
     TopicSpec(name=BRIDGES, config=_COMPACTED),
-    TopicSpec(name=SESSIONS, partitions=8, config=_COMPACTED),
-    TopicSpec(name=INBOX, partitions=8, config=_COMPACTED),
-    TopicSpec(name=RETAINED, config=_COMPACTED),
+    TopicSpec(name=SESSIONS, partitions=8, config=_COMPACTED | LARGEST),
+    TopicSpec(name=INBOX, partitions=8, config=_COMPACTED | LARGEST),
+    TopicSpec(name=RETAINED, config=_COMPACTED | LARGEST),
     TopicSpec(name=COMMANDS, config=_COMPACTED),
     TopicSpec(name=PRESENCE, config=_COMPACTED),
     TopicSpec(name=CONTROL, config={"retention.ms": "3600000"}),
-    TopicSpec(name=TRAFFIC, config={"retention.ms": "600000", "segment.ms": "300000", "retention.bytes": "67108864"}),
+    TopicSpec(
+        name=TRAFFIC,
+        config={"retention.ms": "600000", "segment.ms": "300000", "retention.bytes": "67108864"} | LARGEST,
+    ),
     TopicSpec(name=TAP, config={"retention.ms": "600000", "segment.ms": "300000", "retention.bytes": "16777216"}),
     # an idempotent producer has five requests under way: with a partition each, a batch to all of these leaves at once
     TopicSpec(name=DEFAULT_UPLINK, partitions=4),
-    TopicSpec(name=GATEWAY_DEAD_LETTERS),
+    TopicSpec(name=GATEWAY_DEAD_LETTERS, config=LARGEST),
     TopicSpec(name=DELAY_TOPIC, partitions=DELAY_PARTITIONS, config=DELAY_CONFIG),
 )
 
@@ -358,6 +364,7 @@ class RetainedMessage:
     client_id: str = ""
     expires_at: float | None = None
     properties: dict[str, Any] = field(default_factory=dict)
+    origin: tuple[Any, ...] = ()  # of a downlink route's: topic, partition, offset
 
 
 # --- sessions: client id → StoredSession

@@ -17,6 +17,7 @@ from gateway.contract import GatewayStatus, Presence
 from gateway.counters import Counters
 from gateway.delivering.commands import Commands
 from gateway.delivering.delivery import Delivery
+from gateway.delivering.keeping import Keeping
 from gateway.delivering.retained import RetainedMessages
 from gateway.enforcing import Enforcing
 from gateway.identity.asking import Gate, TopicAnswers
@@ -188,6 +189,7 @@ class GatewayEngine:
             positions=self._positions,
             held=lease.held,
             behind=lambda: self.moves.arrivals.behind() | self.shares.behind(),
+            sweep=lambda: self.commands.keeping.sweep(),
         )
         self.restoring = Restoring(
             gateway=name,
@@ -201,13 +203,18 @@ class GatewayEngine:
             book=self.presence,
             clock=clock,
         )
+
+        def write(topic: str, value: bytes | None, key: bytes | None) -> Receipt[Any]:
+            return ticks().write(topic, value, key)
+
         self.commands = Commands(
             self.sessions,
             registry,
             self.fanout,
             counters,
-            lambda topic, value, key: ticks().write(topic, value, key),
+            write,
             clock,
+            Keeping(retained, write, self.cluster.cares, clock),
             traffic,
             lambda client_id, message: self.outcomes.expired(client_id, message),
         )

@@ -200,7 +200,7 @@ class Gateway:
             state=self._state.tail,
             consumer=lambda: Consumer(cluster, fetch_wait=0.1, overrides={"enable.partition.eof": True}),
             clock=self.clock,
-            command=engine.commands.take,
+            command=engine.commands.arrived,
             checkpoint=engine.checkpoints.checkpoint,
         )
         self._delivery.tail.hold_back(engine.lease.held, engine.lease.when_held)

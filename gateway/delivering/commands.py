@@ -16,6 +16,7 @@ from gateway import contract
 from gateway.contract import COMMANDS, Command
 from gateway.counters import Counters
 from gateway.delivering.expiry import earlier, expires_at
+from gateway.delivering.keeping import Keeping
 from gateway.mqtt.fanout import Fanout
 from gateway.ports import Message, Receipt
 from gateway.publishing.traffic import Traffic
@@ -39,6 +40,7 @@ class Commands:
         counters: Counters,
         write: Write,
         clock: Callable[[], float],
+        keeping: Keeping,
         traffic: Traffic | None = None,
         expired: Callable[[str, Message], None] = lambda client_id, message: None,
     ) -> None:
@@ -50,14 +52,26 @@ class Commands:
         self._traffic = Traffic() if traffic is None else traffic
         self._write = write
         self._clock = clock
+        self.keeping = keeping
         self._expired = expired
         self._routes: dict[tuple[str, int, int], tuple[str, str, str]] = {}
+
+    def arrived(self, outgoing: Outgoing, record: Record) -> None:
+        """Take a record that is read in its turn."""
+        if outgoing.retain:
+            expires = _expiry(outgoing, record)
+            if expires is None or expires > self._clock():
+                origin = (record.topic, record.partition, record.offset)
+                self.keeping.take(
+                    Message(outgoing.topic, outgoing.payload, outgoing.qos, True, expires_at=expires, origin=origin)
+                )
+        self.take(outgoing, record)
 
     def take(self, outgoing: Outgoing, record: Record) -> None:
         """Send a record on its way."""
         now = self._clock()
         origin = (record.topic, record.partition, record.offset)
-        expires = earlier(record.timestamp / 1000.0 + outgoing.expiry if outgoing.expiry else None, expires_at(record))
+        expires = _expiry(outgoing, record)
         message = Message(
             outgoing.topic, outgoing.payload, outgoing.qos, outgoing.retain, expires_at=expires, origin=origin
         )
@@ -150,3 +164,8 @@ class Commands:
         self._traffic.downlink(self._routes[origin][0], state)
         self._note(origin, state, reason)
         del self._routes[origin]
+
+
+def _expiry(outgoing: Outgoing, record: Record) -> float | None:
+    """Epoch seconds; None: never."""
+    return earlier(record.timestamp / 1000.0 + outgoing.expiry if outgoing.expiry else None, expires_at(record))

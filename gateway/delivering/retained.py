@@ -14,12 +14,15 @@ from gateway.ports import Message
 
 log = logging.getLogger("gateway.retained")
 
+Origin = tuple[str, int, int]
+
 
 class RetainedMessages:
     """The newest retained message per topic, as the log has it."""
 
     def __init__(self) -> None:
         self.changes = 0
+        self._origins: dict[str, Origin] = {}  # of those that came by a downlink route, the newest
         self._tree: Retained[tuple[int, Message]] = Retained()  # which of the changes it was
 
     @property
@@ -31,6 +34,7 @@ class RetainedMessages:
         topic = key.decode("utf-8", "replace")
         if value is None:
             self._tree.remove(topic)
+            self._origins.pop(topic, None)
             return
         try:
             found = contract.decode(RetainedMessage, value)
@@ -48,8 +52,17 @@ class RetainedMessages:
             expires_at=found.expires_at,
             sender=found.client_id or None,
         )
+        if found.origin:
+            self._origins[topic] = (found.origin[0], found.origin[1], found.origin[2])
         self.changes += 1
         self._tree.set(topic, (self.changes, message))
+
+    def has(self, topic: str, origin: Origin, payload: bytes) -> bool:
+        """Whether a downlink's message, or a newer one of its partition, was stored; an empty one takes away."""
+        if not payload:
+            return self._tree.get(topic) is None
+        known = self._origins.get(topic)
+        return known is not None and known[:2] == origin[:2] and known[2] >= origin[2]
 
     def current(self, message: Message) -> bool:
         """Whether this is what is retained at its topic still. Topics of the gateway's own are not kept here."""

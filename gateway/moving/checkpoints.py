@@ -42,7 +42,9 @@ class Checkpoints:
         positions: Callable[[], Mapping[TopicPartition, int]],
         held: Callable[[], bool],
         behind: Callable[[], dict[str, dict[TopicPartition, int]]],
+        sweep: Callable[[], None],
     ) -> None:
+        """`sweep`: what else is looked after once a second."""
         self._gateway = gateway
         self._sessions = sessions
         self._inbox = inbox
@@ -51,6 +53,7 @@ class Checkpoints:
         self._positions = positions
         self._held = held
         self._behind = behind
+        self._sweep = sweep
         self._turn = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self.written: Mapping[TopicPartition, int] = {}
@@ -98,6 +101,7 @@ class Checkpoints:
             try:
                 if self._held():
                     self._sessions.sweep()
+                    self._sweep()
                     await self.checkpoint()
             except Exception:
                 log.exception("a checkpoint failed; the next one makes up for it")

@@ -128,7 +128,9 @@ class PresenceBook:
         for name, mark in headers:
             if name == TOKEN and mark is not None:
                 presence = self._sent.pop(mark, None)
-        if presence is None and value is not None:
+        if presence is not None:
+            client_id = presence.client_id  # one text for all who keep it
+        elif value is not None:
             presence = contract.decode(Presence, value)
             if self._task is None and presence.gateway == self._gateway:
                 self.last[client_id] = presence  # an earlier run's

@@ -10,7 +10,7 @@ import asyncio
 import logging
 
 from broker.client import AsyncAdmin, TopicPartition
-from broker.client.administration.types import NewTopic
+from broker.client.administration.types import ConfigKind, ConfigResource, NewTopic
 from broker.client.errors import ClientError
 from gateway import contract
 
@@ -40,7 +40,24 @@ class Catalogue:
         return [TopicPartition(name, index) for name in topics for index in range(self.partitions.get(name, 0))]
 
     async def ensure(self) -> None:
-        """Make the topics of contracts.md that are missing; raises ClientError."""
+        """Make the topics of contracts.md that are missing, and let those that an earlier release made take records
+        that are as large as may be; raises ClientError."""
+        await self._make()
+        await self._widen()
+
+    async def _widen(self) -> None:
+        name = "max.message.bytes"
+        wanted = {spec.name: spec.config[name] for spec in contract.TOPICS if name in spec.config}
+        resources = [ConfigResource(ConfigKind.TOPIC, topic) for topic in wanted]
+        for resource, entries in (await self.admin.configs(resources, [name])).items():
+            now = next((each.value for each in entries if each.name == name), None)
+            if now is not None and int(now) < int(wanted[resource.name]):
+                try:
+                    await self.admin.alter_configs(resource, set={name: wanted[resource.name]})
+                except ClientError as error:
+                    log.warning("%s can't take records larger than %s bytes: %s", resource.name, now, error)
+
+    async def _make(self) -> None:
         await self.refresh()
         missing = [spec for spec in contract.TOPICS if spec.name not in self.partitions]
         if not missing:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from broker.client.administration.connection import Connection, ConnectionLost, Heard
-from broker.client.errors import ClientError
+from broker.client.errors import ClientError, Unreachable
 from broker.client.settings import Settings
 from broker.wire.codec import Buffer
 
@@ -59,6 +59,8 @@ class Node:
             self._connection = await Connection.connect(self._settings, *self.address, timeout=CONNECT_TIMEOUT)
         except ClientError as error:
             self._troubled(error)
+        except (OSError, ValueError) as error:  # a host name that is none
+            self._troubled(Unreachable(f"{self.address[0]}: {error}"))
         finally:
             self._opening = None
         self._opened()

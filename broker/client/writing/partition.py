@@ -102,7 +102,7 @@ class Partition:
 
     def stored(self, sealed: Sealed, now: float) -> None:
         """The log holds it. Raises Broken if one before it is not stored."""
-        if self.flying[0] is not sealed or (self.again and self.again[0].order < sealed.order):
+        if self.flying[0] is not sealed or any(each.order < sealed.order for each in self.again):
             raise Broken("a batch was stored before the one that precedes it")
         self.flying.remove(sealed)
         self._stored = (sealed.sequence + sealed.count) % WRAP

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from broker.client.errors import ClientError, TimedOut, from_code
@@ -355,26 +356,18 @@ class Queues:
             self._outcomes.popleft()()
 
     def _stored(self, partition: Partition, sealed: Sealed, answer: Answer) -> None:
-        def tell() -> None:
-            if sealed.asked and answer.offset >= 0:
-                stamps = sealed.stamps if answer.stamp < 0 else None
-                for number, placed in sealed.asked:
-                    stamp = answer.stamp if stamps is None else stamps[number]
-                    placed(partition.topic, partition.index, answer.offset + number, stamp)
-            for share in sealed.shares:
-                self._settle(share.owner, len(share.messages))
-
-        self._outcomes.append(tell)
+        if sealed.asked and answer.offset >= 0:
+            self._outcomes.append(partial(_place, partition, sealed, answer))
+        for share in sealed.shares:
+            self._outcomes.append(partial(self._settle, share.owner, len(share.messages)))
 
     def _fail(self, shares: Iterable[Share], index: int, error: ClientError) -> None:
-        def tell(share: Share) -> Callable[[], None]:
-            def told() -> None:
-                share.owner.failures += failures(share, index, error)
-                self._settle(share.owner, len(share.messages))
+        for share in shares:
+            self._outcomes.append(partial(self._failed, share, index, error))
 
-            return told
-
-        self._outcomes.extend(tell(share) for share in shares)
+    def _failed(self, share: Share, index: int, error: ClientError) -> None:
+        share.owner.failures += failures(share, index, error)
+        self._settle(share.owner, len(share.messages))
 
     def _settle(self, owner: Batch, count: int) -> None:
         self.messages -= count
@@ -382,3 +375,11 @@ class Queues:
             self.bytes -= owner.size
             owner.size = 0
         owner.settle(count)
+
+
+def _place(partition: Partition, sealed: Sealed, answer: Answer) -> None:
+    """Tell where messages are to those who want to know."""
+    stamps = sealed.stamps if answer.stamp < 0 else None
+    for number, placed in sealed.asked:
+        stamp = answer.stamp if stamps is None else stamps[number]
+        placed(partition.topic, partition.index, answer.offset + number, stamp)

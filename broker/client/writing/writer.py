@@ -221,6 +221,9 @@ class Writer:
             except ClientError as error:
                 self._trouble(error)
                 self._queues.stale = True
+            except Exception:  # a mistake of ours must not end this for ever
+                log.exception("nothing could be learned of the cluster")
+                self._queues.stale = True
             self._learned.set()
             self._flush()
             troubles = troubles + 1 if self._queues.stale else 0

@@ -3,6 +3,11 @@ those that ask are told where answers may be sent (3.1.2.11.6)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
 from gateway.contract import CONTROL, Control
 from tests.acceptance.gateway.people import Operator
 from tests.acceptance.gateway.stack import Stack
@@ -12,11 +17,20 @@ from tests.fakes.mqtt_device import text
 ELSEWHERE = b"\x1c" + text("elsewhere.example:1883")
 
 
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Stack]:
+    stack = Stack(
+        tmp_path,
+        SLUICE_MQTT_SERVER_REFERENCE="elsewhere.example:1883",
+        SLUICE_MQTT_RESPONSE_INFORMATION="answers/{client_id}",
+    )
+    try:
+        yield stack.start()
+    finally:
+        stack.stop()
+
+
 def test_devices_are_sent_to_another_server(running: Stack, operator: Operator) -> None:
-    running.gateway.stop()
-    running.environ["SLUICE_MQTT_SERVER_REFERENCE"] = "elsewhere.example:1883"
-    running.environ["SLUICE_MQTT_RESPONSE_INFORMATION"] = "answers/{client_id}"
-    running.gateway.start()
     asks = Raw(running.port, "asks", properties=b"\x19\x01")
     assert b"\x1a" + text("answers/asks") in asks.connack
     stays = Raw(running.port, "stays")

@@ -50,8 +50,12 @@ def test_a_persistent_session_moves_with_all_it_has(running: Stack, other: Neigh
     writer = Device311(running, "writer")
     for number in range(20):
         writer.publish("k/x", b"%d" % number, qos=1 + number % 2)
+    writer.publish("kept", b"at the one", retain=True)
     moved = Device311(other, "keeper", clean=False)
     assert moved.session_present
+    reader = Device311(other, "reader")
+    reader.subscribe("kept")
+    assert until(lambda: reader.retained == [("kept", b"at the one")]), "what is retained at one is so at the other"
     for number in range(20, 40):
         writer.publish("k/x", b"%d" % number, qos=1 + number % 2)
     assert until(lambda: len(moved.received) >= 40)

@@ -18,9 +18,11 @@ class Closed(Exception):
 class Raw:
     """One connection; `connack` is the body of the answer to its CONNECT."""
 
-    def __init__(self, port: int, client_id: str, *, version: int = 5, **options: object) -> None:
+    def __init__(
+        self, port: int, client_id: str, *, version: int = 5, source: str = "127.0.0.1", **options: object
+    ) -> None:
         self.version = version
-        self._socket = socket.create_connection(("127.0.0.1", port), PATIENCE)
+        self._socket = socket.create_connection(("127.0.0.1", port), PATIENCE, source_address=(source, 0))
         self.send(connect(client_id, version=version, **options))  # type: ignore[arg-type]  # passed on as they are
         self.connack = b""
         first, self.connack = self.next()

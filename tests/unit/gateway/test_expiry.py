@@ -123,7 +123,7 @@ def outcomes(*found: Uplink | Downlink, keep: bool) -> tuple[Outcomes, Counters,
             written.append(f"{topic} {value.decode()}")
 
     nothing: Any = None
-    commands = Commands(nothing, registry, nothing, counters, lambda *_: nothing, lambda: 0.0)
+    commands = Commands(nothing, registry, nothing, counters, lambda *_: nothing, lambda: 0.0, nothing)
     log: Any = Log()
     made = Outcomes(
         registry=registry,

@@ -110,6 +110,7 @@ async def test_what_a_session_had_finished_is_remembered_until_delivery_has_come
         positions=lambda: positions,
         held=lambda: True,
         behind=dict,
+        sweep=lambda: None,
     )
     await checkpoints.checkpoint()
     assert (single_key("x", 5), None) not in written and len(written) == 1

@@ -3,6 +3,8 @@
 An attacker is a process of its own at the lowest priority: on a small machine its own work would else take the CPU away
 from those it attacks, which says nothing of the gateway. It does as much as it can with what is left, and the table
 says how much that was. All of it comes from one address; honest devices come from others.
+
+`python -m bench.attacks [WORDS …]` measures the attacks whose names contain one of the words, alone.
 """
 
 from __future__ import annotations
@@ -12,13 +14,19 @@ import multiprocessing
 import os
 import signal
 import socket
+import ssl
 import statistics
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
+from bench.clusters import free_port
 from bench.gateway import Server, load_generator, packet, run, sluice, text
 from bench.machine import usage
 from bench.tables import table
@@ -27,6 +35,18 @@ HONEST = {"connections": 40, "window": 1, "qos": 1, "rate": 400, "prefix": "hone
 SOCKETS = 1_000
 ROUNDS = 3  # of quiet and attacked
 CONNECT = packet(0x10, text("MQTT") + b"\x04\x02\x00\x00" + text(""))
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """The ports of a gateway."""
+
+    mqtt: int
+    mqtts: int
+    ws: int
+
+
+Attack = Callable[[Doors, threading.Event], None]
 
 
 def hold(port: int, first: bytes, stop: threading.Event, *, count: int = SOCKETS) -> None:
@@ -111,30 +131,55 @@ def bomb(number: int) -> bytes:
     return CONNECT + b"".join(packet(0x82, b"\x00\x01" + b"".join(filters[at : at + 100])) for at in range(0, 400, 100))
 
 
+def wide(number: int) -> bytes:
+    """A session that subscribes to 1,000 filters at once."""
+    return CONNECT + packet(
+        0x82, b"\x00\x01" + b"".join(text(f"w{number}/{each}/+") + b"\x01" for each in range(1_000))
+    )
+
+
+def hello() -> bytes:
+    """How a TLS client begins."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    outgoing = ssl.MemoryBIO()
+    client = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost")
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    return outgoing.read()
+
+
+HELLO = hello()
+
+
 def deep(number: int) -> bytes:
     """Publishes to a topic of 30,000 levels."""
     return CONNECT + packet(0x30, text("/" * 30_000) + b"x") * 20
 
 
-ATTACKS: Sequence[tuple[str, Callable[[int, threading.Event], None]]] = (
-    ("nothing, for comparison", lambda port, stop: None),
-    ("work that leaves the gateway alone, for comparison", lambda port, stop: spin(stop)),
-    ("1,000 silent sockets", lambda port, stop: hold(port, b"", stop)),
-    ("1,000 sockets claiming a CONNECT of 256 MB", lambda port, stop: hold(port, b"\x10\xff\xff\xff\x7f", stop)),
-    (
-        "1,000 sockets with a remaining length of 5 bytes",
-        lambda port, stop: hold(port, b"\x10\xff\xff\xff\xff\xff", stop),
-    ),
-    ("CONNECT dripping byte by byte, 100 at a time", drip),
-    ("a flood of CONNECT", lambda port, stop: flood(port, lambda _: CONNECT, stop)),
-    ("a flood of wrong passwords", lambda port, stop: flood(port, guess, stop)),
-    ("a flood of rubbish", lambda port, stop: flood(port, lambda _: os.urandom(600), stop, answers=False)),
-    ("subscribe bombs", lambda port, stop: flood(port, bomb, stop)),
-    ("topics of 30,000 levels", lambda port, stop: flood(port, deep, stop)),
-    (
-        "wildcard and $ publishes",
-        lambda port, stop: flood(port, lambda _: CONNECT + packet(0x30, text("a/#") + b"x"), stop),
-    ),
+def held(first: bytes) -> Attack:
+    return lambda doors, stop: hold(doors.mqtt, first, stop)
+
+
+def flooded(each: Callable[[int], bytes], *, answers: bool = True) -> Attack:
+    return lambda doors, stop: flood(doors.mqtt, each, stop, answers=answers)
+
+
+ATTACKS: Sequence[tuple[str, Attack]] = (
+    ("nothing, for comparison", lambda doors, stop: None),
+    ("work that leaves the gateway alone, for comparison", lambda doors, stop: spin(stop)),
+    ("1,000 silent sockets", held(b"")),
+    ("1,000 sockets claiming a CONNECT of 256 MB", held(b"\x10\xff\xff\xff\x7f")),
+    ("1,000 sockets with a remaining length of 5 bytes", held(b"\x10\xff\xff\xff\xff\xff")),
+    ("1,000 WebSockets that never finish their upgrade", lambda doors, stop: hold(doors.ws, b"GET /mqtt HT", stop)),
+    ("CONNECT dripping byte by byte, 100 at a time", lambda doors, stop: drip(doors.mqtt, stop)),
+    ("a flood of CONNECT", flooded(lambda _: CONNECT)),
+    ("a flood of TLS hellos", lambda doors, stop: flood(doors.mqtts, lambda _: HELLO, stop)),
+    ("a flood of wrong passwords", flooded(guess)),
+    ("a flood of rubbish", flooded(lambda _: os.urandom(600), answers=False)),
+    ("subscribe bombs", flooded(bomb)),
+    ("subscribe bombs of 1,000 filters", flooded(wide)),
+    ("topics of 30,000 levels", flooded(deep)),
+    ("wildcard and $ publishes", flooded(lambda _: CONNECT + packet(0x30, text("a/#") + b"x"))),
 )
 
 
@@ -143,8 +188,8 @@ def descriptors(pid: int) -> int:
 
 
 @contextlib.contextmanager
-def under(attack: Callable[[int, threading.Event], None], port: int) -> Iterator[None]:
-    attacker = multiprocessing.get_context("fork").Process(target=attacking, args=(attack, port), daemon=True)
+def under(attack: Attack, doors: Doors) -> Iterator[None]:
+    attacker = multiprocessing.get_context("fork").Process(target=attacking, args=(attack, doors), daemon=True)
     attacker.start()
     try:
         time.sleep(0.5)
@@ -155,12 +200,12 @@ def under(attack: Callable[[int, threading.Event], None], port: int) -> Iterator
         attacker.kill()
 
 
-def attacking(attack: Callable[[int, threading.Event], None], port: int) -> None:
+def attacking(attack: Attack, doors: Doors) -> None:
     """The attacker's process."""
     os.nice(19)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    attack(port, stop)
+    attack(doors, stop)
 
 
 def settled_descriptors(server: Server, before: int) -> int:
@@ -171,7 +216,7 @@ def settled_descriptors(server: Server, before: int) -> int:
 
 
 def attacked_row(
-    program: Path, server: Server, name: str, attack: Callable[[int, threading.Event], None], seconds: float
+    program: Path, server: Server, doors: Doors, name: str, attack: Attack, seconds: float
 ) -> list[object]:
     memory, open_before = usage(server.pids[0]).rss, descriptors(server.pids[0])
     quiet, attacked = [], []
@@ -179,7 +224,7 @@ def attacked_row(
     for _ in range(ROUNDS):
         quiet.append(run(program, server, "publish", **HONEST, seconds=seconds)["p99_ms"])
         before, spent = made.value, server.cpu()
-        with under(attack, server.port):
+        with under(attack, doors):
             attacked.append(run(program, server, "publish", **HONEST, seconds=seconds)["p99_ms"])
         connections += made.value - before
         cpu += server.cpu() - spent
@@ -198,17 +243,41 @@ def attacked_row(
     ]
 
 
-def section(scale: float) -> None:
-    """Print the table."""
+@contextlib.contextmanager
+def gateway() -> Iterator[tuple[Server, Doors]]:
+    """A gateway that listens with TLS and for WebSockets too."""
+    with tempfile.TemporaryDirectory() as folder:
+        key, certificate = f"{folder}/key.pem", f"{folder}/certificate.pem"
+        subprocess.run(
+            [
+                *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"),
+                *("-days", "1", "-keyout", key, "-out", certificate),
+            ],
+            check=True,
+            capture_output=True,
+        )
+        mqtts, ws = free_port(), free_port()
+        listeners = f"mqtts://127.0.0.1:{mqtts}", f"ws://127.0.0.1:{ws}/mqtt"
+        with sluice(*listeners, SLUICE_TLS_CERTIFICATE=certificate, SLUICE_TLS_KEY=key) as server:
+            yield server, Doors(server.port, mqtts, ws)
+
+
+def section(scale: float, words: Sequence[str] = ()) -> None:
+    """Print the table; of attacks whose names contain one of the words, if there are any."""
     seconds = max(3.0, 10 * scale)
     rows: list[list[object]] = []
     try:
-        with load_generator() as program, sluice() as server:
+        with load_generator() as program, gateway() as (server, doors):
             run(program, server, "publish", **HONEST, seconds=seconds)
             for name, attack in ATTACKS:
-                rows.append(attacked_row(program, server, name, attack, seconds / 2))
+                if not words or any(word in name for word in words):
+                    rows.append(attacked_row(program, server, doors, name, attack, seconds / 2))
     except Exception as error:
         print(f"not measured: {error}\n")
     head = ["attack", "connections /s", "CPU of gateway and broker", "p99 ms without", "p99 ms meanwhile", "ratio"]
     head += ["MiB more after", "descriptors more after"]
     print(table("Honest devices (40, 400 QoS 1 msg/s) while the gateway is attacked", head, rows))
+
+
+if __name__ == "__main__":
+    section(1.0, sys.argv[1:])

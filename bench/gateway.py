@@ -62,14 +62,14 @@ def load_generator() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def sluice(**environment: str) -> Iterator[Server]:
-    """Broker and gateway, one process each: PUBACK after the broker's fdatasync."""
+def sluice(*listeners: str, **environment: str) -> Iterator[Server]:
+    """Broker and gateway, one process each: PUBACK after the broker's fdatasync. `listeners`: beside the usual one."""
     with embedded() as broker:
         port = free_port()
         environ = {
             **os.environ,
             "SLUICE_DATA": str(broker.folder),
-            "SLUICE_MQTT_LISTENERS": f"mqtt://127.0.0.1:{port}",
+            "SLUICE_MQTT_LISTENERS": ",".join([f"mqtt://127.0.0.1:{port}", *listeners]),
             **environment,
         }
         with (broker.folder / "gateway.out").open("wb") as output:

@@ -31,6 +31,8 @@ VARIABLES: tuple[tuple[str, str, str], ...] = (
     ("SLUICE_MQTT_IN_FLIGHT", "1024", "unacknowledged QoS 1/2 messages a device may have sent (Receive Maximum)"),
     ("SLUICE_MQTT_QUEUE", "1000", "messages kept for a device that is away or slow"),
     ("SLUICE_MQTT_QUEUE_BYTES", "8388608", "bytes of payload kept for a device that is away or slow"),
+    ("SLUICE_MQTT_RETAINED", "200000", "topics with a retained message; at more, new ones are not retained"),
+    ("SLUICE_MQTT_RETAINED_BYTES", "268435456", "bytes of payload retained"),
     ("SLUICE_MQTT_OVERFLOW", "oldest", "what goes when that is exceeded: the oldest message, or the newest"),
     (
         "SLUICE_MQTT_EXPIRED",
@@ -102,6 +104,8 @@ class Settings:
     in_flight: int = 1024
     queue: int = 1000
     queue_bytes: int = 8 << 20
+    retained: int = 200_000
+    retained_bytes: int = 256 << 20
     overflow: str = "oldest"
     expired: str = "discard"
     connects_per_address: int = 5000
@@ -171,6 +175,8 @@ class Settings:
             in_flight=_number(env, "SLUICE_MQTT_IN_FLIGHT", 1024, least=1),
             queue=_number(env, "SLUICE_MQTT_QUEUE", 1000, least=1),
             queue_bytes=_number(env, "SLUICE_MQTT_QUEUE_BYTES", 8 << 20, least=1),
+            retained=_number(env, "SLUICE_MQTT_RETAINED", 200_000, least=0),
+            retained_bytes=_number(env, "SLUICE_MQTT_RETAINED_BYTES", 256 << 20, least=0),
             overflow=_one_of(env, "SLUICE_MQTT_OVERFLOW", ("oldest", "newest")),
             expired=_one_of(env, "SLUICE_MQTT_EXPIRED", ("discard", "dead-letter")),
             connects_per_address=_number(env, "SLUICE_MQTT_CONNECTS_PER_ADDRESS", 5000, least=0),

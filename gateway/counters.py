@@ -21,6 +21,7 @@ class Counters:
     dropped_full: int = 0  # no room in a session's queue
     expired: int = 0
     expired_kept: int = 0  # of these, how many became dead letters
+    unretained: int = 0  # stored and delivered, but not retained: too many or too large ones are
     undeliverable: int = 0  # references whose record retention removed
     connects: int = 0  # connections opened
     refused_connects: int = 0

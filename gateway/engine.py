@@ -110,6 +110,7 @@ class GatewayEngine:
         self.uplinks = Uplinks(
             ticks, lanes, registry, counters, clock=clock, wrote=wrote, reserve=reserve, traffic=traffic
         )
+        self.uplinks.may_retain = retained.room
         self.delivery: Delivery | None = None
         self.inbox = Inbox(
             ticks=ticks,

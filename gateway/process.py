@@ -64,7 +64,7 @@ class Gateway:
         self.clock = clock
         self.counters = Counters()
         self.registry = Registry()
-        self.retained = RetainedMessages()
+        self.retained = RetainedMessages(settings.retained, settings.retained_bytes)
         self.server: Server | None = None
         self.engine: GatewayEngine | None = None
         self._hashing = ThreadPoolExecutor(2, thread_name_prefix="passwords")

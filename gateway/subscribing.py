@@ -27,6 +27,9 @@ from gateway.sessions.sessions import Sessions
 NOT_AUTHORIZED = 0x87
 TAKEN_OVER = 0x8E
 NO_SUBSCRIPTION = 0x11
+QUOTA_EXCEEDED = 0x97
+MOST_GROUPS = 500  # share groups with members here: each is looked at twice a second
+LONGEST_SHARED = 1_000  # characters of a shared filter: other gateways are told of each, every two seconds
 
 
 class Subscribing:
@@ -85,6 +88,7 @@ class Subscribing:
         rights, asked = session.state.rights, session.state.asked
         codes: list[int] = []
         granted: list[Subscription] = []
+        groups: set[str] = set()  # that are new with this packet
         for number, each in enumerate(subscriptions, 1):
             if number % STEP == 0:
                 yield
@@ -96,6 +100,9 @@ class Subscribing:
             if grant is Grant.DENIED or (asked is not None and not asked.get("subscribe", plain)):
                 self._counters.denied_subscriptions += 1
                 codes.append(NOT_AUTHORIZED)
+                continue
+            if each.filter.startswith("$share/") and not self._may_share(each.filter, groups):
+                codes.append(QUOTA_EXCEEDED)
                 continue
             codes.append(each.qos)
             granted.append(checked(each, check=grant is Grant.CHECKED))
@@ -113,6 +120,12 @@ class Subscribing:
         delivery.joining.add(each for each in joining if each is not None)
         waiting = _Waiting(self, session, granted, codes, receipt, joining, rights)
         delivery.barrier().waiters.append(waiting)
+
+    def _may_share(self, share_filter: str, new: set[str]) -> bool:
+        """Whether there is room for the group."""
+        if not self.fanout.members(share_filter):
+            new.add(share_filter)
+        return len(share_filter) <= LONGEST_SHARED and self.fanout.groups_here + len(new) <= MOST_GROUPS
 
     def gone(self, session: Session) -> bool:
         """Whether the session's connection has ended or was taken over."""

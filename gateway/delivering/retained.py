@@ -20,7 +20,11 @@ Origin = tuple[str, int, int]
 class RetainedMessages:
     """The newest retained message per topic, as the log has it."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = 200_000, most_bytes: int = 256 << 20) -> None:
+        """There is room for `most` messages of `most_bytes` of payload together."""
+        self._most = most
+        self._most_bytes = most_bytes
+        self._bytes = 0
         self.changes = 0
         self._origins: dict[str, Origin] = {}  # of those that came by a downlink route, the newest
         self._tree: Retained[tuple[int, Message]] = Retained()  # which of the changes it was
@@ -33,7 +37,7 @@ class RetainedMessages:
         """Take one record."""
         topic = key.decode("utf-8", "replace")
         if value is None:
-            self._tree.remove(topic)
+            self._left(self._tree.remove(topic))
             self._origins.pop(topic, None)
             return
         try:
@@ -41,7 +45,7 @@ class RetainedMessages:
             payload = base64.b64decode(found.payload)
         except (MalformedRecord, ValueError) as error:
             log.warning("the retained message of %r is unreadable and left out: %s", topic, error)
-            self._tree.remove(topic)
+            self._left(self._tree.remove(topic))
             return
         message = Message(
             topic,
@@ -55,7 +59,19 @@ class RetainedMessages:
         if found.origin:
             self._origins[topic] = (found.origin[0], found.origin[1], found.origin[2])
         self.changes += 1
-        self._tree.set(topic, (self.changes, message))
+        self._bytes += len(payload)
+        self._left(self._tree.set(topic, (self.changes, message)))
+
+    def _left(self, found: tuple[int, Message] | None) -> None:
+        if found is not None:
+            self._bytes -= len(found[1].payload)
+
+    def room(self, topic: str, size: int) -> bool:
+        """Whether one of this size may be retained at this topic."""
+        found = self._tree.get(topic)
+        if found is not None:
+            return self._bytes + size - len(found[1].payload) <= self._most_bytes
+        return self._tree.count < self._most and self._bytes + size <= self._most_bytes
 
     def has(self, topic: str, origin: Origin, payload: bytes) -> bool:
         """Whether a downlink's message, or a newer one of its partition, was stored; an empty one takes away."""

@@ -111,6 +111,11 @@ class Fanout:
         share = self._shares.get(share_filter)
         return share.members if share is not None else {}
 
+    @property
+    def groups_here(self) -> int:
+        """How many share groups have members here."""
+        return len(self._shares)
+
     def share_filters(self) -> tuple[str, ...]:
         """The share groups with members here, by their whole filter."""
         return tuple(sorted(self._shares))

@@ -15,7 +15,7 @@ from gateway.mqtt.properties import Properties, binary, property_block, read_bin
 from gateway.ports import PublishProperties
 
 PINGRESP = b"\xd0\x00"
-MOST_FILTERS = 20_000  # of one SUBSCRIBE or UNSUBSCRIBE: what one packet makes us do has an end
+MOST_FILTERS = 2_000  # of one SUBSCRIBE or UNSUBSCRIBE: what one packet makes us do has an end
 _NAMES = {b"MQTT": (4, 5), b"MQIsdp": (3,)}
 
 

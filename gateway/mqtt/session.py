@@ -22,11 +22,13 @@ from gateway.mqtt.properties import Properties
 from gateway.mqtt.receiver import Receiver
 from gateway.mqtt.sender import Sender
 from gateway.mqtt.surroundings import Link, Moment, Settings
-from gateway.mqtt.topics import MAX_LEVELS, split_share, valid_filter
+from gateway.mqtt.topics import MAX_BYTES, MAX_LEVELS, split_share, valid_filter
 from gateway.ports import Ending, Engine, Message, Opened, Peer, Receipt, SessionState, Subscription
 from gateway.why import Why
 
 LEVELS_EACH = 16  # topic levels that a subscription may have, averaged over as many as the device may have
+BYTES_EACH = 128  # and characters
+MOST_SHARED = 20  # shared subscriptions of a session: each is eight parts that gateways have to share out
 
 
 class Session(Receiver):
@@ -37,6 +39,7 @@ class Session(Receiver):
         "_granted",
         "_handshake",
         "_keep_alive",
+        "_length",
         "_levels",
         "_opened",
         "_reauthentication",
@@ -61,7 +64,7 @@ class Session(Receiver):
         self.blamed = ""  # a slug, when the peer's misbehaviour ended it, or another connection with its client id
         self.why = ""  # what a refusal of CONNECT, or that other connection, said of itself (`gateway.why`)
         self.subscriptions: dict[str, Subscription] | None = None
-        self._levels = 0  # of all their filters
+        self._levels = self._length = 0  # of all their filters
         self._started = self._stalled = moment.monotonic
         self._keep_alive = 0.0
         self._expiry = 0
@@ -246,15 +249,24 @@ class Session(Receiver):
         new: set[str] = set()
         limit = self.identity.limits.subscriptions
         levels = limit * LEVELS_EACH + MAX_LEVELS - self._levels
+        length = limit * BYTES_EACH + MAX_BYTES - self._length
+        shared = MOST_SHARED - sum(name.startswith("$share/") for name in self.subscriptions)
         for name, options in packet.filters:
+            group, plain = split_share(name)
             if name not in self.subscriptions and name not in new:
                 deep = name.count("/") + 1
-                if limit and (len(self.subscriptions) + len(new) >= limit or levels < deep <= MAX_LEVELS):
+                if limit and (
+                    len(self.subscriptions) + len(new) >= limit
+                    or levels < deep <= MAX_LEVELS
+                    or length < len(name)
+                    or (group is not None and shared <= 0)
+                ):
                     codes.append(Reason.QUOTA_EXCEEDED)
                     continue
                 levels -= deep
+                length -= len(name)
+                shared -= group is not None
                 new.add(name)
-            group, plain = split_share(name)
             subscription = Subscription(
                 filter=name,
                 qos=min(options & 3, self.identity.limits.qos),
@@ -282,11 +294,13 @@ class Session(Receiver):
             self.subscriptions = {}
         if entry.filter not in self.subscriptions:
             self._levels += entry.filter.count("/") + 1
+            self._length += len(entry.filter)
         self.subscriptions[entry.filter] = entry
 
     def _unsubscribed(self, name: str) -> None:
         if self.subscriptions is not None and self.subscriptions.pop(name, None) is not None:
             self._levels -= name.count("/") + 1
+            self._length -= len(name)
 
     def _unsubscribe(self, packet: packets.Unsubscribe) -> None:
         for name in packet.filters:

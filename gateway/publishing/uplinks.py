@@ -84,6 +84,7 @@ class Uplinks:
         self._dice = dice
         self._topics_of: dict[str, set[str]] = {}
         self.fresh: Callable[[], Fresh | None] = lambda: None  # see `Delivery.listening`
+        self.may_retain: Callable[[str, int], bool] = lambda topic, size: True  # see `RetainedMessages.room`
         self.seen = Seen(counters, clock=clock) if seen is None else seen
 
     def target(self, session: Publisher, topic: str) -> Target:
@@ -314,6 +315,9 @@ class Uplinks:
         send: Callable[..., None] = sink.send
         value = None
         if payload:
+            if not self.may_retain(target.mqtt_topic, len(payload)):
+                self._counters.unretained += 1
+                return
             expires = None
             if properties is not None and properties.message_expiry is not None:
                 expires = self._clock() + properties.message_expiry

@@ -5,8 +5,10 @@ in it); what a connection keeps while idle is this object, its session, and the 
 leave once per turn of the loop, in one piece. Whoever fills the buffer rests until the next turn: a peer that sends as
 fast as it can takes one buffer's worth of work a turn from the others, and no more.
 
-Stages: [PROXY header] → [TLS] → [WebSocket upgrade → WebSocket frames] → greeting → MQTT, or HTTP. A PROXY header is
-read exactly, so that whatever follows is still in the socket when TLS takes over.
+Stages: [PROXY header] → [TLS] → [WebSocket upgrade → WebSocket frames] → greeting → MQTT, or HTTP, at first young. A
+PROXY header is read exactly, so that whatever follows is still in the socket when TLS takes over. A connection's turn
+(`gate`) has to come before its TLS handshake, which is dear; without TLS, before its first word is taken. What young
+connections cost is noted: who ends soon pays for it at the gate.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ from gateway.mqtt.session import Session
 from gateway.ports import Peer
 from gateway.server import proxy, websocket
 from gateway.server.figures import NOTHING, Figures
-from gateway.server.gate import Gate
+from gateway.server.gate import SOON, Gate
 from gateway.server.listeners import Listener
+from gateway.server.securing import address_of
 
 if TYPE_CHECKING:
     from gateway.server.server import Server
@@ -29,9 +32,10 @@ if TYPE_CHECKING:
 Talk = Session | Conversation
 
 # HTTP is a session's bytes as MQTT is, without a greeting
-_PROXY, _UPGRADE, _FRAMES, _GREETING, _MQTT, _CLOSED = range(6)
+_PROXY, _SECURING, _UPGRADE, _FRAMES, _GREETING, _YOUNG, _MQTT, _CLOSED = range(8)
 _USELESS: Final = ("connect-timeout", "http-malformed", "http-slow")  # and MQTT's codes, in hexadecimal
 _FLUSH_AT: Final = 256 * 1024  # gathered bytes that don't wait for the end of the turn
+_NOTABLE: Final = 0.001  # seconds of work for a young connection that are noted
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -57,6 +61,7 @@ class Connection(asyncio.BufferedProtocol):
         "received_bytes",
         "sent_bytes",
         "session",
+        "spent",
         "writable",
         "writes",
     )
@@ -65,7 +70,7 @@ class Connection(asyncio.BufferedProtocol):
         self._server = server
         self._listener = listener
         self._transport: asyncio.Transport | None = None
-        self._stage = _PROXY if listener.proxy else _UPGRADE if listener.websocket else _GREETING
+        self._stage = _PROXY if listener.proxy else _GREETING
         self._exact: bytearray | None = bytearray() if listener.proxy else None
         self._proxied: proxy.ProxyHeader | None = None
         self._web: websocket.Upgrade | websocket.Frames | None = None
@@ -79,6 +84,7 @@ class Connection(asyncio.BufferedProtocol):
         self.session: Talk | None = None
         self.opened_at = server.moment.monotonic
         self.closing_since = 0.0
+        self.spent = 0.0  # seconds of work, while it was young
         self.received_bytes = self.sent_bytes = self.writes = 0
         self.figures = NOTHING  # as last accounted for
 
@@ -87,7 +93,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._server.read_clock()
         self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's is none by class
-        self.address = _address(transport.get_extra_info("peername"))
+        self.address = address_of(transport.get_extra_info("peername"))
         transport.set_write_buffer_limits(high=self._server.settings.write_buffer)
         if self._too_many_before() or not self._server.admit(self):
             self._stage = _CLOSED
@@ -135,27 +141,45 @@ class Connection(asyncio.BufferedProtocol):
             self.session.receive(data)
             if self.session.closed:
                 self._note_end()
+        elif self._stage == _YOUNG:
+            self._young(data)
         elif self._stage == _GREETING:
-            self._stage = _MQTT
-            if self._keep_pace():
-                self._taken(data)
+            self._stage = _YOUNG
+            if self._listener.tls or self._keep_pace():
+                self._young(data)
         elif self._stage == _PROXY:
             self._proxy_bytes(data)
+        elif self._stage == _SECURING:  # TLS is through, and data was quicker than the word of it
+            self._early += data
         else:
             self._web_bytes(data)
+
+    def _young(self, data: bytes) -> None:
+        session, began = self.session, self._server.moment.monotonic
+        assert session is not None
+        session.receive(data)
+        if session.closed:
+            self._note_end()
+        now = self._server.read_clock()
+        if now - began > _NOTABLE:
+            self.spent += now - began
+        if now - self.opened_at > SOON and self._stage == _YOUNG:
+            self._stage = _MQTT
 
     def eof_received(self) -> bool:
         return False  # a half-closed peer is a gone peer
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self.session is not None:
-            self._gate.left(self.address, self._server.read_clock(), self.opened_at)
+        began = self._server.read_clock()
         self._stage = _CLOSED
         self._transport = None
         self._out = None
         self._server.gone(self)
         if self.session is not None:
             self.session.lost("connection lost" if exc is not None else "closed by peer")
+            if began - self.opened_at < SOON:
+                now = self._server.read_clock()
+                self._gate.left(self.address, now, self.spent + now - began)
 
     def pause_writing(self) -> None:
         self.writable = False
@@ -271,6 +295,18 @@ class Connection(asyncio.BufferedProtocol):
 
     # -- stages ----------------------------------------------------------------------------------------------------
 
+    def _secure(self) -> None:
+        """TLS behind a PROXY header begins as soon as it is the connection's turn."""
+        transport = self._transport
+        assert transport is not None
+        wait = self._gate.wait(self.address, self._server.moment.monotonic)
+        if wait is None:
+            self.abort()
+            return
+        self.pause_reading()
+        self.opened_at += wait
+        self._server.start_tls(self, transport, wait)
+
     def _begin(self) -> None:
         """TLS is through (if there is any): start WebSocket or MQTT."""
         if self._listener.websocket:
@@ -309,7 +345,8 @@ class Connection(asyncio.BufferedProtocol):
         self.session = Session(server.engine, self, server.settings.mqtt, server.moment, peer)
         if listener.websocket:
             self._stage = _FRAMES
-            self._keep_pace()
+            if not listener.tls:
+                self._keep_pace()
 
     @property
     def _gate(self) -> Gate:
@@ -317,7 +354,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _too_many_before(self) -> bool:
         """Whether so many of its address wait already that its own turn would come too late."""
-        return self._stage != _PROXY and self._gate.closed(self.address, self._server.moment.monotonic)
+        asked = self._stage == _PROXY or self._listener.tls  # later, or before TLS
+        return not asked and self._gate.closed(self.address, self._server.moment.monotonic)
 
     def _keep_pace(self) -> bool:
         """The peer says its first word: it may have to wait, when many come from its address; False: too many do."""
@@ -352,9 +390,7 @@ class Connection(asyncio.BufferedProtocol):
         exact = self._exact
         if self._transport is None:
             return
-        if exact is None:  # TLS is through, and data was quicker than the word of it
-            self._early += data
-            return
+        assert exact is not None
         exact += data
         try:
             if len(exact) < proxy.FIXED or self._wanted() > 0:
@@ -368,13 +404,25 @@ class Connection(asyncio.BufferedProtocol):
             return
         self._exact = None
         if self._listener.tls:
-            self.pause_reading()
-            self._server.start_tls(self, self._transport)
+            self._stage = _SECURING
+            self._secure()
         else:
             self._begin()
 
+    def insecure(self, error: Exception | None) -> None:
+        """There will be no TLS."""
+        if self._stage != _CLOSED:
+            self._server.refusals.report("tls", str(error or "the peer is gone"), self.address)
+            self._spoiled()
+        self.abort()
+        self._transport = None  # whose protocol is TLS by now, which tells nobody of its end
+        self._server.gone(self)
+
     def secured(self, transport: asyncio.Transport) -> None:
         """TLS behind a PROXY header is established."""
+        if self._stage == _CLOSED:
+            transport.abort()
+            return
         self._transport = transport
         transport.set_write_buffer_limits(high=self._server.settings.write_buffer)
         self._reading = True
@@ -448,13 +496,6 @@ class Connection(asyncio.BufferedProtocol):
                 username=(request.username if request is not None else None) or "",
                 why=session.why,
             )
-
-
-def _address(peer: tuple[str, int] | None) -> str:
-    if not peer:
-        return "unknown"
-    host, port = peer[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _common_name(certificate: Any) -> str | None:

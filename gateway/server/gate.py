@@ -12,6 +12,7 @@ from gateway.server.pace import BRIEF, RUBBISH, Pace, network_of, shown
 from gateway.server.shutting import Listening, Shutters
 
 SOON: Final = 2.0  # seconds: a connection that ends within them was brief
+DEAR: Final = 4.0  # so many times what was done for a brief connection is its trouble: a quarter of the time at most
 SHUT: Final = 1.0  # seconds that an address with too many waiting is shut out, as its clients' systems try again
 
 
@@ -70,7 +71,6 @@ class Gate:
         attempts now. The slowest first."""
         return [(shown(each), wait, each in self._shutters.networks) for each, wait in self.pace.slowed(now)[:most]]
 
-    def left(self, address: str, now: float, since: float) -> None:
-        """A connection whose turn was at `since` is over."""
-        if now - since < SOON:
-            self.pace.spoil(address, now, BRIEF)
+    def left(self, address: str, now: float, spent: float) -> None:
+        """A connection is over soon after its turn, for which so many seconds of work were done."""
+        self.pace.spoil(address, now, BRIEF + DEAR * spent)

@@ -3,10 +3,11 @@
 Theory. An address has two buckets that drain with time. One takes a share for each connection that says something;
 what is over the rate isn't refused at once: it waits until its time has come, so that thousands of devices behind one
 address connect at the rate, and a flood is a trickle. The other takes a share for each connection that was *trouble*:
-one that ended soon after it began (`BRIEF`), or that broke the protocol (`RUBBISH`, which costs more). Once that one is
-over its depth, and until it is empty again, the address is slow: each connection takes as large a share as the trouble
-it makes, and nothing may come at once. So a fleet that stays connected comes back as fast as the gateway can take it,
-even with a few broken devices in it, and whoever connects for nothing is let in no faster than others can bear.
+one that ended soon after it began (`BRIEF`, and more if it was dear), or that broke the protocol (`RUBBISH`). Once that
+one is over its depth, and until both are empty again, the address is slow: each connection takes as large a share as
+the trouble it makes, and nothing may come at once. So a fleet that stays connected comes back as fast as the gateway
+can take it, even with a few broken devices in it, and whoever connects for nothing is let in no faster than others can
+bear.
 
 Addresses are forgotten once their buckets are empty; of IPv6 the first 64 bits count, which is what one customer has.
 """
@@ -18,7 +19,7 @@ from ipaddress import IPv6Address
 from typing import Final
 
 DEPTH: Final = 2.0  # seconds of the rate that may come at once
-BRIEF: Final = 1 / 500  # seconds of trouble: a connection that ended soon
+BRIEF: Final = 1 / 200  # seconds of trouble: a connection that ended soon
 RUBBISH: Final = 1 / 100  # one that said what no device says, or nothing
 TROUBLE: Final = 1.0  # seconds of trouble that an address may have at once
 REMEMBERED: Final = 20_000  # addresses
@@ -78,7 +79,7 @@ class Pace:
     def slowed(self, now: float) -> list[tuple[str, float]]:
         """The networks that are slow for the trouble they made, at most `LISTED`, and how long the next connection of
         each would have to wait; the longest first."""
-        self._slow = {network: known for network, known in self._slow.items() if known.worst > now}
+        self._slow = {network: known for network, known in self._slow.items() if _slow(known, now)}
         waits = [(network, _wait(known, now)) for network, known in self._slow.items()]
         return sorted(waits, key=lambda each: -each[1])
 
@@ -88,18 +89,22 @@ class Pace:
         self._known[network] = known
         while len(self._known) > 1 and (len(self._known) > REMEMBERED or _free(next(iter(self._known.values())), now)):
             self._known.popitem(last=False)
-        if known.worst <= now:
+        if not _slow(known, now):
             known.share = 0.0
         return known
 
 
 def _free(known: _Address, now: float) -> bool:
-    return known.free_at < now and known.worst < now
+    return known.free_at <= now and known.worst <= now
+
+
+def _slow(known: _Address, now: float) -> bool:
+    """It was trouble lately, or some wait that came while it was."""
+    return known.share > 0.0 and not _free(known, now)
 
 
 def _wait(known: _Address, now: float) -> float:
-    slow = known.share and known.worst > now
-    return max(0.0, known.free_at - now - (0.0 if slow else DEPTH))
+    return max(0.0, known.free_at - now - (0.0 if _slow(known, now) else DEPTH))
 
 
 def shown(network: str) -> str:

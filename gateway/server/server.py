@@ -23,6 +23,7 @@ from gateway.server.figures import NOTHING
 from gateway.server.gate import Gate
 from gateway.server.listeners import Listener
 from gateway.server.refusals import Refusals
+from gateway.server.securing import Securing, listening
 
 log = logging.getLogger("sluice.gateway")
 
@@ -84,7 +85,7 @@ class Server:
         self._allowance_at = self.moment.monotonic
         self._waiting: list[Connection] = []  # for their flush
         self._resting: list[Connection] = []  # until the next turn
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[asyncio.Server | Securing] = []
         self._certificates: Certificates | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._tls_tasks: set[asyncio.Task[None]] = set()
@@ -111,22 +112,32 @@ class Server:
         self._sweeper = asyncio.create_task(self._sweep())
         return bound
 
-    async def _listen(self, listener: Listener) -> asyncio.Server:
+    async def _listen(self, listener: Listener) -> asyncio.Server | Securing:
         assert self._loop is not None
+        settings = self.settings
         if listener.http:
             self.door_for(listener)
-        context = None
         if listener.tls:
-            secured = self._secured()
-            context = None if listener.proxy else secured.context
+            self._secured()
+        if listener.tls and not listener.proxy:
+            sockets = await listening(
+                listener.host, listener.port, backlog=settings.backlog, reuse_port=settings.reuse_port
+            )
+            return Securing(
+                sockets,
+                lambda: Connection(self, listener),
+                gate=self.gate_for(listener),
+                context=lambda: self._secured().context,
+                timeout=settings.mqtt.connect_timeout,
+                clock=self.read_clock,
+                failed=lambda address, why: self._insecure(listener, address, why),
+            )
         return await self._loop.create_server(
             lambda: Connection(self, listener),
             listener.host,
             listener.port,
-            ssl=context,
-            ssl_handshake_timeout=self.settings.mqtt.connect_timeout if context is not None else None,
-            backlog=self.settings.backlog,
-            reuse_port=self.settings.reuse_port or None,
+            backlog=settings.backlog,
+            reuse_port=settings.reuse_port or None,
         )
 
     async def stop(self, *, closing: float = 2.0) -> None:
@@ -156,7 +167,8 @@ class Server:
         for connection in list(self.connections):
             connection.abort()
         for server in self._servers:
-            await server.wait_closed()
+            if not isinstance(server, Securing):
+                await server.wait_closed()
 
     def resume(self) -> None:
         """The engine's commits have caught up: sessions held as congested read on."""
@@ -174,27 +186,37 @@ class Server:
             self._certificates = Certificates(self.settings.tls)
         return self._certificates
 
-    def start_tls(self, connection: Connection, transport: asyncio.Transport) -> None:
-        task = asyncio.ensure_future(self._start_tls(connection, transport))
+    def _insecure(self, listener: Listener, address: str, why: str) -> None:
+        """A handshake came to nothing."""
+        if not self._stopping:
+            self.refusals.report("tls", why, address)
+            self.gate_for(listener).spoiled(address, self.read_clock())
+
+    def start_tls(self, connection: Connection, transport: asyncio.Transport, wait: float) -> None:
+        """Shake hands after so many seconds."""
+        task = asyncio.ensure_future(self._start_tls(connection, transport, wait))
         self._tls_tasks.add(task)
         task.add_done_callback(self._tls_tasks.discard)
 
-    async def _start_tls(self, connection: Connection, transport: asyncio.Transport) -> None:
+    async def _start_tls(self, connection: Connection, transport: asyncio.Transport, wait: float) -> None:
         assert self._loop is not None
+        secured, failure = None, None
         try:
-            secured = await self._loop.start_tls(
-                transport,
-                connection,
-                self._secured().context,
-                server_side=True,
-                ssl_handshake_timeout=self.settings.mqtt.connect_timeout,
-            )
+            if wait:
+                await asyncio.sleep(wait)
+            if not transport.is_closing():
+                secured = await self._loop.start_tls(
+                    transport,
+                    connection,
+                    self._secured().context,
+                    server_side=True,
+                    ssl_handshake_timeout=self.settings.mqtt.connect_timeout,
+                )
         except (OSError, ssl.SSLError) as error:
-            self.refusals.report("tls", str(error), connection.address)
-            connection.abort()
-            return
+            failure = error
+        self.read_clock()
         if secured is None:
-            connection.abort()
+            connection.insecure(failure)
         else:
             connection.secured(secured)
 

@@ -117,3 +117,27 @@ async def test_a_flood_is_let_in_as_fast_as_others_can_bear(serve: Serve, said: 
         client.abort()
     await until(lambda: len(server.connections) == 0)
     await until(lambda: descriptors() <= before + 2)
+
+
+async def test_five_thousand_devices_of_one_address_are_all_in_within_seconds(serve: Serve) -> None:
+    """After a restart of the gateway, say, behind one router."""
+    gateway = await serve(settings=PACED)
+    said = connect("")
+    wires: list[socket.socket] = []
+    loop = asyncio.get_running_loop()
+
+    async def come() -> None:
+        wire = socket.socket()
+        wires.append(wire)
+        wire.setblocking(False)
+        await loop.sock_connect(wire, gateway.address())
+        await loop.sock_sendall(wire, said)
+        assert await loop.sock_recv(wire, 4) == b"\x20\x02\x00\x00"
+
+    try:
+        for _ in range(50):  # as fast as one process can
+            await asyncio.gather(*(come() for _ in range(100)))
+        assert len(gateway.engine.live) == 5_000 and not gateway.server.turned_away
+    finally:
+        for wire in wires:
+            wire.close()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from gateway.mqtt.surroundings import Settings
 from gateway.server.certificates import Certificates, NoCertificate, TlsFiles
 from gateway.server.listeners import BadListener, parse_listeners
 from gateway.server.server import ServerSettings
@@ -65,6 +66,44 @@ async def test_a_required_client_certificate_is_required(serve: Serve, authority
         client = await gateway.client("mqtts", tls=authority.client_context())
         await talk(client)
     assert not gateway.engine.live
+
+
+@pytest.mark.parametrize("proxied", [False, True])
+@pytest.mark.parametrize(
+    "said", [b"\xff" * 100, b"", b"\x16\x03\x01\x02\x00\x01"], ids=["rubbish", "nothing", "a-beginning"]
+)
+async def test_who_never_gets_through_tls_is_forgotten_and_slowed_down(
+    serve: Serve, authority: Authority, said: bytes, proxied: bool
+) -> None:
+    certificate, key = authority.issue("gateway", "gateway")
+    tls = TlsFiles(certificate=certificate, key=key)
+    settings = ServerSettings(tls=tls, pace=5_000.0, mqtt=Settings(connect_timeout=0.5))
+    gateway = await serve("mqtts://127.0.0.1:0" + ("?proxy=1" if proxied else ""), settings=settings)
+    clients = [await gateway.client("mqtts") for _ in range(250)]
+    for client in clients:
+        await client.send(*([proxy_header()] if proxied else []), said)
+    assert not any([await client.closed() for client in clients[:1]])
+    await until(lambda: not gateway.server.connections)
+    gate = gateway.server.gate
+    await until(lambda: gate.slowed(gateway.server.read_clock(), 10))
+    [(network, _, _)] = gate.slowed(gateway.server.read_clock(), 10)
+    assert network == ("203.0.113.9" if proxied else "127.0.0.1")
+    for client in clients:
+        client.abort()
+
+
+async def test_tls_waits_for_its_turn_and_only_then_shakes_hands(serve: Serve, authority: Authority) -> None:
+    certificate, key = authority.issue("gateway", "gateway")
+    settings = ServerSettings(tls=TlsFiles(certificate=certificate, key=key), pace=2.0)
+    gateway = await serve("mqtts://127.0.0.1:0", settings=settings)
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    clients = await asyncio.gather(*(gateway.client("mqtts", tls=authority.client_context()) for _ in range(6)))
+    assert loop.time() - begun > 0.4, "four at once, and the sixth half a second later"
+    for number, client in enumerate(clients):
+        await client.send(connect(f"t{number}"))
+        assert await client.packet() == (0x20, b"\x00\x00")
+        client.abort()
 
 
 async def test_a_new_certificate_is_used_without_dropping_anybody(serve: Serve, authority: Authority) -> None:

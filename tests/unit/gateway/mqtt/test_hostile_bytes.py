@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gateway.mqtt.errors import Malformed, PeerError
 from gateway.mqtt.packets import MOST_FILTERS
 from gateway.mqtt.properties import read_properties, read_varint, text_of, varint
-from gateway.mqtt.session import LEVELS_EACH
+from gateway.mqtt.session import BYTES_EACH, LEVELS_EACH, MOST_SHARED
 from gateway.mqtt.topics import MAX_LEVELS
 from gateway.ports import Limits
 from tests.fakes.gateway_engine import MemoryEngine, Rules
@@ -186,12 +186,12 @@ def test_a_hundred_thousand_levels_are_refused_in_every_place() -> None:
 
 def test_a_subscribe_bomb_stops_at_the_quota() -> None:
     device = Device(rules=Rules(limits=Limits(subscriptions=100))).connected(version=5)
-    filters = [(f"bomb/{number}/#", 0) for number in range(20_000)]
+    filters = [(f"bomb/{number}/#", 0) for number in range(MOST_FILTERS)]
     device.send(subscribe(*filters, properties=b""))
     assert device.engine.fanout.count == 100
     [(first, body)] = device.received()
     assert first == 0x90
-    assert body.count(0x97) == 19_900
+    assert body.count(0x97) == MOST_FILTERS - 100
 
 
 def test_a_packet_of_more_filters_than_anybody_needs_closes_its_connection() -> None:
@@ -199,6 +199,25 @@ def test_a_packet_of_more_filters_than_anybody_needs_closes_its_connection() -> 
     for sent in (subscribe(*((each, 0) for each in filters)), unsubscribe(*filters)):
         device = Device().connected().send(sent)
         assert device.link.closed and device.engine.fanout.count == 0
+
+
+def test_filters_of_many_bytes_count_for_more_than_one() -> None:
+    device = Device(rules=Rules(limits=Limits(subscriptions=100))).connected(version=5)
+    device.send(subscribe(*(("x" * 9_000 + str(number), 0) for number in range(100)), properties=b""))
+    [(_, body)] = device.received()
+    granted = body[3:].count(0)
+    assert granted == device.engine.fanout.count == (100 * BYTES_EACH + 65_535) // 9_002
+    device.send(unsubscribe("x" * 9_000 + "0", properties=b""), subscribe(("x" * 9_000 + "99", 0), properties=b""))
+    assert [body[-1] for _, body in device.received()] == [0, 0]
+
+
+def test_share_groups_of_one_session_are_few() -> None:
+    device = Device(rules=Rules(limits=Limits(subscriptions=100))).connected(version=5)
+    device.send(subscribe(*((f"$share/{number}/x", 0) for number in range(MOST_SHARED + 5)), properties=b""))
+    [(_, body)] = device.received()
+    assert body[3:] == bytes(MOST_SHARED) + b"\x97" * 5
+    device.send(subscribe(("$share/1/x", 1), ("$share/more/x", 0), ("plain", 0), properties=b""))
+    assert device.received() == [(0x90, b"\x00\x01\x00\x01\x97\x00")]
 
 
 def test_filters_of_many_levels_count_for_more_than_one() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gateway.server.gate import SHUT, SOON, Gate
+import pytest
+
+from gateway.server.gate import DEAR, SHUT, Gate
 from gateway.server.pace import BRIEF, LISTED, RUBBISH, TROUBLE
 from gateway.server.shutting import Shutters
 
@@ -59,17 +61,20 @@ def test_connections_that_last_are_no_trouble() -> None:
     case = Case()
     for _ in range(5_000):
         assert case.gate.wait(HONEST, 5.0) == 0.0
-        case.gate.left(HONEST, 5.0 + SOON, 5.0)
-    assert case.gate.wait(HONEST, 5.0) == 0.0
+    assert case.gate.wait(HONEST, 5.0) == 0.0 and case.gate.slowed(5.0, 10) == []
 
 
-def test_connections_that_end_at_once_are() -> None:
+@pytest.mark.parametrize(
+    ("spent", "borne"), [(0.0, int(TROUBLE / BRIEF)), (0.02, int(TROUBLE / (BRIEF + DEAR * 0.02)))]
+)
+def test_connections_that_end_at_once_are_trouble_and_the_more_the_dearer_they_were(spent: float, borne: int) -> None:
     case = Case()
-    for _ in range(int(TROUBLE / BRIEF) + 10):
-        case.gate.wait(HONEST, 5.0)
-        case.gate.left(HONEST, 5.1, 5.0)
-    wait = case.gate.wait(HONEST, 5.1)
-    assert wait is not None and wait > 0
+    for number in range(borne + 10):
+        if number <= borne:
+            assert case.gate.wait(HONEST, 5.0) == 0.0
+        case.gate.left(HONEST, 5.0, spent)
+    waits = [case.gate.wait(HONEST, 5.0) or 0.0 for _ in range(3)]
+    assert waits[0] > 0 and waits[2] - waits[1] == pytest.approx(BRIEF + DEAR * spent)
 
 
 def test_who_is_slowed_down_is_known_with_how_long_it_waits_until_it_is_not() -> None:
@@ -83,7 +88,7 @@ def test_who_is_slowed_down_is_known_with_how_long_it_waits_until_it_is_not() ->
     assert case.gate.closed(RUDE, 5.0)
     assert [(network, dropped) for network, _, dropped in case.gate.slowed(5.0, 10)] == [("10.0.0.1", True)]
     assert case.gate.slowed(5.0, 0) == []
-    assert case.gate.slowed(5.0 + 3 * TROUBLE, 10) == []
+    assert case.gate.slowed(11.0, 10) == []
 
 
 def test_of_many_that_are_slow_the_slowest_are_named_and_networks_as_people_write_them() -> None:

@@ -72,7 +72,7 @@ def test_a_fleet_whose_connections_last_comes_in_at_the_rate_even_with_a_few_bro
             pace.spoil("10.0.0.1:1", now, BRIEF)
 
 
-@pytest.mark.parametrize(("cost", "a_second"), [(BRIEF, 500), (RUBBISH, 100)])
+@pytest.mark.parametrize(("cost", "a_second"), [(BRIEF, 200), (RUBBISH, 100)])
 def test_an_address_whose_connections_are_trouble_gets_in_slowly(cost: float, a_second: int) -> None:
     pace, rude, now, patience = Pace(5_000), "10.0.0.1:1", 5.0, 5.0
     waiting: list[float] = []
@@ -99,6 +99,20 @@ def test_who_makes_no_trouble_any_more_is_like_others_again() -> None:
     assert round(pace.wait("10.0.0.1:1", 5.0), 6) == RUBBISH
     later = 5.0 + 2 * TROUBLE
     assert not any(pace.wait("10.0.0.1:1", later) for _ in range(int(5_000 * DEPTH)))
+
+
+def test_nobody_comes_between_those_that_wait_when_their_trouble_is_long_ago() -> None:
+    pace = Pace(5_000)
+    for _ in range(150):
+        pace.spoil("10.0.0.1:1", 5.0, RUBBISH)
+    waits = [pace.wait("10.0.0.1:1", 5.0) for _ in range(400)]
+    assert round(waits[-1], 6) == round(399 * RUBBISH, 6)
+    after = 5.0 + 2 * TROUBLE + 0.1  # the one bucket is empty, the other isn't
+    assert [round(pace.wait("10.0.0.1:1", after) + after - 5.0, 6) for _ in range(3)] == [
+        round(number * RUBBISH, 6) for number in (400, 401, 402)
+    ]
+    assert [network for network, _ in pace.slowed(after)] == ["10.0.0.1"]
+    assert pace.slowed(5.0 + 403 * RUBBISH) == [] and pace.wait("10.0.0.1:1", 5.0 + 403 * RUBBISH) == 0.0
 
 
 def test_without_a_rate_nothing_is_trouble() -> None:

@@ -11,7 +11,9 @@ partition, so every gateway reads them in the same order, and judges them by the
 - A deletion always stands, and after it whatever comes next.
 
 A record that doesn't stand is the newest of its key nevertheless, until the owner, who reads it too, writes its own
-again (`Moves.stored`); the local copies of all gateways keep what stands. Pure.
+again (`Moves.stored`), or who takes the session from a dead owner writes one; the local copies of all gateways keep
+what stands. Should a gateway without a copy start in these moments, and the log have been compacted meanwhile, it
+believes the wrong record until the owner's next. Pure.
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ class Ownership:
     def __init__(self) -> None:
         self._whole = False
         self._standing: dict[bytes, tuple[str, str]] = {}  # owner, digest of the record
+        self._doubtful: dict[bytes, int] = {}  # claims of records from before `started`, until the next that stands
         self._names: dict[str, str] = {}
 
     def started(self) -> None:
@@ -61,10 +64,12 @@ class Ownership:
         """Whether this record counts. One that is unreadable does: whoever needs it complains."""
         if value is None:
             self._standing.pop(key, None)
+            self._doubtful.pop(key, None)
             return True
         try:
             found = json.loads(value)
             gateway, taker, base = str(found["gateway"]), str(found.get("taker", "")), str(found.get("base", ""))
+            epoch = int(found.get("taken" if taker else "claim", 0))
         except (ValueError, TypeError, KeyError, AttributeError):
             self._standing.pop(key, None)
             return True
@@ -72,8 +77,16 @@ class Ownership:
         if known is None:
             good = not taker or base == NOTHING or not self._whole
         else:
-            good = base == known[1] if taker else gateway == known[0]
+            good = base == known[1] if taker else gateway == known[0] or self._missed(key, epoch)
         if good:
             owner = taker or gateway
             self._standing[key] = (self._names.setdefault(owner, owner), digest(value))
+            if self._whole:
+                self._doubtful.pop(key, None)
+            else:
+                self._doubtful[key] = epoch
         return good
+
+    def _missed(self, key: bytes, claim: int) -> bool:
+        """Whether an owner by this claim shows that how it came to be it was compacted away."""
+        return self._whole and key in self._doubtful and claim > self._doubtful[key]

@@ -98,3 +98,14 @@ def test_readers_with_a_copy_and_without_agree(moves: list[tuple[str, str, bool]
     for value in log:
         later.stands(KEY, value)
     assert later.owner(KEY) == first.owner(KEY)
+
+
+def test_who_missed_how_a_session_came_to_its_owner_believes_the_owner() -> None:
+    """It has no copy, and of the owner's records the log had none any more when it started: only one that came late."""
+    late, value = encode(record("b", 2, released=True)), encode(record("c", 3))
+    ownership = Ownership()
+    assert ownership.stands(KEY, late)
+    ownership.started()
+    assert not ownership.stands(KEY, encode(taking(record("c", 3), value, "x", "d", 5)))
+    assert ownership.stands(KEY, encode(record("d", 5))) and ownership.owner(KEY) == "d"
+    assert not ownership.stands(KEY, encode(record("e", 6)))

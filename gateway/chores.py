@@ -24,13 +24,14 @@ STEP: Final = 16  # so many of something are a step
 
 
 class Chores:
-    """`later(seconds, call)` calls once; `clock` gives seconds."""
+    """`later(seconds, call)` calls once; `clock` gives seconds. `charged` hears whose work took how many seconds."""
 
     def __init__(
         self, later: Callable[[float, Callable[[], None]], Any], *, clock: Callable[[], float] = time.perf_counter
     ) -> None:
         self._later = later
         self._clock = clock
+        self.charged: Callable[[str, float], None] = lambda owner, seconds: None
         self._owners: OrderedDict[str, deque[Iterator[object]]] = OrderedDict()
 
     def add(self, owner: str, work: Iterator[object]) -> None:
@@ -40,7 +41,9 @@ class Chores:
         self._owners.setdefault(owner, deque()).append(work)
 
     def _go_on(self) -> None:
-        owners, enough = self._owners, self._clock() + SLICE
+        owners, now = self._owners, self._clock()
+        enough = now + SLICE
+        spent: dict[str, float] = {}
         while owners:
             owner = next(iter(owners))
             works = owners[owner]
@@ -50,8 +53,12 @@ class Chores:
                 owners.move_to_end(owner)
             else:
                 del owners[owner]
-            if self._clock() >= enough:
+            before, now = now, self._clock()
+            spent[owner] = spent.get(owner, 0.0) + now - before
+            if now >= enough:
                 break
+        for owner, seconds in spent.items():
+            self.charged(owner, seconds)
         if owners:
             self._later(REST, self._go_on)
 

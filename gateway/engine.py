@@ -247,7 +247,7 @@ class GatewayEngine:
         # asked for every message that is delivered
         self.sending, self.received = outcomes.sending, outcomes.received
         self.dropped, self.finished = outcomes.dropped, outcomes.finished
-        chores = Chores(asyncio.get_running_loop().call_later)
+        self.chores = chores = Chores(asyncio.get_running_loop().call_later)
         self.subscribing = Subscribing(
             sessions=self.sessions,
             fanout=self.fanout,

@@ -296,6 +296,7 @@ class Gateway:
         await self._operations.start()
         bound = await self.server.start(settings.listeners)
         engine.slowed, engine.sent = self.server.slowed, self.server.sent
+        engine.chores.charged = self.server.worked
         engine.listeners = tuple(str(each) for each in bound)
         for each in bound:
             log.info("listening on %s%s", each, "" if settings.anonymous_on(str(each)) else ", credentials demanded")

@@ -89,10 +89,11 @@ class Subscribing:
         codes: list[int] = []
         granted: list[Subscription] = []
         groups: set[str] = set()  # that are new with this packet
-        for number, each in enumerate(subscriptions, 1):
+        for number, each in enumerate(subscriptions):
             if number % STEP == 0:
-                yield
-                if self.gone(session):
+                if number:
+                    yield
+                if self.gone(session):  # at first, too: it may have waited for its turn
                     receipt.fail(Refused(TAKEN_OVER, "the session is gone"))
                     return
             plain = split_share(each.filter)[1]

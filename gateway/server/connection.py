@@ -8,7 +8,7 @@ fast as it can takes one buffer's worth of work a turn from the others, and no m
 Stages: [PROXY header] → [TLS] → [WebSocket upgrade → WebSocket frames] → greeting → MQTT, or HTTP, at first young. A
 PROXY header is read exactly, so that whatever follows is still in the socket when TLS takes over. A connection's turn
 (`gate`) has to come before its TLS handshake, which is dear; without TLS, before its first word is taken. What young
-connections cost is noted: who ends soon pays for it at the gate.
+connections cost, and that they end soon, counts against their address at the gate.
 """
 
 from __future__ import annotations
@@ -61,7 +61,6 @@ class Connection(asyncio.BufferedProtocol):
         "received_bytes",
         "sent_bytes",
         "session",
-        "spent",
         "writable",
         "writes",
     )
@@ -84,7 +83,6 @@ class Connection(asyncio.BufferedProtocol):
         self.session: Talk | None = None
         self.opened_at = server.moment.monotonic
         self.closing_since = 0.0
-        self.spent = 0.0  # seconds of work, while it was young
         self.received_bytes = self.sent_bytes = self.writes = 0
         self.figures = NOTHING  # as last accounted for
 
@@ -162,7 +160,7 @@ class Connection(asyncio.BufferedProtocol):
             self._note_end()
         now = self._server.read_clock()
         if now - began > _NOTABLE:
-            self.spent += now - began
+            self._gate.worked(self.address, now, now - began)
         if now - self.opened_at > SOON and self._stage == _YOUNG:
             self._stage = _MQTT
 
@@ -178,8 +176,7 @@ class Connection(asyncio.BufferedProtocol):
         if self.session is not None:
             self.session.lost("connection lost" if exc is not None else "closed by peer")
             if began - self.opened_at < SOON:
-                now = self._server.read_clock()
-                self._gate.left(self.address, now, self.spent + now - began)
+                self._gate.left(self.address, began)
 
     def pause_writing(self) -> None:
         self.writable = False

@@ -12,7 +12,7 @@ from gateway.server.pace import BRIEF, RUBBISH, Pace, network_of, shown
 from gateway.server.shutting import Listening, Shutters
 
 SOON: Final = 2.0  # seconds: a connection that ends within them was brief
-DEAR: Final = 4.0  # so many times what was done for a brief connection is its trouble: a quarter of the time at most
+DEAR: Final = 8.0  # so many times what was done at once for an address is its trouble: an eighth of the time at most
 SHUT: Final = 1.0  # seconds that an address with too many waiting is shut out, as its clients' systems try again
 
 
@@ -71,6 +71,10 @@ class Gate:
         attempts now. The slowest first."""
         return [(shown(each), wait, each in self._shutters.networks) for each, wait in self.pace.slowed(now)[:most]]
 
-    def left(self, address: str, now: float, spent: float) -> None:
-        """A connection is over soon after its turn, for which so many seconds of work were done."""
-        self.pace.spoil(address, now, BRIEF + DEAR * spent)
+    def left(self, address: str, now: float) -> None:
+        """A connection is over soon after its turn."""
+        self.pace.spoil(address, now, BRIEF)
+
+    def worked(self, address: str, now: float, seconds: float) -> None:
+        """So much was done at once for what it asked."""
+        self.pace.spoil(address, now, DEAR * seconds)

@@ -5,9 +5,9 @@ what is over the rate isn't refused at once: it waits until its time has come, s
 address connect at the rate, and a flood is a trickle. The other takes a share for each connection that was *trouble*:
 one that ended soon after it began (`BRIEF`, and more if it was dear), or that broke the protocol (`RUBBISH`). Once that
 one is over its depth, and until both are empty again, the address is slow: each connection takes as large a share as
-the trouble it makes, and nothing may come at once. So a fleet that stays connected comes back as fast as the gateway
-can take it, even with a few broken devices in it, and whoever connects for nothing is let in no faster than others can
-bear.
+the trouble it makes, and nothing may come at once, nor before the trouble is back at its depth. So a fleet that stays
+connected comes back as fast as the gateway can take it, even with a few broken devices in it, and whoever connects for
+nothing is let in no faster than others can bear.
 
 Addresses are forgotten once their buckets are empty; of IPv6 the first 64 bits count, which is what one customer has.
 """
@@ -61,7 +61,7 @@ class Pace:
             return 0.0
         known = self._find(address, now)
         wait = _wait(known, now)
-        known.free_at = max(known.free_at, now) + (known.share or self._share)
+        known.free_at = max(known.free_at, now + wait) + (known.share or self._share)
         return wait
 
     def spoil(self, address: str, now: float, cost: float) -> None:
@@ -104,7 +104,9 @@ def _slow(known: _Address, now: float) -> bool:
 
 
 def _wait(known: _Address, now: float) -> float:
-    return max(0.0, known.free_at - now - (0.0 if _slow(known, now) else DEPTH))
+    if not _slow(known, now):
+        return max(0.0, known.free_at - now - DEPTH)
+    return max(0.0, known.free_at - now, known.worst - TROUBLE - now)
 
 
 def shown(network: str) -> str:

@@ -260,6 +260,11 @@ class Server:
         """What stands before it."""
         return self.http_gate if listener.http else self.gate
 
+    def worked(self, host: str, seconds: float) -> None:
+        """So much was done for what an address asked; of addresses that are none, "", nobody keeps account."""
+        if host:
+            self.gate.worked(f"{host}:0", self.moment.monotonic, seconds)
+
     def sent(self) -> int:
         """PUBLISH packets that went out since the start, as of the last accounts."""
         return self.totals.sent

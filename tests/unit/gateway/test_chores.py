@@ -76,3 +76,14 @@ def test_work_may_ask_for_more_and_a_bug_in_it_ends_it_alone(caplog: pytest.LogC
     case.chores.add("a", case.work("again", 1))
     case.turn()
     assert case.done[-1] == "again"
+
+
+def test_what_was_done_for_whom_is_told() -> None:
+    case = Case(SLICE / 4)
+    told: dict[str, float] = {}
+    case.chores.charged = lambda owner, seconds: told.update({owner: told.get(owner, 0.0) + seconds})
+    case.chores.add("a", case.work("a", 30))
+    case.chores.add("b", case.work("b", 10))
+    while case.turns:
+        case.turn()
+    assert told == pytest.approx({"a": 30 * SLICE / 4, "b": 10 * SLICE / 4})

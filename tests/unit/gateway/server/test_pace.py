@@ -95,8 +95,8 @@ def test_who_makes_no_trouble_any_more_is_like_others_again() -> None:
     pace = Pace(5_000)
     for _ in range(1_000):
         pace.spoil("10.0.0.1:1", 5.0, RUBBISH)
-    assert pace.wait("10.0.0.1:1", 5.0) == 0.0
-    assert round(pace.wait("10.0.0.1:1", 5.0), 6) == RUBBISH
+    assert pace.wait("10.0.0.1:1", 5.0) == TROUBLE, "what is over the depth drains first"
+    assert round(pace.wait("10.0.0.1:1", 5.0), 6) == TROUBLE + RUBBISH
     later = 5.0 + 2 * TROUBLE
     assert not any(pace.wait("10.0.0.1:1", later) for _ in range(int(5_000 * DEPTH)))
 
@@ -106,13 +106,15 @@ def test_nobody_comes_between_those_that_wait_when_their_trouble_is_long_ago() -
     for _ in range(150):
         pace.spoil("10.0.0.1:1", 5.0, RUBBISH)
     waits = [pace.wait("10.0.0.1:1", 5.0) for _ in range(400)]
-    assert round(waits[-1], 6) == round(399 * RUBBISH, 6)
+    drains = 150 * RUBBISH - TROUBLE  # until then nobody gets in
+    assert round(waits[-1], 6) == round(drains + 399 * RUBBISH, 6)
     after = 5.0 + 2 * TROUBLE + 0.1  # the one bucket is empty, the other isn't
     assert [round(pace.wait("10.0.0.1:1", after) + after - 5.0, 6) for _ in range(3)] == [
-        round(number * RUBBISH, 6) for number in (400, 401, 402)
+        round(drains + number * RUBBISH, 6) for number in (400, 401, 402)
     ]
     assert [network for network, _ in pace.slowed(after)] == ["10.0.0.1"]
-    assert pace.slowed(5.0 + 403 * RUBBISH) == [] and pace.wait("10.0.0.1:1", 5.0 + 403 * RUBBISH) == 0.0
+    quiet = 5.0 + drains + 403 * RUBBISH + 1e-6
+    assert pace.slowed(quiet) == [] and pace.wait("10.0.0.1:1", quiet) == 0.0
 
 
 def test_without_a_rate_nothing_is_trouble() -> None:
@@ -125,3 +127,13 @@ def test_without_a_rate_nothing_is_trouble() -> None:
 def test_addresses_of_ipv4_count_each_for_itself_in_ipv6_clothes_too() -> None:
     assert network_of("[::ffff:10.0.0.1]:80") == "10.0.0.1"
     assert network_of("[fe80::1%eth0]:80") == network_of("[fe80::2]:80") == "fe80000000000000"
+
+
+def test_trouble_that_each_connection_makes_many_times_is_borne_no_faster_than_it_drains() -> None:
+    pace, now, came = Pace(5_000), 5.0, 0
+    while now < 25.0:
+        now += max(pace.wait("10.0.0.1:1", now), 0.001)
+        came += 1
+        for _ in range(20):
+            pace.spoil("10.0.0.1:1", now, RUBBISH)
+    assert came * 20 * RUBBISH <= 20.0 + TROUBLE + 20 * RUBBISH

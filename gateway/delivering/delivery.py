@@ -132,7 +132,7 @@ class Delivery:
         ends = {key: place.offset for key, place in found.items() if not place.error}
         tailed = self.tail.positions
         # a partition not read so far is read from where its subscribers began to wait, or an earlier run ended
-        since = [each.since for each in self.joining]
+        since = self.joining.since()
         if self._since:
             since.append(int((self._since - CLOCKS_APART) * 1000))
         young = dict(ends)

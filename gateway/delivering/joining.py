@@ -7,7 +7,7 @@ level of their filters, a thousand that somebody sends as a bomb cost the others
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,9 +53,9 @@ class Joinings:
     def __bool__(self) -> bool:
         return bool(self.by_first)
 
-    def __iter__(self) -> Iterator[Joining]:
-        for several in self.by_first.values():
-            yield from several
+    def since(self) -> list[int]:
+        """When those began that still wait for their barrier, epoch milliseconds."""
+        return [each.since for several in self.by_first.values() for each in several if each.since]
 
     def add(self, joinings: Iterable[Joining]) -> None:
         for each in joinings:

@@ -325,7 +325,7 @@ class Writer:
         left = len(self)
         self._closed = True
         self._queues.end(TimedOut("the producer was closed"))
-        self._queues.tell()
+        self._tell()
         for handle in (self._timer, self._ticker):
             if handle is not None:
                 handle.cancel()

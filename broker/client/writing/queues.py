@@ -203,12 +203,13 @@ class Queues:
 
     def _judge(self, partition: Partition, sealed: Sealed, answer: Answer, now: float) -> None:
         found = verdict(answer.code)
-        if found is Verdict.STORED:
-            partition.stored(sealed, now)
-            self._stored(partition, sealed, answer)
-        elif found is Verdict.REPEATED:
-            if not sealed.ambiguous:
-                raise Broken("the broker takes a batch for one that it has, and it was sent once")
+        if found is Verdict.REPEATED and not sealed.ambiguous:
+            raise Broken("the broker takes a batch for one that it has, and it was sent once")
+        if found in (Verdict.STORED, Verdict.REPEATED) and partition.overtakes(sealed):
+            # the leader has both, and had said of the first only that its followers were slow: each is asked for again
+            sealed.ambiguous = True
+            self._again(partition, sealed, now, pause=False)
+        elif found in (Verdict.STORED, Verdict.REPEATED):
             partition.stored(sealed, now)
             self._stored(partition, sealed, answer)
         elif found in (Verdict.LATER, Verdict.PERHAPS):

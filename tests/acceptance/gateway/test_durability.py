@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +15,14 @@ import pytest
 from broker.client import Consumer, TopicPartition
 from broker.client.administration.types import At
 from tests.acceptance.gateway.device import Keeper, Publisher, Wire, connect, packet, text
-from tests.acceptance.gateway.stack import Neighbour, Stack
+from tests.acceptance.gateway.stack import Neighbour, Process, Stack
 
 PARTITIONS = 64
 DEVICES = 24
 KEEPERS = 6
 TOPIC = "mqtt.messages"
+STOPS = 0.4  # of the faults: processes that stand still and go on, the others are killed
+PAUSES = (0.5, 2.0, 4.0, 9.0, 16.0)  # seconds: a gateway that stands still for 3 gives its lease up, for 6 it is dead
 
 
 @pytest.fixture
@@ -172,8 +175,8 @@ async def test_of_100_000_acknowledged_messages_none_is_absent_however_often_pro
 
 async def endure(stack: Stack, other: Neighbour, qos: int, total: int, dice: random.Random) -> None:
     """Devices publish at two gateways and take themselves over now and then, persistent sessions come and go, and
-    broker and gateways are killed, until so many messages are acknowledged. All must be in the log, and with each
-    session that subscribed, in the order of each device: of QoS 2 exactly once, of QoS 1 perhaps again."""
+    broker and gateways are killed or stand still, until so many messages are acknowledged. All must be in the log, and
+    with each session that subscribed, in the order of each device: of QoS 2 exactly once, of QoS 1 perhaps again."""
 
     def own() -> random.Random:
         return random.Random(dice.random())
@@ -190,14 +193,23 @@ async def endure(stack: Stack, other: Neighbour, qos: int, total: int, dice: ran
         for each in keepers:
             await each.subscribed.wait()
     tasks = [asyncio.create_task(each.run(total // DEVICES + 1)) for each in publishers]
-    killed = dict.fromkeys(("broker", "gateway", "neighbour"), 0)
     processes = {"broker": stack.broker, "gateway": stack.gateway, "neighbour": other.gateway}
+    killed, stopped = dict.fromkeys(processes, 0), dict.fromkeys(processes, 0)
+    pauses: dict[str, asyncio.Task[None]] = {}
     while not all(task.done() for task in tasks):
         await asyncio.sleep(dice.uniform(0.1, 0.8))
         name = dice.choice(sorted(processes))
+        if dice.random() < STOPS:
+            if name not in pauses or pauses[name].done():
+                stopped[name] += 1
+                pauses[name] = asyncio.create_task(pause(processes[name], dice.choice(PAUSES)))
+            continue
         killed[name] += 1
+        if name in pauses:
+            pauses[name].cancel()  # what starts again runs
         await asyncio.to_thread(processes[name].kill)
         await asyncio.to_thread(processes[name].start)
+    await asyncio.gather(*pauses.values(), return_exceptions=True)
     await asyncio.gather(*tasks)
     found = check(stack, publishers)
     for keeper in keepers:
@@ -213,11 +225,12 @@ async def endure(stack: Stack, other: Neighbour, qos: int, total: int, dice: ran
     for task in keeping:
         task.cancel()
     print(
-        f"QoS {qos}: {sum(len(each.acknowledged) for each in publishers)} acknowledged, killed {killed}; devices: "
-        f"{sum(each.connections for each in publishers)} connections, {sum(each.takeovers for each in publishers)} "
-        f"take-overs; sessions: {sum(each.connections for each in keepers)} connections, "
-        f"{sum(each.takeovers for each in keepers)} take-overs, {sum(len(each.received) for each in keepers)} "
-        f"received, {sum(len(out_of_order(each.received)) for each in keepers)} out of order; {len(found)} records"
+        f"QoS {qos}: {sum(len(each.acknowledged) for each in publishers)} acknowledged, killed {killed}, stopped "
+        f"{stopped}; devices: {sum(each.connections for each in publishers)} connections, "
+        f"{sum(each.takeovers for each in publishers)} take-overs; sessions: "
+        f"{sum(each.connections for each in keepers)} connections, {sum(each.takeovers for each in keepers)} "
+        f"take-overs, {sum(len(each.received) for each in keepers)} received, "
+        f"{sum(len(out_of_order(each.received)) for each in keepers)} out of order; {len(found)} records"
     )
     for payloads, keeper in zip(wanted, keepers, strict=True):
         lost = sorted(payloads - set(keeper.received))
@@ -231,6 +244,14 @@ async def endure(stack: Stack, other: Neighbour, qos: int, total: int, dice: ran
         assert len(stored) == len(set(stored)), "stored twice"
         for keeper in keepers:
             assert len(keeper.received) == len(set(keeper.received)), "given twice"
+
+
+async def pause(process: Process, seconds: float) -> None:
+    process.signal(signal.SIGSTOP)
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        process.signal(signal.SIGCONT)
 
 
 def topics_of(keeper: int) -> list[str]:

@@ -121,8 +121,8 @@ class Writing(RuleBasedStateMachine):
 
     @rule(where=st.integers(0, 2))
     def forget(self, where: int) -> None:
-        """A broker forgets a producer that it has not heard of for long."""
-        if not any(self.cluster.wires[broker].under_way for broker in (0, 1)) and not self.cluster.late:
+        """A broker forgets a producer that it has not heard of for long: for longer than a message waits."""
+        if not self.queues.messages and not self.cluster.late:
             self.now += REST + 1
             self.cluster.logs["t", where].producers.clear()
 

@@ -118,7 +118,7 @@ class Lane:
             work.receipt.fail(failure)
 
     def _failed(self, work: Work, failure: NotAcknowledged) -> None:
-        """Nor is what was handed over behind it stored: it is sent again, and would be there before what precedes it."""
+        """Nor is what was handed over behind it stored: it would be there before what precedes it, sent again."""
         work.receipt.fail(failure)
         self._go_on(failure)
 

@@ -78,7 +78,8 @@ class Acknowledging(Paced):
         if self.closed or not fifo:
             return
         out: list[bytes] = []
-        failed: Receipt[Any] | None = None
+        # wherever it stands: what this peer sends from now on would be stored before that, which it sends again
+        failed = receipt if receipt.failed_for(self) else None
         while fifo and fifo[0][0].settled:
             head, acks, ones = fifo[0]
             if head.failure is not None or (head.doubtful is not None and head.failed_for(self)):

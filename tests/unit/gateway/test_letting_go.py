@@ -121,6 +121,55 @@ async def test_what_a_session_had_finished_is_remembered_until_delivery_has_come
     assert (single_key("x", 5), None) in written
 
 
+@pytest.mark.parametrize("what", ["it left", "no lease", "not stored", "it ended"])
+async def test_what_a_session_had_finished_is_remembered_where_the_checkpoint_does_not_count_for_it(what: str) -> None:
+    """A gateway that stood still lets go of a session as its last checkpoint left it, while the next is written."""
+    log = Log()
+    keys: list[bytes] = []
+
+    def write(topic: str, value: bytes | None, key: bytes, *_: Any, **__: Any) -> Receipt[Any]:
+        if value is None:
+            keys.append(key)
+        return log.write()
+
+    inbox = inbox_on(SimpleNamespace(write=write, flushed=settled))
+    box = Mailbox("x", "", Rights((), "x", "", unrestricted=True), limit=10, keeper=inbox)
+    box.gone = [5]
+    inbox.touched(box)
+    sessions = SimpleNamespace(mailboxes={"x": box})
+    held = what != "no lease"
+    checkpoints = Checkpoints(
+        gateway="me",
+        sessions=sessions,  # type: ignore[arg-type]  # stands for the sessions
+        inbox=inbox,
+        ticks=lambda: SimpleNamespace(write=write),  # type: ignore[arg-type,return-value]  # stands for Ticks
+        clock=lambda: 0.0,
+        positions=lambda: {PLACE: 6},
+        held=lambda: held,
+        behind=dict,
+        sweep=lambda: None,
+    )
+    work = asyncio.create_task(checkpoints.checkpoint())
+    await turns(until=lambda: bool(log.under_way))
+    if what in ("it left", "it ended"):
+        del sessions.mailboxes["x"]
+    if what == "it ended":
+        inbox.discard(box)
+    if what == "not stored":
+        log.under_way[0].fail(NotAcknowledged("nobody knows"))
+    else:
+        log.under_way[0].settle()
+    await work
+    assert keys == [single_key("x", 5)] * (what == "it ended")
+    if what in ("no lease", "not stored"):
+        held = True
+        again = asyncio.create_task(checkpoints.checkpoint())
+        await turns(until=lambda: len(log.under_way) > 1)
+        log.under_way[-1].settle()
+        await again
+        assert keys == [single_key("x", 5)] and not box.gone
+
+
 @pytest.mark.parametrize("stored", [False, True])
 def test_a_device_that_is_back_gets_nothing_again_before_its_packet_ids_are_stored(stored: bool) -> None:
     under_way: Receipt[Any] = settled() if stored else Receipt()

@@ -143,6 +143,33 @@ def test_an_unknown_outcome_closes_without_an_acknowledgement_after_those_that_a
     assert not other.link.closed
 
 
+@pytest.mark.parametrize("qos", [1, 2])
+def test_nothing_is_taken_after_a_message_that_was_not_whatever_is_waited_for_before_it(qos: int) -> None:
+    """It is sent again, and would come after what was sent behind it."""
+
+    class Doubtful(ByTheBatch):
+        def publish(self, session: Session, items: Sequence[PublishItem]) -> Receipt[Any]:
+            receipt = super().publish(session, items)
+            if len(self.receipts) == 2:
+                receipt.fail(NotAcknowledged("the gateway stood still"))
+            return receipt
+
+    engine = Doubtful()
+    device = Device(engine).connected()
+    for number in (1, 2, 3):
+        device.send(publish("a", b"%d" % number, qos=qos, packet_id=number))
+    assert engine.batches == [1, 1] and device.link.closed and device.received() == []
+
+
+def test_a_failure_closes_at_once_whatever_is_waited_for_before_it() -> None:
+    engine = ByTheBatch()
+    device = Device(engine).connected()
+    for number in (1, 2):
+        device.send(publish("a", b"x", qos=1, packet_id=number))
+    engine.receipts[1].fail(NotAcknowledged("nobody knows"))
+    assert device.link.closed and device.received() == []
+
+
 def test_one_doubtful_session_does_not_spoil_a_shared_receipt() -> None:
     class Shared(MemoryEngine):
         shared: Receipt[Any] = Receipt()

@@ -250,7 +250,7 @@ class Gateway:
 
         async def caught_up() -> None:
             await wait(self._current_ticks().flushed())
-            await state.caught_up()
+            await state.caught_up(decided=True)
 
         while True:
             await asyncio.sleep(0.5)

@@ -38,7 +38,7 @@ from gateway.storage.ticks import Headers, Write
 log = logging.getLogger("gateway.exactly")
 
 COMMIT_TIMEOUT = 5.0
-TRANSACTION_TIMEOUT = 60.0
+TRANSACTION_TIMEOUT = 20.0  # seconds: while one is open nobody reads what is committed behind it
 LANES = 2
 NEVER = frozenset((10, 17, 18, 29, 32, 43, 44, 87))
 """Kafka's codes for a record that no attempt will store: too large, its topic's name, no right, its timestamp, format,

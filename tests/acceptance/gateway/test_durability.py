@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from broker.client import Consumer, TopicPartition
+from broker.client import Consumer, Producer, TopicPartition
 from broker.client.administration.types import At
+from gateway.contract import SESSIONS, mark_key
 from tests.acceptance.gateway.device import Keeper, Publisher, Wire, connect, packet, text
 from tests.acceptance.gateway.stack import Neighbour, Process, Stack
 
@@ -305,4 +306,41 @@ async def test_a_qos_2_message_sent_again_after_kill_9_is_one_record(stack: Stac
     wire.write(release)
     assert await wire.read() == (0x70, b"\x00\x07")
     assert sorted(read_all(stack).values()) == [b"another", b"once"]
+    wire.close()
+
+
+async def test_a_qos_2_message_sent_again_is_one_record_though_another_gateway_stands_still(stack: Stack) -> None:
+    """It had begun a transaction: behind that nobody reads which packet ids are marked."""
+    other = Producer(stack.cluster, transactional_id="sluice-gateway-another-0", transaction_timeout=60.0)
+
+    def begin() -> None:
+        other.init_transactions(30.0)
+        other.begin()
+        batch = other.batch(lambda _: None)
+        for number in range(100):  # in each partition
+            batch.send(SESSIONS, b"{}", mark_key("somebody", number), None)
+        batch.seal()
+        other.flush(30.0)
+
+    await asyncio.to_thread(begin)
+    publish = packet(0x34, text("t/x") + b"\x00\x07" + b"once")
+    wire = await Wire.open(stack.port)
+    wire.write(connect("device", clean=False))
+    assert await wire.read() == (0x20, b"\x00\x00")
+    wire.write(publish)
+    assert await wire.read() == (0x50, b"\x00\x07")  # the device never hears of it
+    await asyncio.to_thread(stack.gateway.kill)
+    await asyncio.to_thread(stack.gateway.start, ready=False)
+    deadline = time.monotonic() + 3
+    while b"ready" not in stack.gateway.since_start() and time.monotonic() < deadline:  # noqa: ASYNC110  # polled
+        await asyncio.sleep(0.05)
+    await asyncio.to_thread(other.abort, 30.0)
+    await asyncio.to_thread(stack.gateway.wait_ready)
+    other.close(0.0)
+    wire = await Wire.open(stack.port)
+    wire.write(connect("device", clean=False))
+    assert await wire.read() == (0x20, b"\x01\x00")
+    wire.write(publish)
+    assert await wire.read() == (0x50, b"\x00\x07")
+    assert list(read_all(stack).values()) == [b"once"]
     wire.close()

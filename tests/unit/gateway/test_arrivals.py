@@ -489,9 +489,24 @@ WAITING_FOR_NOBODY = [
 ]
 
 
+LEFT_BEFORE_A_CHECKPOINT = [
+    ("connect", 0, "x"),
+    ("hear all", 0, ""),
+    ("flush all", 0, ""),
+    ("connect", 1, "x"),
+    ("hear all", 0, ""),  # it lets go, and nothing of that is stored
+    ("write", 0, ""),
+    ("deliver", 0, ""),
+    ("checkpoint", 0, ""),
+    ("flush", 0, CHECKPOINT_KEY),
+    AGAIN,
+]
+
+
 @pytest.mark.parametrize(
     "moves",
     [
+        LEFT_BEFORE_A_CHECKPOINT,
         [*CLAIMED_MEANWHILE, *CHECKPOINT],  # before what an earlier run left was passed on
         [*CLAIMED_MEANWHILE, *CHECKPOINT, AGAIN, *CHECKPOINT],
         WAITING_FOR_NOBODY,

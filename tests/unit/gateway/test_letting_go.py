@@ -21,6 +21,7 @@ from gateway.moving.checkpoints import Checkpoints
 from gateway.peers.claims import Holder, Won
 from gateway.policy import Rights
 from gateway.ports import InFlight, Message, NotAcknowledged, Opened, Receipt, SessionState, settled
+from gateway.receipts import refused
 from gateway.sessions.connected import Connection
 from gateway.sessions.entries import single_key
 from gateway.sessions.inbox import Inbox
@@ -170,14 +171,11 @@ async def test_what_a_session_had_finished_is_remembered_where_the_checkpoint_do
         assert keys == [single_key("x", 5)] and not box.gone
 
 
-@pytest.mark.parametrize("stored", [False, True])
-def test_a_device_that_is_back_gets_nothing_again_before_its_packet_ids_are_stored(stored: bool) -> None:
-    under_way: Receipt[Any] = settled() if stored else Receipt()
+def sessions_of(keeper: Any) -> Sessions:
     fakes: dict[str, Any] = dict.fromkeys(
         ("registry", "fanout", "counters", "clock", "book", "presence", "held", "cares", "alone"), nothing
     )
-    keeper: Any = SimpleNamespace(touched=lambda box: None, now=lambda: 0.0, flushed=lambda: under_way)
-    sessions = Sessions(
+    return Sessions(
         gateway="me",
         inbox=keeper,
         records=SimpleNamespace(of_session=lambda *what: None, write=lambda record: settled()),  # type: ignore[arg-type]
@@ -185,6 +183,31 @@ def test_a_device_that_is_back_gets_nothing_again_before_its_packet_ids_are_stor
         claims=SimpleNamespace(holders={}),  # type: ignore[arg-type]
         **fakes,
     )
+
+
+async def test_a_session_in_doubt_remembers_what_is_under_way_still() -> None:
+    """Its transaction begins after the log was read, which says nothing of it then."""
+    sessions = sessions_of(None)
+    box = Mailbox("x", "", Rights((), "x", "", unrestricted=True), limit=10, keeper=None)  # type: ignore[arg-type]
+    sessions.mailboxes["x"] = box
+    under_way: Receipt[Any] = Receipt()
+    box.inbound = {1: settled(), 2: under_way, 3: refused(NotAcknowledged("?")), 4: refused(NotAcknowledged("?"))}
+    sessions.mark("x", 1, there=True)
+    sessions.mark("x", 4, there=True)
+
+    async def now() -> None:
+        pass
+
+    await sessions.recover(now, now)
+    assert sorted(box.inbound) == [1, 2, 4] and box.inbound[2] is under_way
+    assert not any(each.failure for each in box.inbound.values())
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_device_that_is_back_gets_nothing_again_before_its_packet_ids_are_stored(stored: bool) -> None:
+    under_way: Receipt[Any] = settled() if stored else Receipt()
+    keeper: Any = SimpleNamespace(touched=lambda box: None, now=lambda: 0.0, flushed=lambda: under_way)
+    sessions = sessions_of(keeper)
     free = Rights((), "x", "", unrestricted=True)
     box = Mailbox("x", "", free, limit=10, keeper=keeper)
     box.session = FakeSession("x")

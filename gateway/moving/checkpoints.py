@@ -64,7 +64,7 @@ class Checkpoints:
             await self._checkpoint()
 
     async def _checkpoint(self) -> None:
-        positions, behind, began = dict(self._positions()), self._behind(), self._clock()
+        positions, began = dict(self._positions()), self._clock()
         touched, self._inbox.unsettled = self._inbox.unsettled, {}
         if not touched and positions == self.written:
             return
@@ -80,6 +80,8 @@ class Checkpoints:
             "at": began,
             "positions": [[key.topic, key.partition, at] for key, at in positions.items()],
         }
+        # as it is now: one that left meanwhile may not have been settled
+        behind = self._behind()
         if behind:
             value["behind"] = {name: positions_list(places) for name, places in behind.items()}
         ticks = self._ticks()

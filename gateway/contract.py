@@ -117,9 +117,11 @@ class Credential:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceLimits:
-    """What overrides the gateway's defaults for one device; None = default. Rates per second, `connections` at once."""
+    """What overrides the gateway's defaults for one device; None = default. Rates per second, `connections` at once,
+    `sessions` that outlive their connections."""
 
     connections: int | None = None
+    sessions: int | None = None
     packet_size: int | None = None
     in_flight: int | None = None
     queue: int | None = None

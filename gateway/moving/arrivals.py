@@ -419,6 +419,8 @@ class Arrivals:
     async def _checkpoint(self, gateway: str) -> tuple[Positions, dict[str, Positions]]:
         """(positions, those of share groups that are behind them)."""
         key = CHECKPOINT_KEY + gateway
+        # an older one than the newest would do no harm, but that what was finished before the newest is forgotten
+        await self._cluster.current()
         value = (await self._cluster.stored([key])).get(key)
         if value is None:
             return {}, {}

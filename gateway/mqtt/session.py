@@ -316,7 +316,8 @@ class Session(Receiver):
             if packet.session_expiry and not self._expiry:
                 raise PeerError("a session that ends with its connection can't be given an expiry at its end")
             self._expiry = min(packet.session_expiry, self.identity.limits.session_expiry)
-        self._end(packet.reason or "disconnect", will=packet.code == Reason.DISCONNECT_WITH_WILL)
+        # whoever goes with any other reason than 0x00 leaves its will behind (MQTT-3.1.2-8, MQTT-3.14.4-3)
+        self._end(packet.reason or "disconnect", will=packet.code != Reason.SUCCESS)
         self._link.close(spoken=False)
 
     def _authenticate(self, packet: packets.Authenticate) -> None:

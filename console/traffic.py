@@ -53,6 +53,7 @@ OF_A_GATEWAY: Sequence[Field] = (
     ("duplicates", _("Left out as duplicates"), "num"),
     ("dropped_full", _("Dropped: queue full"), "num"),
     ("dropped_away", _("Dropped: broker away"), "num"),
+    ("unretained", _("Not retained: too many"), "num"),
     ("expired", _("Expired"), "num"),
     ("undeliverable", _("Gone from the log"), "num"),
     ("connects", _("Connections opened"), "num"),

@@ -11,6 +11,7 @@ from django.views.decorators.http import require_safe
 from console import kafka, lists, snapshot, traffic
 from console.accounts.permissions import Permission, requires
 from console.devices import asking, gateways, queries
+from console.snapshot.picture import gateway_numbers
 
 COLUMNS = (
     lists.Column(key="name", label=gettext_lazy("Gateway"), value=lambda g: g.name),
@@ -40,7 +41,7 @@ ADDRESS_COLUMNS = (
 @require_safe
 def gateway_list(request: HttpRequest) -> HttpResponse:
     picture = snapshot.current()
-    rows = gateways.known(picture)
+    rows, numbers = gateways.known(picture), picture.live("cluster") or {}
     listing = lists.build(
         request,
         name="gateways",
@@ -55,8 +56,8 @@ def gateway_list(request: HttpRequest) -> HttpResponse:
             hint=_("Each tells every two seconds how it is. Devices can't connect without one."),
             command="python -m gateway",
         ),
-        refresh_on="cluster/gateways",
-        drawn_at=picture.totals.gateways,
+        refresh_on="cluster/gateway_states",
+        drawn_at=numbers["gateway_states"],
     )
     floods = lists.Table(
         name="floods",
@@ -70,9 +71,7 @@ def gateway_list(request: HttpRequest) -> HttpResponse:
     context = {
         "tab": "gateways",
         "floods": floods,
-        "numbers": picture.live("cluster") or {},
-        "held": sum(row.state == "held" for row in rows),
-        "silent": sum(row.state == "silent" for row in rows),
+        "numbers": numbers,
     }
     return lists.respond(request, listing, "devices/gateways.html", context)
 
@@ -86,7 +85,12 @@ def gateway(request: HttpRequest, name: str) -> HttpResponse:
         title = _("Nothing is heard of a gateway %(name)s.") % {"name": name}
         return render(request, "error.html", {"title": title, "status": 404}, status=404)
     counts = traffic.counts(picture, found.key, traffic.OF_A_GATEWAY)
-    context = {"gateway": found, "counts": counts, "kept": queries.held_by(name)}
+    context = {
+        "gateway": found,
+        "counts": counts,
+        "kept": queries.held_by(name),
+        "states": str(gateway_numbers(picture)["gateway_states"]),  # not to be grouped by thousands
+    }
     return render(request, "devices/gateway.html", context)
 
 

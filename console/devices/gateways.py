@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from console.devices.models import LATELY, Refusal
 from console.snapshot import Picture
-from console.snapshot.picture import GATEWAY, gateways_heard, is_heard
+from console.snapshot.picture import GATEWAY, gateway_state, gateways_heard
 from gateway.why import Why
 
 REMEMBERED_MS = timedelta(days=1) / timedelta(milliseconds=1)  # one that is gone longer isn't shown
@@ -20,7 +20,7 @@ ADDRESSES = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gateway:
-    """`state`: ok, held (devices wait for the broker), silent (not heard of; not stopped in order), stopped."""
+    """`state`: see `gateway_state`."""
 
     name: str
     key: str
@@ -33,21 +33,15 @@ def known(picture: Picture) -> list[Gateway]:
     found = []
     for key, row in picture.traffic.items():
         if key.startswith(GATEWAY) and picture.at - row.get("at", 0) < REMEMBERED_MS:
-            found.append(Gateway(name=key[len(GATEWAY) :], key=key, state=_state(row, picture.at), row=row))
+            found.append(Gateway(name=key[len(GATEWAY) :], key=key, state=gateway_state(row, picture.at), row=row))
     return sorted(found, key=lambda gateway: gateway.name)
 
 
 def one(picture: Picture, name: str) -> Gateway | None:
     row = picture.traffic.get(GATEWAY + name)
-    return None if row is None else Gateway(name=name, key=GATEWAY + name, state=_state(row, picture.at), row=row)
-
-
-def _state(row: Mapping[str, Any], at: int) -> str:
-    if row.get("stopped"):
-        return "stopped"
-    if not is_heard(row, at):
-        return "silent"
-    return "held" if row.get("held_back") else "ok"
+    return (
+        None if row is None else Gateway(name=name, key=GATEWAY + name, state=gateway_state(row, picture.at), row=row)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 None always means "not known", and is shown as a dash. It is never replaced by 0.
 """
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -160,6 +161,25 @@ def is_heard(gateway: Mapping[str, Any], at: float) -> bool:
     return not gateway.get("stopped") and at - gateway.get("at", 0) < GATEWAY_SILENT_MS
 
 
+def gateway_state(gateway: Mapping[str, Any], at: float) -> str:
+    """ok, held (devices wait for the broker), silent (not heard of; not stopped in order), stopped. `at`: epoch ms."""
+    if gateway.get("stopped"):
+        return "stopped"
+    if not is_heard(gateway, at):
+        return "silent"
+    return "held" if gateway.get("held_back") else "ok"
+
+
+def gateway_numbers(picture: Picture) -> dict[str, int]:
+    """How many gateways the broker holds back and how many are not heard of; and a number that is another one once any
+    gateway's state is."""
+    rows = picture.traffic.items()
+    states = {key: gateway_state(row, picture.at) for key, row in rows if key.startswith(GATEWAY)}
+    found = list(states.values())
+    digest = zlib.crc32(repr(sorted(states.items())).encode())
+    return {"gateways_held": found.count("held"), "gateways_silent": found.count("silent"), "gateway_states": digest}
+
+
 def cluster_numbers(picture: Picture) -> dict[str, Any]:
     totals = picture.totals
     return {
@@ -172,6 +192,7 @@ def cluster_numbers(picture: Picture) -> dict[str, Any]:
         "devices": totals.devices,
         "connections": totals.connections,
         "gateways": totals.gateways,
+        **gateway_numbers(picture),
         "from_devices": totals.from_devices,
         "from_mqtt": None if totals.from_devices is None else max(0.0, totals.from_devices - (totals.from_http or 0.0)),
         "from_http": totals.from_http,

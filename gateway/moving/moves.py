@@ -224,7 +224,7 @@ class Moves:
         if will is not None and record.client_id not in self._sessions.live:
             due = record.will_at if record.will_at is not None else now + min(will.delay, record.expiry)
             self._wills.due[record.client_id] = (due, will, record.owner)
-        self._sessions.mailboxes[record.client_id] = mailbox
+        self._sessions.keep(mailbox)
         return mailbox
 
     def abandoned(self, mailbox: Mailbox) -> None:

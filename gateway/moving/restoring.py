@@ -122,7 +122,7 @@ class Restoring:
             sessions.records.erase(client_id)
             return
         mailbox = sessions.records.mailbox_of(record, now)
-        sessions.mailboxes[client_id] = mailbox
+        sessions.keep(mailbox)
         for each in mailbox.subscriptions.values():
             # the rules may have changed meanwhile: every delivery is asked for
             self._fanout.subscribe(mailbox, replace(each, check=True))  # type: ignore[arg-type]  # stands for its session

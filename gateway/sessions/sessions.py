@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from math import inf
 from typing import Any, Protocol
 
 from gateway.contract import Presence
@@ -109,6 +110,7 @@ class Sessions:
         self._alone = alone
         self._named: dict[str, set[str]] = {}  # who connected, of principals with a limit of connections
         self._marks: dict[str, set[int]] = {}
+        self._soonest = 0.0  # before then no session expires
         self.doubtful_wills: set[str] = set()
 
     # --- connecting
@@ -204,7 +206,7 @@ class Sessions:
             mailbox = self.records.mailbox(client_id, connection.principal, session.identity.limits)
             mailbox.claim = epoch
             mailbox.session = session
-            self.mailboxes[client_id] = mailbox
+            self.keep(mailbox)
         if mailbox is None and request.will is None:
             if epoch:  # whoever held the session left its record
                 self.records.erase(client_id)
@@ -244,6 +246,8 @@ class Sessions:
             if not ending.session_expiry:
                 self.discard(mailbox)
                 mailbox = None
+            else:
+                self._soonest = min(self._soonest, _end(mailbox))
         will = connection.will if ending.will else None
         username = session.identity.username or ""
         if will is not None:
@@ -284,6 +288,11 @@ class Sessions:
         """End a persistent session whose device isn't connected, and say so."""
         self.discard(mailbox)
         self._book.amend(mailbox.client_id, clean=True)
+
+    def keep(self, mailbox: Mailbox) -> None:
+        """A persistent session is here from now on."""
+        self.mailboxes[mailbox.client_id] = mailbox
+        self._soonest = min(self._soonest, _end(mailbox))
 
     def leave(self, mailbox: Mailbox) -> None:
         self._fanout.drop(mailbox, list(mailbox.subscriptions))  # type: ignore[arg-type]  # stands for its session
@@ -401,19 +410,26 @@ class Sessions:
                 self._wills.fire(client_id, mailbox.owner if mailbox is not None else username, will, username)
                 if mailbox is not None:
                     self.records.write(self.records.of_mailbox(mailbox))
-        for mailbox in list(self.mailboxes.values()):
-            self._over(mailbox)
+        if now >= self._soonest:  # sessions may be many, and expire seldom
+            self._soonest = min(
+                (_end(each) for each in list(self.mailboxes.values()) if not self._over(each)), default=inf
+            )
 
     def _over(self, mailbox: Mailbox) -> bool:
         """Whether the session's expiry has passed (MQTT-4.1.0-2); then it is ended, and a will that waited is fired."""
-        at = mailbox.disconnected_at
-        if at is None or mailbox.expiry == OFFLINE_FOR_EVER or self._clock() < at + mailbox.expiry:
+        if self._clock() < _end(mailbox):
             return False
         found = self._wills.due.pop(mailbox.client_id, None)
         if found is not None:
             self._wills.fire(mailbox.client_id, mailbox.owner, found[1], found[2])
         self.end(mailbox)
         return True
+
+
+def _end(mailbox: Mailbox) -> float:
+    """When the session expires, if its device doesn't come back before; infinite while that is here."""
+    at = mailbox.disconnected_at
+    return inf if at is None or mailbox.expiry == OFFLINE_FOR_EVER else at + mailbox.expiry
 
 
 def _expiry(session: Session) -> int:

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import NamedTuple
 
 from broker.client.errors import ClientError, TimedOut, from_code
@@ -67,6 +68,7 @@ class Queues:
         self._outcomes: deque[Callable[[], None]] = deque()
         self._turn = 0
         self._now = 0.0  # of the last call that took messages
+        self._look = 0.0  # before then nothing is overdue
         self.messages = 0  # without an outcome
         self.bytes = 0
         self.producer_id = -1
@@ -293,28 +295,36 @@ class Queues:
     # --- time
 
     def expire(self, now: float) -> None:
-        """Messages whose time is up, and topics that are not there."""
-        if self.fatal is not None:
+        """Messages whose time is up, and topics that are not there. All partitions are looked at, but only when there
+        may be one of these: what comes after a look has all of its time before it."""
+        if self.fatal is not None or now < self._look:
             return
+        look = now + min(PATIENCE, self._timeout)
         for topic in self._topics.values():
             if topic.missing_since is not None and now - topic.missing_since > PATIENCE:
                 self._missing(topic)
-            self._overdue(topic, -1, now)
+            elif topic.missing_since is not None:
+                look = min(look, topic.missing_since + PATIENCE)
+            look = min(look, self._overdue(topic, -1, now))
             for partition in topic.all():
-                first = [*partition.flying[:1], *partition.again[:1]]
-                if any(sealed.deadline < now for sealed in first):
-                    message = f"no answer for {topic.name} {partition.index} within {self._timeout:g} s"
-                    self.end(TimedOut(message))
-                    return
+                for sealed in (*partition.flying[:1], *partition.again[:1]):
+                    look = min(look, sealed.deadline)
+                    if sealed.deadline < now:
+                        message = f"no answer for {topic.name} {partition.index} within {self._timeout:g} s"
+                        self.end(TimedOut(message))
+                        return
                 if partition.queue:
-                    self._overdue(partition, partition.index, now)
+                    look = min(look, self._overdue(partition, partition.index, now))
                     if partition.idle:
                         self._waiting.pop(partition, None)
+        self._look = look
 
-    def _overdue(self, where: Topic | Partition, index: int, now: float) -> None:
+    def _overdue(self, where: Topic | Partition, index: int, now: float) -> float:
+        """Fails what is; when what is left will be."""
         queue = where.queue
         while queue and queue[0].deadline < now:
             self._fail([queue.popleft()], index, TimedOut(f"it could not be sent within {self._timeout:g} s"))
+        return queue[0].deadline if queue else inf
 
     def _missing(self, topic: Topic) -> None:
         """What waits for a topic that is not there can't be stored, nor is anything that was."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -10,13 +11,15 @@ from gateway.contract import Presence
 from gateway.counters import Counters
 from gateway.mqtt.fanout import Fanout
 from gateway.peers.claims import Claims
-from gateway.ports import Ending, Opened, Receipt, Refused, Session, SessionState, settled
+from gateway.policy import UNRESTRICTED
+from gateway.ports import OFFLINE_FOR_EVER, Ending, Opened, Receipt, Refused, Session, SessionState, settled
 from gateway.registry import Registry
+from gateway.sessions.mailbox import Mailbox
 from gateway.sessions.sessions import Nobody, Sessions
 from tests.unit.gateway.parts import FakeSession
 
 
-def sessions_of(claims: Claims) -> Sessions:
+def sessions_of(claims: Claims, clock: Callable[[], float] = lambda: 0.0) -> Sessions:
     book: Any = SimpleNamespace(claim_durably=lambda presence, fresh: ("token", settled()))
     nothing: Any = None
     return Sessions(
@@ -24,7 +27,7 @@ def sessions_of(claims: Claims) -> Sessions:
         registry=Registry(),
         fanout=Fanout(lambda session, topic: True, lambda *what: None),
         counters=Counters(),
-        clock=lambda: 0.0,
+        clock=clock,
         inbox=nothing,
         records=nothing,
         wills=SimpleNamespace(due={}),  # type: ignore[arg-type]  # no will here
@@ -111,3 +114,33 @@ def test_no_more_sessions_are_kept_than_may_be_and_those_that_are_come_back() ->
     sessions.arrivals = Arriving()
     for session in (kept("3", expiry=0), kept("3", sessions=3), kept("4", sessions=0), kept("one"), kept("two")):
         assert opens(sessions, session)
+
+
+def test_each_session_ends_at_its_time_whichever_came_first() -> None:
+    now = 0.0
+    sessions = sessions_of(Claims("here"), lambda: now)
+    ended: list[str] = []
+
+    def end(mailbox: Mailbox) -> None:
+        ended.append(mailbox.client_id)
+        del sessions.mailboxes[mailbox.client_id]
+
+    sessions.end = end  # type: ignore[method-assign]  # a log of it
+
+    def away(client_id: str, since: float, expiry: int) -> Mailbox:
+        mailbox = Mailbox(client_id, "pump", UNRESTRICTED, limit=5, keeper=None)  # type: ignore[arg-type]  # not asked
+        mailbox.disconnected_at, mailbox.expiry = since, expiry
+        sessions.keep(mailbox)
+        return mailbox
+
+    away("last", 0.0, 60)
+    away("never", 0.0, OFFLINE_FOR_EVER)
+    back = away("back", 0.0, 10)
+    now = 5.0
+    sessions.sweep()
+    away("first", 5.0, 2)
+    back.disconnected_at = None
+    for moment, expected in ((6.9, []), (7.0, ["first"]), (50.0, ["first"]), (60.0, ["first", "last"])):
+        now = moment
+        sessions.sweep()
+        assert ended == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -52,7 +53,7 @@ def test_the_page_shows_one_rate_of_all_messages_with_its_parts(picture: Picture
     numbers = answer.context["numbers"]
     assert (numbers["from_devices"], numbers["from_mqtt"], numbers["from_http"]) == (24.0, 18.0, 6.0)
     page = answer.content.decode()
-    assert "1 is held back by the broker" in page
+    assert (numbers["gateways_held"], numbers["gateways_silent"]) == (1, 1)
     assert 'data-live="gateway/pressed/waiting"' in page
     assert "4,321" in page
 
@@ -161,3 +162,25 @@ def test_a_record_says_which_client_it_came_from_and_which_route_decides_for_it(
     assert (answer.context["origin"]["route"], answer.context["origin"]["known"]) == ("", False)
     assert "elsewhere/&lt;b&gt;" in answer.content.decode()
     assert shown().context["origin"] is None
+
+
+def test_what_is_drawn_of_states_is_fetched_again_once_one_of_them_is_another(
+    picture: Picture, as_viewer: Client
+) -> None:
+    def drawn() -> set[str]:
+        pages = [reverse("console:device-gateways"), reverse("console:device-gateway", args=["pressed"])]
+        texts = [as_viewer.get(page).content.decode() for page in pages]
+        return {
+            re.findall(r'data-refresh-on="cluster/gateway_states"\s+data-drawn-at="(\d+)"', text)[0] for text in texts
+        }
+
+    def now() -> set[str]:
+        return {str((held.current().live("cluster") or {})["gateway_states"])}
+
+    before = now()
+    assert drawn() == before
+    held.replace_with(replace(picture, at=NOW + 2000, traffic={**picture.traffic, "gateway/alive": row(rate=1.0)}))
+    assert now() == before, "numbers alone"
+    swapped = {**picture.traffic, "gateway/alive": row(held_back=True), "gateway/pressed": row()}
+    held.replace_with(replace(picture, traffic=swapped))
+    assert drawn() == now() != before

@@ -19,7 +19,6 @@ log = logging.getLogger("sluice.gateway")
 
 SLICE: Final = 0.001  # seconds
 REST: Final = 0.001
-FEW: Final = 8  # so many of something are done at once
 STEP: Final = 16  # so many of something are a step
 
 

@@ -142,6 +142,50 @@ def test_a_session_that_ends_while_its_filters_enter_leaves_none_behind() -> Non
     assert answer.failure is not None and not joining and subscribing.fanout.count == 0
 
 
+def test_a_session_that_ends_while_its_filters_are_looked_at_leaves_none_behind() -> None:
+    session = FakeSession()
+    subscribing, joining, _ = subscribing_to(session, Receipt())
+    subscribing._chores._clock = iter(range(10_000)).__next__
+    answer = subscribing.subscribe(session, MANY)
+    turns.pop(0)()
+    assert joining
+    subscribing.sessions.live.clear()
+    all_turns()
+    assert answer.failure is not None and not joining
+
+
+def test_rights_that_are_narrowed_while_filters_enter_hold_for_those_that_had_entered() -> None:
+    barrier: Receipt[Any] = Receipt()
+    session = FakeSession(capacity=10_000)
+    subscribing, _, _ = subscribing_to(session, barrier)
+    subscribing._chores._clock = iter(range(10_000)).__next__
+    subscribing.subscribe(session, MANY)
+    all_turns()
+    barrier.settle(None)
+    for _ in range(10):
+        turns.pop(0)()
+    assert subscribing.fanout.count
+    session.state.rights = NARROW
+    all_turns()
+    for number in (0, 999):
+        subscribing.fanout.deliver(Message(f"many/{number}", b"x", 1, False))
+    assert subscribing.fanout.count == 1_000 and not session.taken
+
+
+def test_a_session_that_ends_while_its_share_groups_are_claimed_leaves_no_member_behind() -> None:
+    barrier, joined = Receipt[Any](), Receipt[Any]()
+    session = FakeSession()
+    subscribing, _, _ = subscribing_to(session, barrier)
+    shares: Any = SimpleNamespace(joined=lambda groups: joined)
+    subscribing.shares = shares
+    answer = subscribing.subscribe(session, [Subscription(filter="$share/g/a"), Subscription(filter="a")])
+    barrier.settle(None)
+    assert subscribing.fanout.count == 2 and not answer.settled
+    subscribing.sessions.live.clear()
+    joined.settle(None)
+    assert answer.failure is not None and subscribing.fanout.count == 0
+
+
 def test_what_many_filters_had_is_taken_out_in_turns_and_gets_nothing_meanwhile() -> None:
     session = FakeSession()
     subscribing, _, _ = subscribing_to(session, settled_barrier())
@@ -175,6 +219,8 @@ def test_thousands_of_retained_messages_are_given_in_turns_and_each_once() -> No
     subscribing.subscribed(session, wanted)
     at_once = len(session.taken)
     retained(kept, "r/3001/x", b"came later")
+    subscribing.subscribe(session, wanted)
+    barrier.waiters[-1].receipt_settled(barrier)
     subscribing.subscribed(session, wanted)  # the same again: what still waits waits once
     assert at_once < 50 and all_turns() > 100
     counts = Counter(message.topic for message, *_ in session.taken)

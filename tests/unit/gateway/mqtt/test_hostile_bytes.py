@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.mqtt.errors import Malformed, PeerError
+from gateway.mqtt.filters import BYTES_EACH, LEVELS_EACH, MOST_SHARED
 from gateway.mqtt.packets import MOST_FILTERS
 from gateway.mqtt.properties import read_properties, read_varint, text_of, varint
-from gateway.mqtt.session import BYTES_EACH, LEVELS_EACH, MOST_SHARED
 from gateway.mqtt.topics import MAX_LEVELS
 from gateway.ports import Limits
 from tests.fakes.gateway_engine import MemoryEngine, Rules

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 LEVELS_EACH: Final = 16  # topic levels that a subscription may have, averaged over as many as the device may have
 BYTES_EACH: Final = 128  # and characters
+LONG: Final = 1_000  # characters of a filter that is a step of its own: each of them is looked at
 MOST_SHARED: Final = 20  # shared subscriptions of a session: each is eight parts that gateways have to share out
 
 
@@ -83,7 +84,7 @@ def _subscribing(session: Session, packet: packets.Subscribe) -> Iterator[None]:
     codes: list[int] = []
     new: set[str] = set()
     for number, (name, options) in enumerate(packet.filters, 1):
-        if number % STEP == 0:
+        if number % STEP == 0 or len(name) > LONG:
             yield
         group, plain = split_share(name)
         if name not in known and name not in new:
@@ -129,7 +130,7 @@ def _unsubscribing(session: Session, packet: packets.Unsubscribe) -> Iterator[No
         if not valid_filter(split_share(name)[1]):
             raise Malformed("not a topic filter")
         filters.append(name)
-        if len(filters) % STEP == 0:
+        if len(filters) % STEP == 0 or len(name) > LONG:
             yield
     _wait(session._engine.unsubscribe(session, filters), _UnsubscribeReply(session, packet.packet_id, filters))
 

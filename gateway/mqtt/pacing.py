@@ -1,6 +1,6 @@
 """At what pace a session reads: reasons to hold, and the device's rate.
 
-Reading is held, for any of the reasons `HANDSHAKE` ... `SUBSCRIBING`, by not asking the link for more; what had already
+Reading is held, for any of the reasons `HANDSHAKE` ... `CROWDED`, by not asking the link for more; what had already
 been read waits in `_rest` and is taken first when the last reason is gone.
 """
 
@@ -19,6 +19,7 @@ RATE: Final = 4  # over the device's rate
 CONGESTED: Final = 8  # commits fall behind
 WRITING: Final = 16  # the peer doesn't take what we send
 SUBSCRIBING: Final = 32  # a SUBSCRIBE or UNSUBSCRIBE takes effect before what is behind it
+CROWDED: Final = 64  # it sends more packets than have a use: others' turn
 
 
 class Paced(ABC):

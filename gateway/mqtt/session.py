@@ -25,6 +25,8 @@ from gateway.mqtt.surroundings import Link, Moment, Settings
 from gateway.ports import Ending, Engine, Message, Opened, Peer, SessionState, Subscription
 from gateway.why import Why
 
+DEAR = 8  # PINGREQ: what a SUBSCRIBE is worth that is answered at once, since nothing was granted
+
 
 class Session(Receiver):
     """See the module. Implements `gateway.ports.Session` towards the engine."""
@@ -209,25 +211,30 @@ class Session(Receiver):
             raise Malformed("reserved header flags")
         if kind == p.PUBACK:
             packet_id, code = packets.decode_acknowledgement(kind, body, protocol)
-            if self._sender is not None:
-                self._sender.acknowledged(packet_id, code)
+            if self._sender is None or not self._sender.acknowledged(packet_id, code):
+                self._idle += 1
         elif kind == p.PUBREL:
             packet_id, _ = packets.decode_acknowledgement(kind, body, protocol)
-            self._release(packet_id)
+            if not self._release(packet_id):
+                self._idle += 1
         elif kind == p.PUBREC:
             packet_id, code = packets.decode_acknowledgement(kind, body, protocol)
-            self.sender().received(packet_id, code)
+            if not self.sender().received(packet_id, code):
+                self._idle += 1
         elif kind == p.PUBCOMP:
             packet_id, code = packets.decode_acknowledgement(kind, body, protocol)
-            if self._sender is not None:
-                self._sender.completed(packet_id, code)
+            if self._sender is None or not self._sender.completed(packet_id, code):
+                self._idle += 1
         elif kind == p.PINGREQ:
             if body:
                 raise Malformed("PINGREQ with a body")
+            self._idle += 1
             self._link.write(packets.PINGRESP)
         elif kind == p.SUBSCRIBE:
+            self._idle += DEAR
             filters.subscribe(self, body)
         elif kind == p.UNSUBSCRIBE:
+            self._idle += DEAR
             filters.unsubscribe(self, body)
         elif kind == p.DISCONNECT:
             self._disconnect(packets.decode_disconnect(body, protocol))

@@ -2,8 +2,9 @@
 
 What a single packet may ask for a thousand times (filters that enter and leave the trees, retained messages that a
 filter covers) would hold the loop for as long as it takes, and all others with it. Such work is an iterator whose
-every step is short. Steps are done a slice at a time, then the loop belongs to all others for as long: at most half of
-it goes there, however much is asked for. Owners (addresses) take turns step by step, so who asks for much waits for
+every step is short. Steps are done a slice at a time, then the loop belongs to all others for longer: a third of it at
+most goes there, however much is asked for, and who waits for an acknowledgement, which takes a few turns of the loop,
+waits for a few slices more. Owners (addresses) take turns step by step, so who asks for much waits for
 itself.
 """
 
@@ -17,8 +18,9 @@ from typing import Any, Final
 
 log = logging.getLogger("sluice.gateway")
 
-SLICE: Final = 0.001  # seconds
+SLICE: Final = 0.0004  # seconds
 REST: Final = 0.001
+MOST_CHARGED: Final = 0.01  # seconds: longer work is charged for in parts, other work at its end
 STEP: Final = 16  # so many of something are a step
 
 
@@ -31,35 +33,47 @@ class Chores:
         self._later = later
         self._clock = clock
         self.charged: Callable[[str, float], None] = lambda owner, seconds: None
-        self._owners: OrderedDict[str, deque[Iterator[object]]] = OrderedDict()
+        self._owners: OrderedDict[str, deque[_Work]] = OrderedDict()
 
     def add(self, owner: str, work: Iterator[object]) -> None:
         """Do this, after what else there is of the same owner."""
         if not self._owners:
             self._later(0.0, self._go_on)
-        self._owners.setdefault(owner, deque()).append(work)
+        self._owners.setdefault(owner, deque()).append(_Work(work))
 
     def _go_on(self) -> None:
         owners, now = self._owners, self._clock()
         enough = now + SLICE
-        spent: dict[str, float] = {}
         while owners:
             owner = next(iter(owners))
             works = owners[owner]
-            if _over(works[0]):
+            work = works[0]
+            over = _over(work.steps)
+            before, now = now, self._clock()
+            work.spent += now - before
+            if over:
                 works.popleft()
+            if over or work.spent > MOST_CHARGED:
+                spent, work.spent = work.spent, 0.0
+                self.charged(owner, spent)
             if works:
                 owners.move_to_end(owner)
             else:
                 del owners[owner]
-            before, now = now, self._clock()
-            spent[owner] = spent.get(owner, 0.0) + now - before
             if now >= enough:
                 break
-        for owner, seconds in spent.items():
-            self.charged(owner, seconds)
         if owners:
             self._later(REST, self._go_on)
+
+
+class _Work:
+    """`spent`: seconds that nobody was charged for yet."""
+
+    __slots__ = ("spent", "steps")
+
+    def __init__(self, steps: Iterator[object]) -> None:
+        self.steps = steps
+        self.spent = 0.0
 
 
 def _over(work: Iterator[object]) -> bool:

@@ -19,7 +19,7 @@ from gateway.mqtt import packets
 from gateway.mqtt import properties as p
 from gateway.mqtt.acknowledging import Acknowledging
 from gateway.mqtt.errors import Malformed, PeerError, Reason, TooLarge
-from gateway.mqtt.pacing import CONGESTED, CROWDED, IN_FLIGHT
+from gateway.mqtt.pacing import AHEAD, CONGESTED, CROWDED, IN_FLIGHT, SUBSCRIBING
 from gateway.mqtt.surroundings import Link, Moment, Settings
 from gateway.mqtt.topics import valid_name
 from gateway.ports import (
@@ -34,6 +34,7 @@ from gateway.ports import (
 _CACHED_TOPICS: Final = 512
 _CACHED_TOPIC_BYTES: Final = 256
 MOST_IDLE: Final = 64
+MOST_AHEAD: Final = 16_384  # bytes that are read beyond a SUBSCRIBE under way, and one read more
 
 
 class Receiver(Acknowledging):
@@ -81,7 +82,11 @@ class Receiver(Acknowledging):
         rest = self._rest
         if rest is not None:
             rest += chunk
-            if self._held or len(rest) < self._need:
+            if self._held:
+                if len(rest) >= MOST_AHEAD and self._held == SUBSCRIBING:
+                    self.hold(AHEAD)
+                return
+            if len(rest) < self._need:
                 return
             chunk = bytes(rest)
             self._rest = None

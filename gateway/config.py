@@ -45,6 +45,16 @@ VARIABLES: tuple[tuple[str, str, str], ...] = (
         "connections a second from one address whose connections last; more wait, up to 5 s; 0: unlimited",
     ),
     ("SLUICE_MQTT_KEEP_ALIVE", "0", "longest keep alive granted, seconds; 0: as the device asks"),
+    (
+        "SLUICE_MQTT_SESSIONS",
+        "20000",
+        "sessions kept for one device, or for all anonymous ones together, connected or not; 0: unlimited",
+    ),
+    (
+        "SLUICE_MQTT_SESSION_EXPIRY",
+        "7776000",
+        "longest session expiry granted, seconds (90 days); MQTT 3 sessions get it too; 0: as the device asks",
+    ),
     ("SLUICE_MQTT_CONCEAL_DENIED", "", "1: SUBACK says 0x80 where it would say 0x87 (not authorised)"),
     (
         "SLUICE_MQTT_SERVER_REFERENCE",
@@ -110,6 +120,8 @@ class Settings:
     expired: str = "discard"
     connects_per_address: int = 5000
     keep_alive: int = 0
+    sessions: int = 20_000
+    session_expiry: int = 90 * 86_400
     conceal_denied: bool = False
     server_reference: str = ""
     moved: bool = False
@@ -181,6 +193,8 @@ class Settings:
             expired=_one_of(env, "SLUICE_MQTT_EXPIRED", ("discard", "dead-letter")),
             connects_per_address=_number(env, "SLUICE_MQTT_CONNECTS_PER_ADDRESS", 5000, least=0),
             keep_alive=_number(env, "SLUICE_MQTT_KEEP_ALIVE", 0, least=0),
+            sessions=_number(env, "SLUICE_MQTT_SESSIONS", 20_000, least=0),
+            session_expiry=_number(env, "SLUICE_MQTT_SESSION_EXPIRY", 90 * 86_400, least=0),
             conceal_denied=env.get("SLUICE_MQTT_CONCEAL_DENIED", "") == "1",
             server_reference=reference,
             moved=moved,

@@ -94,7 +94,7 @@ class Enforcing:
                 )
             mailbox = self._sessions.mailboxes.get(order.client_id)
             if order.verb == "clear" and mailbox is not None:
-                self._sessions.discard(mailbox)
+                self._sessions.end(mailbox)
             log.info("%s of %s by %s", order.verb, order.client_id, order.actor or "?")
         elif order.verb in ("tap", "tap.keep", "tap.stop"):
             self._taps.order(order)

@@ -176,6 +176,7 @@ class Limits:
     """What one device may use. The session enforces all of these; 0 = unlimited where that makes sense."""
 
     connections: int = 0  # of one principal at a time, over all gateways; 0 = unlimited
+    sessions: int = 0  # of one principal that outlive their connections, over all gateways; 0 = unlimited
     packet_size: int = 1 << 20  # largest packet accepted, bytes
     in_flight: int = 1024  # unacknowledged inbound QoS 1/2; Receive Maximum for MQTT 5, reading pauses otherwise
     window: int = 1024  # outbound QoS 1/2 in flight; the client's Receive Maximum lowers it

@@ -24,6 +24,7 @@ class Why(StrEnum):
     SESSION_OWNER = "session-owner"  # the stored session of that client id is somebody else's
     TAKEN_OVER = "taken-over"  # by another connection with that client id
     CONNECTIONS = "connections"  # the device has as many as it may have
+    SESSIONS = "sessions"  # as many sessions are kept for the device as may be
     MOVED = "moved"  # this gateway sends everybody elsewhere
     WILL = "will"  # its topic is not allowed
     UNAVAILABLE = "unavailable"  # not now: the gateway starts, recovers or waits

@@ -21,6 +21,7 @@ LATELY = timedelta(hours=1)
 # of contract.DeviceLimits' fields, in the order they are asked for
 LIMITS = (
     ("connections", _("Connections at a time")),
+    ("sessions", _("Sessions kept for it")),
     ("messages_rate", _("Messages a second")),
     ("bytes_rate", _("Bytes a second")),
     ("packet_size", _("Largest packet, bytes")),

@@ -69,6 +69,10 @@ REASONS: dict[str, Explained] = {
         _("The device has as many connections as it may have"),
         _("Allow it more, or find out who else signs in as it."),
     ),
+    Why.SESSIONS: Explained(
+        _("As many sessions are kept for the device as may be"),
+        _("Clear sessions that nobody needs, allow it more, or find out why its client ids are new ones."),
+    ),
     Why.MOVED: Explained(
         _("That gateway sends everybody elsewhere"),
         _("MQTT 5 clients are told where to; others need the new address."),

@@ -114,17 +114,46 @@ class UplinkForm(_Route):
     )
     enabled = forms.BooleanField(label=_("In force"), initial=True, required=False)
     headers = Headers(label=_("Headers"), max_length=5000, required=False, help_text=_("name=template, one a line."))
-    max_size = forms.IntegerField(label=_("Largest payload, bytes"), min_value=0, initial=0, required=False)
+    max_size = forms.IntegerField(
+        label=_("Largest payload, bytes"),
+        min_value=0,
+        initial=0,
+        required=False,
+        help_text=_("0: whatever the gateway takes."),
+    )
     json_only = forms.BooleanField(label=_("JSON payloads only"), required=False)
-    schema = Schema(label=_("JSON Schema"), max_length=50000, required=False)
-    sample = forms.FloatField(label=_("Share kept"), min_value=0, max_value=1, initial=1.0, required=False)
-    message_id = forms.CharField(label=_("Message id"), max_length=500, required=False)
-    deduplicate = forms.FloatField(label=_("De-duplicate within, seconds"), min_value=0, initial=0, required=False)
+    schema = Schema(
+        label=_("JSON Schema"),
+        max_length=50000,
+        required=False,
+        help_text=_("What payloads must match. Empty: not asked."),
+    )
+    sample = forms.FloatField(
+        label=_("Sampling"),
+        min_value=0,
+        max_value=1,
+        initial=1.0,
+        required=False,
+        help_text=_("The share that is kept: 1 is every message, 0.1 one in ten."),
+    )
+    message_id = forms.CharField(
+        label=_("Message id"),
+        max_length=500,
+        required=False,
+        help_text=_("A template, as {payload.id}. Empty: the user property sluice.message.id."),
+    )
+    deduplicate = forms.FloatField(
+        label=_("De-duplicate within, seconds"),
+        min_value=0,
+        initial=0,
+        required=False,
+        help_text=_("0: a message id may come again."),
+    )
     allow = Lines(
         label=_("Topics the template may create"),
         max_length=5000,
         required=False,
-        help_text=_("Names with *, one a line."),
+        help_text=_("Names with *, one a line. Empty: those that begin as the template does."),
     )
     max_topics = forms.IntegerField(label=_("At most that many topics"), min_value=1, initial=100, required=False)
     expired = _expired()

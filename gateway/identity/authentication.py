@@ -78,7 +78,8 @@ class Authenticator:
         self._tasks: set[asyncio.Task[None]] = set()
         self._open: dict[str, bool] = {}  # listeners, and whether they take anybody
         self._usual = Limits(
-            session_expiry=0 if short_lived else OFFLINE_FOR_EVER,
+            session_expiry=0 if short_lived else settings.session_expiry or OFFLINE_FOR_EVER,
+            sessions=settings.sessions,
             packet_size=settings.packet_size,
             in_flight=settings.in_flight,
             queue=settings.queue,
@@ -271,6 +272,7 @@ class Authenticator:
         return replace(
             limits,
             connections=own.connections or 0,
+            sessions=own.sessions or limits.sessions,
             packet_size=own.packet_size or limits.packet_size,
             in_flight=own.in_flight or limits.in_flight,
             queue=own.queue or limits.queue,

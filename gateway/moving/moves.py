@@ -223,16 +223,17 @@ class Moves:
         self._spawn(self._catch_up(mailbox, self._records.write(self._records.of_mailbox(mailbox))))
 
     def empty(self, client_id: str, epoch: int) -> None:
-        """A gateway that died had claimed the client id, and there was no session yet."""
+        """There is no session: a gateway that died had claimed the client id before there was one, or it has ended."""
         self._book.amend(client_id, clean=True)
         self._records.erase(client_id)
 
     def lapsed(self, record: StoredSession, epoch: int) -> None:
-        """The gateway of a session that was to end with its connection died: its will is due."""
+        """The gateway of a session that was to end with its connection died, or its session has expired meanwhile: its
+        will is due."""
         will = will_of(record.will)
         if will is not None:
             self._wills.fire(record.client_id, record.owner, will, record.owner)
-        self._records.erase(record.client_id)
+        self.empty(record.client_id, epoch)
 
     def stored(self, client_id: str, writer: str | None, owner: str) -> None:
         """A session's record was read; `writer` is the gateway that wrote it, where that is known, `owner` whose the

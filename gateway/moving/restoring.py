@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 from broker.client import TopicPartition
@@ -92,7 +92,7 @@ class Restoring:
                 elif client_id not in found:
                     self._sessions.records.unmark(client_id, packet_id)
         self._inbox.restore(inbox, self._sessions.mailboxes, found.__contains__, positions)
-        self._say_offline(now)
+        self._say_offline(now, found)
         return positions, at
 
     def _restore(self, record: StoredSession, now: float, positions: Positions, behind: Positions | None) -> None:
@@ -146,13 +146,18 @@ class Restoring:
         if record.connected:
             sessions.records.write(sessions.records.of_mailbox(mailbox))
 
-    def _say_offline(self, now: float) -> None:
+    def _say_offline(self, now: float, found: Collection[str]) -> None:
+        """`found`: sessions of which there is a record. What was claimed for one of which there is none is nobody's."""
         for client_id, holder in self._claims.holders.items():
-            if holder.gateway != self._gateway or not holder.online:
-                continue
             known = self._book.last.get(client_id)
-            if known is not None:
-                self._book.note(replace(known, online=False, since=now, reason="the gateway was started again"))
+            if holder.gateway != self._gateway or known is None or client_id.startswith(SHARE_KEY):
+                continue
+            clean = known.clean or client_id not in found
+            if holder.online:
+                reason = "the gateway was started again"
+                self._book.note(replace(known, online=False, since=now, reason=reason, clean=clean))
+            elif clean:
+                self._book.note(replace(known, clean=True))
 
     def replayed(self) -> None:
         """Delivery has come to where the earlier run was: nothing is met twice any more."""

@@ -11,6 +11,9 @@ A claim doesn't count
 The record of a claim that doesn't count stands in the log in place of the one that does, as long as nobody writes
 again; so does that of a gateway which hadn't heard yet. The holder hears of both as `Overwritten`, and writes again.
 
+Since every gateway reads the claims of all, each knows how many sessions of a principal are kept anywhere: those whose
+claims it has read, and its own claims on their way count already.
+
 Pure: fed with records in the order of their offsets.
 """
 
@@ -81,6 +84,8 @@ class Claims:
         self.latest: dict[str, str] = {}  # the gateway of each client's newest record, until `started`
         self._counts: dict[str, int] = {}
         self._elsewhere: dict[str, int] = {}  # connections of a principal at other gateways
+        self._kept: dict[str, int] = {}  # sessions of a principal that outlive their connections, at any gateway
+        self._new: dict[str, str] = {}  # claims on their way to one of these that is new: token → principal
         self._started = False
         self._gateway = gateway
         self._unheard: dict[str, set[str]] = {}
@@ -94,12 +99,23 @@ class Claims:
         """Those that hold anything."""
         return [name for name, count in self._counts.items() if count > 0]
 
-    def claiming(self, client_id: str, token: str) -> None:
-        """A claim with this token is about to be written."""
+    def claiming(self, client_id: str, token: str, keeps: str | None = None) -> None:
+        """A claim with this token is about to be written. `keeps`: for a session of this principal that outlives its
+        connection."""
+        if keeps is not None and not self.keeps(client_id, keeps):
+            self._new[token] = keeps
+            self._count(keeps, 1)
         self._unheard.setdefault(client_id, set()).add(token)
+
+    def failed(self, token: str) -> None:
+        """Whether the claim is in the log is not known."""
+        principal = self._new.pop(token, None)
+        if principal is not None:
+            self._count(principal, -1)
 
     def given_up(self, client_id: str, token: str) -> None:
         """The claim was certainly not stored, or nobody cares any more."""
+        self.failed(token)
         tokens = self._unheard.get(client_id)
         if tokens is not None:
             tokens.discard(token)
@@ -118,6 +134,17 @@ class Claims:
     def connected_elsewhere(self, principal: str) -> int:
         """How many clients of a principal are connected at other gateways, as far as was read."""
         return self._elsewhere.get(principal, 0)
+
+    def kept(self, principal: str) -> int:
+        """How many sessions of a principal outlive their connections, whether these last or are over."""
+        return self._kept.get(principal, 0)
+
+    def keeps(self, client_id: str, principal: str) -> bool:
+        """Whether one of them is this client's."""
+        known = self.holders.get(client_id)
+        if known is not None and known.durable and known.principal == principal:
+            return True
+        return any(self._new.get(token) == principal for token in self._unheard.get(client_id, ()))
 
     def hear(self, client_id: str, record: Presence | None, offset: int) -> Heard | None:
         """Take the record at this offset; what it means for this gateway."""
@@ -172,16 +199,23 @@ class Claims:
         if holder.online or holder.durable:
             self.holders[client_id] = holder
             self._counts[holder.gateway] = self._counts.get(holder.gateway, 0) + 1
-            self._connected(holder, 1)
+            self._tally(holder, 1)
         return holder
 
     def _drop(self, client_id: str) -> None:
         known = self.holders.pop(client_id, None)
         if known is not None:
             self._counts[known.gateway] -= 1
-            self._connected(known, -1)
+            self._tally(known, -1)
 
-    def _connected(self, holder: Holder, more: int) -> None:
+    def _count(self, principal: str, more: int) -> None:
+        count = self._kept[principal] = self._kept.get(principal, 0) + more
+        if not count:
+            del self._kept[principal]
+
+    def _tally(self, holder: Holder, more: int) -> None:
+        if holder.durable:
+            self._count(holder.principal, more)
         if holder.online and holder.principal and holder.gateway != self._gateway:
             count = self._elsewhere[holder.principal] = self._elsewhere.get(holder.principal, 0) + more
             if not count:

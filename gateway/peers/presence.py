@@ -17,7 +17,7 @@ from typing import Any
 
 from gateway import contract
 from gateway.contract import GATEWAY_KEY, PRESENCE, GatewayStatus, MalformedRecord, Presence
-from gateway.peers.claims import Claims, Heard
+from gateway.peers.claims import Claims, Heard, Won
 from gateway.ports import Receipt
 from gateway.receipts import again_if_failed
 from gateway.storage.ticks import Headers
@@ -60,11 +60,14 @@ class PresenceBook:
         """Claim a client id, now: the claim's token, and a receipt that settles when every later claim is newer."""
         token = f"{self._prefix}{next(self._numbers)}"
         claim = contract.revised(presence, token=token, epoch=0, adopts=adopts, fresh=fresh)
-        self._claims.claiming(presence.client_id, token)
+        self._claims.claiming(presence.client_id, token, None if presence.clean else presence.principal)
         if adopts is None:
             self.last[presence.client_id] = claim
             self._changed.discard(presence.client_id)
-        return token, self._put(claim)
+        receipt = self._put(claim)
+        if not presence.clean:
+            again_if_failed(receipt, lambda: self._claims.failed(token))
+        return token, receipt
 
     def note(self, presence: Presence) -> None:
         """Say this of a client with the next batch."""
@@ -135,6 +138,8 @@ class PresenceBook:
             if self._task is None and presence.gateway == self._gateway:
                 self.last[client_id] = presence  # an earlier run's
         heard = self._claims.hear(client_id, presence, offset)
+        if isinstance(heard, Won) and presence is not None and presence.adopts is not None and not presence.clean:
+            self.last.setdefault(client_id, presence)  # what becomes of it is this gateway's to say
         if value is not None and presence is not None and not presence.epoch:
             more = f',"epoch":{offset},"token":{json.dumps(presence.token or "-")}}}'
             value = value.rstrip()[:-1] + more.encode()  # of two equal names the later counts

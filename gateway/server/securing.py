@@ -23,30 +23,6 @@ AT_ONCE: Final = 100  # accepted in one turn of the loop
 PAUSE: Final = 1.0  # seconds until it is tried again when the system has no descriptors
 
 
-async def listening(host: str, port: int, *, backlog: int, reuse_port: bool) -> list[socket.socket]:
-    """Sockets that listen on every address of a host; raises OSError."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    wires: list[socket.socket] = []
-    try:
-        for family, kind, protocol, _, address in dict.fromkeys(found):
-            wire = socket.socket(family, kind, protocol)
-            wires.append(wire)
-            wire.setblocking(False)
-            wire.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if reuse_port:
-                wire.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            if family == socket.AF_INET6:
-                wire.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            wire.bind(address)
-            wire.listen(backlog)
-    except OSError:
-        for wire in wires:
-            wire.close()
-        raise
-    return wires
-
-
 class Securing:
     """Sockets of one listener. `close` to end."""
 

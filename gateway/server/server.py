@@ -17,13 +17,14 @@ from gateway.http.port import Door
 from gateway.mqtt.errors import Reason
 from gateway.mqtt.surroundings import Moment, Settings
 from gateway.ports import Engine
+from gateway.server.accepting import Accepting, listening
 from gateway.server.certificates import Certificates, NoCertificate, TlsFiles
 from gateway.server.connection import Connection, Talk
 from gateway.server.figures import NOTHING
 from gateway.server.gate import Gate
 from gateway.server.listeners import Listener
 from gateway.server.refusals import Refusals
-from gateway.server.securing import Securing, listening
+from gateway.server.securing import Securing
 
 log = logging.getLogger("sluice.gateway")
 
@@ -85,7 +86,7 @@ class Server:
         self._allowance_at = self.moment.monotonic
         self._waiting: list[Connection] = []  # for their flush
         self._resting: list[Connection] = []  # until the next turn
-        self._servers: list[asyncio.Server | Securing] = []
+        self._servers: list[Accepting | Securing] = []
         self._certificates: Certificates | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._tls_tasks: set[asyncio.Task[None]] = set()
@@ -112,32 +113,26 @@ class Server:
         self._sweeper = asyncio.create_task(self._sweep())
         return bound
 
-    async def _listen(self, listener: Listener) -> asyncio.Server | Securing:
+    async def _listen(self, listener: Listener) -> Accepting | Securing:
         assert self._loop is not None
         settings = self.settings
         if listener.http:
             self.door_for(listener)
         if listener.tls:
             self._secured()
-        if listener.tls and not listener.proxy:
-            sockets = await listening(
-                listener.host, listener.port, backlog=settings.backlog, reuse_port=settings.reuse_port
-            )
-            return Securing(
-                sockets,
-                lambda: Connection(self, listener),
-                gate=self.gate_for(listener),
-                context=lambda: self._secured().context,
-                timeout=settings.mqtt.connect_timeout,
-                clock=self.read_clock,
-                failed=lambda address, why: self._insecure(listener, address, why),
-            )
-        return await self._loop.create_server(
+        sockets = await listening(
+            listener.host, listener.port, backlog=settings.backlog, reuse_port=settings.reuse_port
+        )
+        if not listener.tls or listener.proxy:
+            return await Accepting.on(sockets, lambda: Connection(self, listener), backlog=settings.backlog)
+        return Securing(
+            sockets,
             lambda: Connection(self, listener),
-            listener.host,
-            listener.port,
-            backlog=settings.backlog,
-            reuse_port=settings.reuse_port or None,
+            gate=self.gate_for(listener),
+            context=lambda: self._secured().context,
+            timeout=settings.mqtt.connect_timeout,
+            clock=self.read_clock,
+            failed=lambda address, why: self._insecure(listener, address, why),
         )
 
     async def stop(self, *, closing: float = 2.0) -> None:
@@ -167,7 +162,7 @@ class Server:
         for connection in list(self.connections):
             connection.abort()
         for server in self._servers:
-            if not isinstance(server, Securing):
+            if isinstance(server, Accepting):
                 await server.wait_closed()
 
     def resume(self) -> None:

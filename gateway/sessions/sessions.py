@@ -135,6 +135,13 @@ class Sessions:
         allowed = session.identity.limits.connections
         if allowed and self._others(principal, client_id) >= allowed:
             return refused(Refused(QUOTA_EXCEEDED, "the device has too many connections", why=Why.CONNECTIONS))
+        kept = session.identity.limits.sessions
+        if (
+            (kept and session.durable and mailbox is None)
+            and self._claims.kept(principal) >= kept
+            and not self._claims.keeps(client_id, principal)
+        ):
+            return refused(Refused(QUOTA_EXCEEDED, "too many sessions are kept for the device", why=Why.SESSIONS))
         if current is not None:
             current.close(TAKEN_OVER, "session taken over")
         mailbox = self.mailboxes.get(client_id)
@@ -273,6 +280,11 @@ class Sessions:
             self.records.unmark(mailbox.client_id, packet_id)
         self.records.erase(mailbox.client_id)
 
+    def end(self, mailbox: Mailbox) -> None:
+        """End a persistent session whose device isn't connected, and say so."""
+        self.discard(mailbox)
+        self._book.amend(mailbox.client_id, clean=True)
+
     def leave(self, mailbox: Mailbox) -> None:
         self._fanout.drop(mailbox, list(mailbox.subscriptions))  # type: ignore[arg-type]  # stands for its session
         if self.mailboxes.get(mailbox.client_id) is mailbox:
@@ -397,8 +409,7 @@ class Sessions:
         found = self._wills.due.pop(mailbox.client_id, None)
         if found is not None:
             self._wills.fire(mailbox.client_id, mailbox.owner, found[1], found[2])
-        self.discard(mailbox)
-        self._book.amend(mailbox.client_id, clean=True)
+        self.end(mailbox)
         return True
 
 

@@ -35,6 +35,8 @@ PAGES = [
     "/jobs/",
     "/audit/",
     "/preferences/",
+    "/devices/add/",
+    "/topics/orders/delete/",
     "/no-such-page/",
 ]
 THEMES = ("dark", "light")
@@ -68,6 +70,22 @@ def test_dialogs_and_drawers_too(theme: str, opened: Callable[..., Page]) -> Non
     page.locator("tr[data-drawer] a").first.click()
     expect(page.locator("#drawer")).to_be_visible()
     assert objections(page) == []
+
+
+def test_a_dialog_opened_by_its_address_is_a_page_that_works(opened: Callable[..., Page]) -> None:
+    page = opened("phone", "dark")
+    page.goto("/topics/")
+    page.goto("/topics/create/")
+    expect(page).to_have_title("Create topic · Sluice")
+    page.get_by_label("Name").fill("not a name")
+    page.get_by_role("button", name="Create").click()
+    expect(page.locator(".dialog-page .field.wrong")).to_be_visible()
+    page.get_by_label("Name").fill("by-its-address")
+    page.get_by_role("button", name="Create").click()
+    expect(page).to_have_url(re.compile("/topics/by-its-address/$"))
+    page.goto("/topics/create/")
+    page.get_by_role("button", name="Cancel").click()
+    expect(page).to_have_url(re.compile("/topics/by-its-address/$"))
 
 
 def test_the_sign_in_page_in_both_languages(opened: Callable[..., Page]) -> None:

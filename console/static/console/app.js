@@ -30,10 +30,10 @@ const holders = { "drawer-body": "#drawer", "dialog-body": "#dialog" };
 document.addEventListener("htmx:afterSwap", (event) => {
   const holder = holders[event.detail.target.id];
   if (!holder) return;
-  const dialog = $(holder);
-  if (!dialog.open) dialog.showModal();
-  prepare(dialog);
-  $("[autofocus]", dialog)?.focus();
+  const dialog = $(holder); // none where the dialog has a page of its own
+  if (dialog && !dialog.open) dialog.showModal();
+  prepare(event.detail.target);
+  $("[autofocus]", event.detail.target)?.focus();
 });
 // A second click on what opens a dialog must not take away what was typed since the first
 document.addEventListener("htmx:beforeRequest", (event) => {
@@ -43,6 +43,7 @@ document.addEventListener("htmx:beforeRequest", (event) => {
 document.addEventListener("click", (event) => {
   const dialog = event.target.closest("dialog");
   if (dialog && (event.target === dialog || event.target.closest("[data-close]"))) dialog.close();
+  else if (event.target.closest(".dialog-page [data-close]")) history.length > 1 ? history.back() : location.assign("/");
   if (event.target.closest("[data-keys]")) showKeys();
   const menu = event.target.closest("[data-menu]");
   for (const open of $$("[data-menu][open]")) if (open !== menu) open.open = false;

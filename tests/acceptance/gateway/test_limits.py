@@ -14,11 +14,12 @@ from tests.acceptance.mqtt.raw import Raw
 from tests.fakes.mqtt_device import publish
 
 EXPIRY = b"\x11\x00\x00\x03\x84"
+NEVER = b"\x11\xff\xff\xff\xff"
 
 
 @pytest.fixture
 def other(running: Stack) -> Iterator[Neighbour]:
-    neighbour = Neighbour(running, "neighbour")
+    neighbour = Neighbour(running, "neighbour", SLUICE_MQTT_SESSION_EXPIRY="3600")
     try:
         neighbour.gateway.start()
         yield neighbour
@@ -75,3 +76,36 @@ def test_a_device_has_what_its_record_allows_and_no_more(running: Stack, other: 
     device = pump(running.port, "pump-1", clean=False, properties=EXPIRY)
     kept = [each for first, body in device.packets() if first >> 4 == 3 for each in [body[-1:]]]
     assert kept == [b"5", b"6", b"7"]
+
+
+def test_a_credential_leaves_no_more_sessions_behind_than_it_may_over_all_gateways(
+    running: Stack, other: Neighbour, operator: Operator
+) -> None:
+    secret = operator.device("fleet", limits=DeviceLimits(sessions=2))
+
+    def fleet(port: int, client_id: str, properties: bytes = EXPIRY, version: int = 5) -> Raw:
+        password = secret.encode()
+        return Raw(
+            port, client_id, username="fleet", password=password, clean=False, properties=properties, version=version
+        )
+
+    assert until(lambda: fleet(running.port, "one").connack[1] == 0)
+    assert until(
+        lambda: (two := fleet(other.port, "two", NEVER)).connack[1] == 0 and b"\x11\0\0\x0e\x10" in two.connack
+    )
+    assert until(lambda: fleet(running.port, "three").connack[1] == 0x97)
+    assert fleet(other.port, "three").connack[1] == 0x97
+    assert fleet(other.port, "three", version=4).connack[1] == 3
+    assert fleet(other.port, "three", b"").connack[1] == 0, "what ends with its connection is not kept"
+    running.gateway.kill()
+    assert until(lambda: fleet(other.port, "three").connack[1] == 0x97)
+    running.gateway.start()
+    assert fleet(running.port, "two").present and fleet(other.port, "one").present
+    assert fleet(running.port, "four").connack[1] == 0x97
+
+    # one of them ends, by an operator or by itself
+    operator.order("clear", "one")
+    assert until(lambda: fleet(running.port, "four").connack[1] == 0)
+    brief = fleet(other.port, "two")
+    brief.disconnect(properties=b"\x11\0\0\0\1")
+    assert until(lambda: fleet(running.port, "five").connack[1] == 0)

@@ -166,11 +166,13 @@ async def test_guessing_is_slowed_down_where_it_comes_from_and_nowhere_else(door
 
 
 async def test_limits_are_the_devices_own_or_the_gateways(executor: ThreadPoolExecutor) -> None:
-    door = Door(executor, SLUICE_MQTT_IN_FLIGHT="7", SLUICE_MQTT_QUEUE="9")
+    door = Door(executor, SLUICE_MQTT_IN_FLIGHT="7", SLUICE_MQTT_QUEUE="9", SLUICE_MQTT_SESSION_EXPIRY="60")
     secret, credential = passwords.generate()
-    door.device("d1", credential, limits=DeviceLimits(messages_rate=5.0, queue=3))
+    door.device("d1", credential, limits=DeviceLimits(messages_rate=5.0, queue=3, sessions=2))
     limits = (await door.knock(request(username="d1", password=secret.encode()))).limits
     assert (limits.in_flight, limits.queue, limits.messages_rate) == (7, 3, 5.0)
+    assert (limits.sessions, limits.session_expiry) == (2, 60)
+    assert (await door.knock(request())).limits.sessions == 20_000
 
 
 async def test_a_slow_check_does_not_hold_the_loop_up(door: Door) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 from gateway.contract import Presence, StoredSession
 from gateway.moving.steps import Step, step
 from gateway.peers.claims import Claims, Denied, Holder, Overwritten, Taken, Won
+from gateway.peers.presence import PresenceBook
+from gateway.ports import Receipt, settled
 
 
 def claim(gateway: str, token: str, **fields: object) -> Presence:
@@ -65,6 +68,53 @@ def test_records_of_a_release_without_claims_stand_for_claims() -> None:
     a = Claims("a")
     a.hear("c", claim("old", ""), 3)
     assert a.holders["c"].epoch == 3 and a.gateways() == ["old"]
+
+
+def test_sessions_that_are_kept_count_for_their_principal_wherever_they_are() -> None:
+    a = Claims("a")
+    a.hear("c1", claim("b", "b1", client_id="c1", principal="pump"), 1)
+    a.hear("c2", claim("b", "b2", client_id="c2", principal="pump", clean=True), 2)
+    assert a.kept("pump") == 1 and a.keeps("c1", "pump") and not a.keeps("c2", "pump")
+    a.claiming("c3", "a1", "pump")
+    a.claiming("c3", "a2", "pump")
+    a.claiming("c1", "a3", "pump")
+    assert a.kept("pump") == 2 and a.keeps("c3", "pump"), "a claim on its way counts, one for what is kept doesn't"
+    a.hear("c3", claim("a", "a1", client_id="c3", principal="pump"), 3)
+    assert a.kept("pump") == 2
+    a.hear("c1", claim("b", "b3", client_id="c1", principal="pump", epoch=1, online=False), 4)
+    assert a.kept("pump") == 2, "away it is kept as well"
+    a.hear("c1", claim("b", "b4", client_id="c1", principal="pump", epoch=1, online=False, clean=True), 5)
+    a.hear("c3", None, 6)
+    assert a.kept("pump") == 0
+
+
+def test_a_claim_that_may_not_be_in_the_log_counts_once_it_is_read() -> None:
+    a = Claims("a")
+    a.claiming("c", "a1", "pump")
+    a.failed("a1")
+    a.failed("a1")
+    assert a.kept("pump") == 0 and not a.keeps("c", "pump")
+    a.hear("c", claim("a", "a1", principal="pump"), 1)
+    assert a.kept("pump") == 1
+
+
+def test_the_end_of_an_adopted_session_is_said_and_no_longer_counts() -> None:
+    claims = Claims("a")
+    written: list[tuple[bytes | None, Any]] = []
+
+    def write(topic: str, value: bytes | None, key: bytes | None, headers: Any) -> Receipt[Any]:
+        written.append((value, headers))
+        return settled()
+
+    book = PresenceBook("a", claims, write, lambda: None, started=0.0)  # type: ignore[arg-type,return-value]  # unused
+    claims.hear("c", claim("dead", "d1", principal="pump", online=False), 1)
+    book.claim(claim("a", "", principal="pump", online=False), adopts=1)
+    assert isinstance(book.hear("c", *written.pop(), 2)[1], Won)
+    assert claims.kept("pump") == 1
+    book.amend("c", clean=True)
+    book.flush()
+    book.hear("c", *written.pop(), 3)
+    assert claims.kept("pump") == 0 and not claims.holders and not book.last
 
 
 def session(gateway: str, *, released: bool = False, taker: str = "", expiry: int = 60) -> StoredSession:
@@ -128,14 +178,14 @@ def test_gateways_agree_and_at_most_one_connection_stays(moves: list[tuple[str, 
         token = f"{gateway.name}{number}"
         if kind == "connect":
             client_id = str(what)
-            gateway.claims.claiming(client_id, token)
+            gateway.claims.claiming(client_id, token, "")
             gateway.connected[client_id] = token
             log.append((client_id, replace(claim(gateway.name, token), client_id=client_id)))
         elif kind == "adopt":
             client_id = str(what)
             known = gateway.claims.elsewhere(client_id)
             if known is not None and not gateway.claims.unheard(client_id):
-                gateway.claims.claiming(client_id, token)
+                gateway.claims.claiming(client_id, token, "")
                 adopted = claim(gateway.name, token, client_id=client_id, online=False, adopts=known.epoch)
                 log.append((client_id, adopted))
         elif kind == "leave":
@@ -152,6 +202,8 @@ def test_gateways_agree_and_at_most_one_connection_stays(moves: list[tuple[str, 
             crowd[index] = Gateway(gateway.name, Claims(gateway.name))
     for gateway in crowd:
         gateway.catch_up(log, len(log))
+    for gateway in crowd:  # all that it claimed was read
+        assert gateway.claims.kept("") == len(gateway.claims.holders)
     for client_id in CLIENTS:
         holders = {gateway.claims.holders.get(client_id) for gateway in crowd}
         assert len(holders) == 1

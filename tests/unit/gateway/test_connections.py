@@ -1,4 +1,4 @@
-"""How many connections one principal may have."""
+"""How many connections one principal may have, and how many sessions may be kept for it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from gateway.contract import Presence
 from gateway.counters import Counters
 from gateway.mqtt.fanout import Fanout
 from gateway.peers.claims import Claims
-from gateway.ports import Ending, Refused, SessionState, settled
+from gateway.ports import Ending, Opened, Receipt, Refused, Session, SessionState, settled
 from gateway.registry import Registry
-from gateway.sessions.sessions import Sessions
+from gateway.sessions.sessions import Nobody, Sessions
 from tests.unit.gateway.parts import FakeSession
 
 
@@ -37,9 +37,22 @@ def sessions_of(claims: Claims) -> Sessions:
     )
 
 
+class Arriving(Nobody):
+    """Every session comes."""
+
+    def expect(self, session: Session, token: str) -> Receipt[Opened]:
+        return settled(Opened(present=True))
+
+
 def limited(client_id: str, connections: int = 2) -> FakeSession:
     session = FakeSession(client_id, "pump")
     session.identity = replace(session.identity, limits=replace(session.identity.limits, connections=connections))
+    return session
+
+
+def kept(client_id: str, sessions: int = 2, *, expiry: int = 60) -> FakeSession:
+    session = FakeSession(client_id, "pump", expiry=expiry)
+    session.identity = replace(session.identity, limits=replace(session.identity.limits, sessions=sessions))
     return session
 
 
@@ -85,3 +98,16 @@ def test_connections_at_other_gateways_count_until_they_end() -> None:
     claims.hear("there", replace(there, online=False, epoch=1), 3)
     assert opens(sessions, limited("two"))
     assert not claims.connected_elsewhere("pump")
+
+
+def test_no_more_sessions_are_kept_than_may_be_and_those_that_are_come_back() -> None:
+    claims = Claims("here")
+    sessions = sessions_of(claims)
+    for offset, (client_id, gateway) in enumerate((("one", "here"), ("two", "elsewhere"))):
+        there = Presence(client_id=client_id, online=False, since=0.0, gateway=gateway, principal="pump", token="t")
+        claims.hear(client_id, replace(there, clean=False), offset)
+    assert not opens(sessions, kept("three"))
+    assert sessions.live == {}, "nothing is left of it"
+    sessions.arrivals = Arriving()
+    for session in (kept("3", expiry=0), kept("3", sessions=3), kept("4", sessions=0), kept("one"), kept("two")):
+        assert opens(sessions, session)

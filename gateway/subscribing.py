@@ -29,6 +29,7 @@ TAKEN_OVER = 0x8E
 NO_SUBSCRIPTION = 0x11
 QUOTA_EXCEEDED = 0x97
 MOST_GROUPS = 500  # share groups with members here: each is looked at twice a second
+STANDING = 64  # subscriptions of a session whose record is too long to be written at once: it has them all
 LONGEST_SHARED = 1_000  # characters of a shared filter: other gateways are told of each, every two seconds
 
 
@@ -97,9 +98,7 @@ class Subscribing:
                 if number:
                     yield
                 if self.gone(session):  # at first, too: it may have waited for its turn
-                    joining.remove(each for each in new if each is not None)
-                    receipt.fail(Refused(TAKEN_OVER, "the session is gone"))
-                    return
+                    break
             shared, plain = each.filter.startswith("$share/"), split_share(each.filter)[1]
             grant = rights.subscribe(plain)
             if grant is Grant.DENIED or (asked is not None and not asked.get("subscribe", plain)):
@@ -115,6 +114,12 @@ class Subscribing:
             if joined is not None:
                 joining.add(joined)
             new.append(joined)
+        if granted and self.sessions.standing(session) > STANDING:
+            yield
+        if self.gone(session):
+            joining.remove(each for each in new if each is not None)
+            receipt.fail(Refused(TAKEN_OVER, "the session is gone"))
+            return
         if not granted:
             receipt.settle(codes)
             return
@@ -197,17 +202,22 @@ class Subscribing:
 
     def _leaving(self, session: Session, filters: Sequence[str], receipt: Receipt[list[int]]) -> Iterator[None]:
         subscriber, feed = self.sessions.subscriber(session), session.state.feed
-        codes = []
-        for number, each in enumerate(filters, 1):
-            if number % STEP == 0:
+        codes: list[int] = []
+        for each in filters:
+            if len(codes) % STEP == STEP - 1:
                 yield
                 if self.gone(session):
-                    receipt.fail(Refused(TAKEN_OVER, "the session is gone"))
-                    return
+                    break
             codes.append(0 if self.fanout.unsubscribe(subscriber, each) else NO_SUBSCRIPTION)
             if feed is not None:
                 feed.waiting.pop(each, None)
-        follow(answer(self.sessions.forget(session, filters), codes), receipt)
+        if self.sessions.standing(session) > STANDING:
+            yield
+        forgotten = self.sessions.forget(session, filters[: len(codes)])
+        if self.gone(session):
+            receipt.fail(Refused(TAKEN_OVER, "the session is gone"))
+        else:
+            follow(answer(forgotten, codes), receipt)
 
 
 class _Waiting:
@@ -250,7 +260,7 @@ class _Waiting:
         for number, (each, before) in enumerate(zip(self._granted, self._joining, strict=True)):
             if number % STEP == STEP - 1:
                 yield
-            if subscribing.gone(session):
+            if self._for_nobody():
                 self._gone(number)
                 return
             # what was granted meanwhile may be too wide by now
@@ -264,6 +274,13 @@ class _Waiting:
         groups = [each.filter for each in self._granted if each.filter.startswith("$share/")]
         joined = subscribing.shares.joined(groups) if groups else settled()
         gather([] if joined.settled else [joined], lambda: self._entered(joined, due))
+
+    def _for_nobody(self) -> bool:
+        """Whether the session is over: one that stays has the subscriptions already, for its next connection."""
+        session, mailbox = self._session, self._session.state.mailbox
+        if mailbox is None:
+            return self._subscribing.gone(session)
+        return self._subscribing.sessions.mailboxes.get(session.client_id) is not mailbox
 
     def _entered(self, joined: Receipt[Any], due: list[tuple[Subscription, Collection[str]]]) -> None:
         """All are in the tree; they are the session's with the answer."""

@@ -65,7 +65,9 @@ def hold(port: int, first: bytes, stop: threading.Event, *, count: int = SOCKETS
         wire.close()
 
 
-made: Synchronized[int] = multiprocessing.get_context("fork").Value("q", 0)  # connections by the attacker, and what they ask again
+made: Synchronized[int] = multiprocessing.get_context("fork").Value(
+    "q", 0
+)  # connections by the attacker, and what they ask again
 
 
 def opened(port: int, first: bytes) -> socket.socket:
@@ -284,6 +286,17 @@ def asked(*again: bytes, count: int = 20) -> Attack:
     return lambda doors, stop: press(doors.http, again[0], again, stop, count=count)
 
 
+def returning(doors: Doors, stop: threading.Event) -> None:
+    """Sessions of 1,000 filters are left and come back to."""
+    names = [f"wide-{number:04d}" for number in range(20)]
+    for name in names:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", doors.mqtt), timeout=5) as wire:
+            wire.sendall(lasting(name) + filters(0x82, "w"))
+            while len(wire.recv(65536)) < 500:  # the SUBACK
+                pass
+    flood(doors.mqtt, lambda number: lasting(names[number % 20]), stop)
+
+
 ATTACKS: Sequence[tuple[str, Attack]] = (
     ("nothing, for comparison", lambda doors, stop: None),
     ("work that leaves the gateway alone, for comparison", lambda doors, stop: spin(stop)),
@@ -299,6 +312,7 @@ ATTACKS: Sequence[tuple[str, Attack]] = (
     ("a flood of TLS hellos", lambda doors, stop: flood(doors.mqtts, lambda _: HELLO, stop)),
     ("a flood of wrong passwords", flooded(guess)),
     ("a flood of rubbish", flooded(lambda _: os.urandom(600), answers=False)),
+    ("a flood of CONNECT to lasting sessions of 1,000", returning),
     ("subscribe bombs", flooded(bomb)),
     ("subscribe bombs of 1,000 filters", flooded(wide)),
     ("SUBSCRIBE and UNSUBSCRIBE of 1,000 filters in turns", pressed(CONNECT, filters(0x82, "t"), filters(0xA2, "t"))),
@@ -419,7 +433,14 @@ def section(scale: float, words: Sequence[str] = ()) -> None:
                     rows.append(attacked_row(program, server, doors, name, attack, seconds / 2))
     except Exception as error:
         print(f"not measured: {error}\n")
-    head = ["attack", "connections or questions /s", "CPU of gateway and broker", "p99 ms without", "p99 ms meanwhile", "ratio"]
+    head = [
+        "attack",
+        "connections or questions /s",
+        "CPU of gateway and broker",
+        "p99 ms without",
+        "p99 ms meanwhile",
+        "ratio",
+    ]
     head += ["MiB more after", "descriptors more after"]
     print(table("Honest devices (40, 400 QoS 1 msg/s) while the gateway is attacked", head, rows))
 

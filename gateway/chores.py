@@ -4,8 +4,9 @@ What a single packet may ask for a thousand times (filters that enter and leave 
 filter covers) would hold the loop for as long as it takes, and all others with it. Such work is an iterator whose
 every step is short. Steps are done a slice at a time, then the loop belongs to all others for longer: a third of it at
 most goes there, however much is asked for, and who waits for an acknowledgement, which takes a few turns of the loop,
-waits for a few slices more. Owners (addresses) take turns step by step, so who asks for much waits for
-itself.
+waits for a few slices more. Owners (addresses) take turns step by step, so who asks for much waits for itself. A step
+that costs others than this process (what is written makes work for the broker, and whoever reads it again) gives the
+seconds that its owner rests for it.
 """
 
 from __future__ import annotations
@@ -34,9 +35,13 @@ class Chores:
         self._clock = clock
         self.charged: Callable[[str, float], None] = lambda owner, seconds: None
         self._owners: OrderedDict[str, deque[_Work]] = OrderedDict()
+        self._resting: dict[str, deque[_Work]] = {}
 
-    def add(self, owner: str, work: Iterator[object]) -> None:
+    def add(self, owner: str, work: Iterator[float | None]) -> None:
         """Do this, after what else there is of the same owner."""
+        if owner in self._resting:
+            self._resting[owner].append(_Work(work))
+            return
         if not self._owners:
             self._later(0.0, self._go_on)
         self._owners.setdefault(owner, deque()).append(_Work(work))
@@ -48,22 +53,34 @@ class Chores:
             owner = next(iter(owners))
             works = owners[owner]
             work = works[0]
-            over = _over(work.steps)
+            rest = _step(work.steps)
             before, now = now, self._clock()
             work.spent += now - before
-            if over:
+            if rest is None:
                 works.popleft()
-            if over or work.spent > MOST_CHARGED:
+            if rest is None or work.spent > MOST_CHARGED:
                 spent, work.spent = work.spent, 0.0
                 self.charged(owner, spent)
-            if works:
-                owners.move_to_end(owner)
-            else:
+            if not works:
                 del owners[owner]
+            elif rest:
+                self._rest(owner, rest)
+            else:
+                owners.move_to_end(owner)
             if now >= enough:
                 break
         if owners:
             self._later(REST, self._go_on)
+
+    def _rest(self, owner: str, seconds: float) -> None:
+        self._resting[owner] = self._owners.pop(owner)
+
+        def rested() -> None:
+            if not self._owners:
+                self._later(0.0, self._go_on)
+            self._owners[owner] = self._resting.pop(owner)
+
+        self._later(seconds, rested)
 
 
 class _Work:
@@ -71,18 +88,17 @@ class _Work:
 
     __slots__ = ("spent", "steps")
 
-    def __init__(self, steps: Iterator[object]) -> None:
+    def __init__(self, steps: Iterator[float | None]) -> None:
         self.steps = steps
         self.spent = 0.0
 
 
-def _over(work: Iterator[object]) -> bool:
-    """One step; whether it was the last."""
+def _step(work: Iterator[float | None]) -> float | None:
+    """One step; how long its owner rests after it. None: it was the last."""
     try:
-        next(work)
+        return next(work) or 0.0
     except StopIteration:
-        return True
+        return None
     except Exception:  # one work's bug is not everybody's end
         log.exception("work could not be finished")
-        return True
-    return False
+        return None

@@ -30,6 +30,7 @@ NO_SUBSCRIPTION = 0x11
 QUOTA_EXCEEDED = 0x97
 MOST_GROUPS = 500  # share groups with members here: each is looked at twice a second
 STANDING = 64  # subscriptions of a session whose record is too long to be written at once: it has them all
+EACH_STANDING = 8e-6  # seconds that its address waits for each of them: some 4 MB of records a second
 LONGEST_SHARED = 1_000  # characters of a shared filter: other gateways are told of each, every two seconds
 
 
@@ -58,7 +59,7 @@ class Subscribing:
         self._chores = chores
         self.system: SysTree | None = None
 
-    def work(self, session: Session, steps: Iterator[None]) -> None:
+    def work(self, session: Session, steps: Iterator[float | None]) -> None:
         """The first step now, what is left in turn with others'."""
         if next(steps, True) is None:
             self._chores.add(session.request.peer.address.rpartition(":")[0], steps)
@@ -85,7 +86,7 @@ class Subscribing:
 
     def _granting(
         self, session: Session, subscriptions: Sequence[Subscription], receipt: Receipt[list[int]]
-    ) -> Iterator[None]:
+    ) -> Iterator[float | None]:
         rights, asked, joining = session.state.rights, session.state.asked, self.delivery().joining
         subscriber, now = self.sessions.subscriber(session), int(self._clock() * 1000)
         held = getattr(session, "subscriptions", None) or {}
@@ -96,7 +97,7 @@ class Subscribing:
         for number, each in enumerate(subscriptions):
             if number % STEP == 0:
                 if number:
-                    yield
+                    yield None
                 if self.gone(session):  # at first, too: it may have waited for its turn
                     break
             shared, plain = each.filter.startswith("$share/"), split_share(each.filter)[1]
@@ -114,8 +115,8 @@ class Subscribing:
             if joined is not None:
                 joining.add(joined)
             new.append(joined)
-        if granted and self.sessions.standing(session) > STANDING:
-            yield
+        if granted:
+            yield from self._before_record(session)
         if self.gone(session):
             joining.remove(each for each in new if each is not None)
             receipt.fail(Refused(TAKEN_OVER, "the session is gone"))
@@ -125,6 +126,13 @@ class Subscribing:
             return
         self.sessions.remember(session, granted)
         self.delivery().barrier().waiters.append(_Waiting(self, session, granted, codes, receipt, new, rights))
+
+    def _before_record(self, session: Session) -> Iterator[float | None]:
+        """A record has all subscriptions of its session, however few are new."""
+        standing = self.sessions.standing(session)
+        if standing > STANDING:
+            yield None
+            yield standing * EACH_STANDING
 
     def _may_share(self, share_filter: str, new: set[str]) -> bool:
         """Whether there is room for the group."""
@@ -200,19 +208,18 @@ class Subscribing:
         self.work(session, self._leaving(session, filters, receipt))
         return receipt
 
-    def _leaving(self, session: Session, filters: Sequence[str], receipt: Receipt[list[int]]) -> Iterator[None]:
+    def _leaving(self, session: Session, filters: Sequence[str], receipt: Receipt[list[int]]) -> Iterator[float | None]:
         subscriber, feed = self.sessions.subscriber(session), session.state.feed
         codes: list[int] = []
         for each in filters:
             if len(codes) % STEP == STEP - 1:
-                yield
+                yield None
                 if self.gone(session):
                     break
             codes.append(0 if self.fanout.unsubscribe(subscriber, each) else NO_SUBSCRIPTION)
             if feed is not None:
                 feed.waiting.pop(each, None)
-        if self.sessions.standing(session) > STANDING:
-            yield
+        yield from self._before_record(session)
         forgotten = self.sessions.forget(session, filters[: len(codes)])
         if self.gone(session):
             receipt.fail(Refused(TAKEN_OVER, "the session is gone"))

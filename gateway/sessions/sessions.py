@@ -328,9 +328,10 @@ class Sessions:
             return settled()
         for each in filters:
             mailbox.subscriptions.pop(each, None)
-        if self.mailboxes.get(mailbox.client_id) is not mailbox:
+        here = self.mailboxes.get(mailbox.client_id)
+        if here is None or here is not mailbox:
             return refused(NotAcknowledged("the session is another gateway's"))
-        return self.store_mailbox(mailbox)
+        return self.store_mailbox(here)
 
     def store(self, session: Session) -> Receipt[Any]:
         """Write a connected session's record. What was let go of is said to be let go of last."""

@@ -258,6 +258,7 @@ class GatewayEngine:
             delivery=self._delivered,
             chores=chores,
         )
+        self.work = self.subscribing.work
         self.fanout.slowly = lambda steps: chores.add("", steps)
         self.enforcing = Enforcing(
             registry=registry,

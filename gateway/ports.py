@@ -28,7 +28,7 @@ Times are seconds since the epoch (float).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -445,6 +445,9 @@ class Engine(Protocol):
         """Forget an inbound QoS 2 packet id, durably (PUBREL came)."""
 
     # -- subscribing -----------------------------------------------------------------------------------------
+    def work(self, session: Session, steps: Iterator[None]) -> None:
+        """Do what a session's peer asked for: the first step now, what is left in turn with everybody else's."""
+
     def subscribe(self, session: Session, subscriptions: Sequence[Subscription]) -> Receipt[list[int]]:
         """Reason codes per filter: granted QoS 0..2, or 0x80+ (0x87 not authorised, 0x97 quota exceeded,
         ...).

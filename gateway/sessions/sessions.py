@@ -318,6 +318,11 @@ class Sessions:
             return mailbox
         return session.state.gate or session
 
+    def standing(self, session: Session) -> int:
+        """How many subscriptions the session's record has."""
+        mailbox = session.state.mailbox
+        return 0 if mailbox is None else len(mailbox.subscriptions)
+
     def remember(self, session: Session, subscriptions: Sequence[Subscription]) -> None:
         """A persistent session's subscriptions, to be durable before the SUBACK."""
         mailbox = session.state.mailbox
@@ -326,12 +331,16 @@ class Sessions:
             self.store(session)
 
     def forget(self, session: Session, filters: Sequence[str]) -> Receipt[Any]:
+        """Likewise that it has some no more, whether the device is still here or not."""
         mailbox = session.state.mailbox
         if mailbox is None:
             return settled()
         for each in filters:
             mailbox.subscriptions.pop(each, None)
-        return self.store(session)
+        here = self.mailboxes.get(mailbox.client_id)
+        if here is None or here is not mailbox:
+            return refused(NotAcknowledged("the session is another gateway's"))
+        return self.store_mailbox(here)
 
     def store(self, session: Session) -> Receipt[Any]:
         """Write a connected session's record. What was let go of is said to be let go of last."""

@@ -321,6 +321,28 @@ def test_nobody_is_read_from_while_commits_fall_behind() -> None:
     assert device.link.reading
 
 
+def test_mqtt_3_is_read_from_once_all_it_sent_is_acknowledged_however_little_it_released() -> None:
+    """Its PUBREL are behind all it has sent ahead: who waited for them before reading on would wait for ever."""
+    engine = ByTheBatch(Rules(limits=Limits(in_flight=4)))
+    device = Device(engine).connected(keep_alive=1)
+    messages = [publish("a", b"x", qos=2, packet_id=number) for number in range(1, 41)]
+    releases = [ack(0x62, number) for number in range(1, 41)]
+    device.send(*messages[:4])
+    assert not device.link.reading
+    device.send(*messages[4:], *releases)
+    assert len(engine.published) == 4
+    while engine.receipts:
+        engine.receipts.pop(0).settle()
+    answers = device.received()
+    assert [body for first, body in answers if first == 0x50] == [number.to_bytes(2, "big") for number in range(1, 41)]
+    assert [body for first, body in answers if first == 0x70] == [number.to_bytes(2, "big") for number in range(1, 41)]
+    assert device.link.reading and not device.session.inbound and len(engine.published) == 40
+    device.send(publish("a", b"x", qos=2, packet_id=1))
+    engine.receipts.pop(0).settle()
+    device.pass_time(2)
+    assert device.link.closed, "who releases nothing and says nothing is closed by its keep alive"
+
+
 def test_a_peer_held_by_us_is_not_closed_for_its_silence() -> None:
     device = Device(manual=True, rules=Rules(limits=Limits(in_flight=1))).connected(keep_alive=1)
     device.send(publish("a", b"", qos=1))

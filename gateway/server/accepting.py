@@ -8,6 +8,7 @@ by several descriptors gives it as many connections a turn.
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import Callable, Sequence
 from typing import Final, Self
@@ -20,15 +21,24 @@ async def listening(host: str, port: int, *, backlog: int, reuse_port: bool) -> 
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     wires: list[socket.socket] = []
+    unknown: OSError | None = None
     try:
         for family, _, _, _, address in dict.fromkeys(found):
-            wire = socket.create_server(address, family=family, backlog=backlog, reuse_port=reuse_port)
+            try:
+                wire = socket.create_server(address, family=family, backlog=backlog, reuse_port=reuse_port)
+            except OSError as error:
+                if error.errno != errno.EAFNOSUPPORT:
+                    raise
+                unknown = error  # a name may have an IPv6 address on a system without IPv6
+                continue
             wires.append(wire)
             wire.setblocking(False)
     except OSError:
         for wire in wires:
             wire.close()
         raise
+    if not wires and unknown is not None:
+        raise unknown
     return wires
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 
 import pytest
@@ -46,6 +47,29 @@ def test_several_connections_are_accepted_in_one_turn_of_the_loop() -> None:
         counts = runner.run(turns())
     assert sum(counts) == CLIENTS
     assert max(counts) > 1, counts
+
+
+def test_a_family_that_the_system_does_not_know_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = socket.create_server
+
+    def create(address: tuple[str, int], *, family: int, **options: int) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "no IPv6")
+        return made(address, family=family, **options)  # type: ignore[arg-type]  # as they came
+
+    monkeypatch.setattr(socket, "create_server", create)
+
+    known, found = socket.getaddrinfo, ["::1", "127.0.0.1"]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [each for host in found for each in known(host, 0)])
+
+    async def listen() -> None:
+        for wire in await listening("host", 0, backlog=1, reuse_port=False):
+            wire.close()
+
+    asyncio.run(listen())
+    found.pop()
+    with pytest.raises(OSError, match="no IPv6"):
+        asyncio.run(listen())
 
 
 def test_an_address_that_is_taken_leaves_no_socket_open() -> None:

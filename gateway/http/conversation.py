@@ -122,11 +122,11 @@ class Conversation:
         self._h11.receive_data(data)
         self._run()
 
-    def tick(self) -> None:
-        """Once a second: deadlines."""
+    def tick(self, late: float = 0.0) -> None:
+        """Once a second: deadlines. So many seconds `late` they are looked at: what came meanwhile was not read yet."""
         if self.closed:
             return
-        now = self._moment.monotonic
+        now = self._moment.monotonic - late
         if not self._link.writable and now > self._stalled + self._settings.stalled:
             self._end("answers are not read", spoken=False)
         elif now <= self._until or self._state in (_REFUSING, _YIELDING):

@@ -172,7 +172,11 @@ class GatewayCluster:
 
     async def _survey(self, arrivals: Arrivals) -> None:
         while True:
+            began = time.monotonic()
             await asyncio.sleep(SURVEY_INTERVAL)
+            now = time.monotonic()
+            if now - began > 2 * SURVEY_INTERVAL:
+                self.gateways.awake(now)  # what the others said meanwhile was not read yet
             try:
                 if self._held():
                     await self._adopt(arrivals)

@@ -153,21 +153,23 @@ class Session(Receiver):
         if not self.closed:
             self._end(reason, will=True)
 
-    def tick(self) -> None:
-        """Once a second: CONNECT in time, keep alive (1.5 times, MQTT-3.1.2-22), the end of a credential."""
+    def tick(self, late: float = 0.0) -> None:
+        """Once a second: CONNECT in time, keep alive (1.5 times, MQTT-3.1.2-22), the end of a credential. Looked at so
+        many seconds `late`: what came meanwhile was not read yet, and nobody is closed for that."""
         moment = self._moment
+        then = moment.monotonic - late
         if not self.connected:
-            if moment.monotonic - self._started > self._settings.connect_timeout:
+            if then - self._started > self._settings.connect_timeout:
                 self.blamed = "connect-timeout"
                 self.close(Reason.KEEP_ALIVE_TIMEOUT, "no complete CONNECT in time")
             return
-        if self._keep_alive and moment.monotonic - self.heard > self._keep_alive:
+        if self._keep_alive and then - self.heard > self._keep_alive:
             if self._held & ~WRITING:
                 self.heard = moment.monotonic  # it is us who don't read
             else:
                 self.close(Reason.KEEP_ALIVE_TIMEOUT, "keep alive")
                 return
-        if self._held & WRITING and moment.monotonic - self._stalled > self._settings.stalled:
+        if self._held & WRITING and then - self._stalled > self._settings.stalled:
             self.close(Reason.QUOTA_EXCEEDED, "the peer does not read")
             return
         expires = self.identity.expires_at

@@ -17,7 +17,7 @@ from tests.unit.gateway.parts import FakeSession
 
 
 def sessions_of(claims: Claims) -> Sessions:
-    book: Any = SimpleNamespace(claim_durably=lambda presence, fresh: ("token", settled()))
+    book: Any = SimpleNamespace(claim_durably=lambda presence, fresh: ("token", settled()), note=lambda presence: None)
     nothing: Any = None
     return Sessions(
         gateway="here",
@@ -42,6 +42,19 @@ class Arriving(Nobody):
 
     def expect(self, session: Session, token: str) -> Receipt[Opened]:
         return settled(Opened(present=True))
+
+
+class Coming:
+    """Sessions on their way, which come with this receipt."""
+
+    def __init__(self, receipt: Receipt[Opened]) -> None:
+        self._receipt = receipt
+
+    def __contains__(self, client_id: str) -> bool:
+        return False
+
+    def expect(self, session: Session, token: str) -> Receipt[Opened]:
+        return self._receipt
 
 
 def limited(client_id: str, connections: int = 2) -> FakeSession:
@@ -111,3 +124,20 @@ def test_no_more_sessions_are_kept_than_may_be_and_those_that_are_come_back() ->
     sessions.arrivals = Arriving()
     for session in (kept("3", expiry=0), kept("3", sessions=3), kept("4", sessions=0), kept("one"), kept("two")):
         assert opens(sessions, session)
+
+
+def test_a_device_whose_session_does_not_come_in_time_is_not_connected() -> None:
+    claims = Claims("here")
+    there = Presence(
+        client_id="mine", online=False, since=0.0, gateway="elsewhere", principal="pump", clean=False, token="t"
+    )
+    claims.hear("mine", there, 1)
+    sessions, said = sessions_of(claims), []
+    sessions._book.note = lambda presence: said.append(presence)  # type: ignore[method-assign]  # is a stand-in
+    sessions._presence = lambda session, online, reason: replace(there, gateway="here", online=online)
+    coming: Receipt[Opened] = Receipt()
+    sessions.arrivals = Coming(coming)
+    assert sessions.open(limited("mine")) is coming and "mine" in sessions.live
+    coming.fail(Refused(0x88, "the session is still kept by another gateway"))
+    assert not sessions.live and not sessions._named
+    assert [each.online for each in said] == [False]

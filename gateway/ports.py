@@ -378,6 +378,12 @@ class Session(Protocol):
     def room(self) -> int:
         """How many more messages `deliver` would take now."""
 
+    @property
+    def distance(self) -> int:
+        """How far a message given now is from the device: 0, it leaves at once; 1, it waits for room; 2, the device is
+        away."""
+        return 0
+
     def deliver(self, message: Message, qos: int, retain: bool, identifiers: tuple[int, ...] = ()) -> bool:
         """Send or queue a message. `qos` and `retain` are as they go out.
 

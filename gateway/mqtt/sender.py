@@ -103,6 +103,11 @@ class Sender:
     def room(self) -> int:
         return max(0, self._limit - len(self._queue)) if self._queue_bytes < self._limit_bytes else 0
 
+    @property
+    def takes_at_once(self) -> bool:
+        """Whether a message would leave now."""
+        return not self._queue and len(self._in_flight) < self._window and self._link.writable
+
     # -- messages in -----------------------------------------------------------------------------------------------
 
     def deliver(self, message: Message, qos: int, retain: bool, identifiers: tuple[int, ...]) -> bool:

@@ -86,6 +86,10 @@ class Session(Receiver):
         return self._sender.room if self._sender is not None else self.identity.limits.queue
 
     @property
+    def distance(self) -> int:
+        return 0 if self._sender is None or self._sender.takes_at_once else 1
+
+    @property
     def dropped_messages(self) -> int:
         return self._sender.dropped_messages if self._sender is not None else 0
 

@@ -252,6 +252,30 @@ def test_what_a_member_leaves_goes_to_another_unless_it_is_of_qos_2(product: Pro
         assert stays.silent(0.3)
 
 
+def test_a_shared_message_waits_for_who_is_away_only_when_nobody_is_there(product: Product, prefix: str) -> None:
+    """4.8.2 leaves the choice; but QoS 0 would be lost, and QoS 1 late."""
+    shared = f"$share/g/{prefix}/#"
+    away = Raw(product.port, f"{prefix}-away", properties=FOREVER)
+    there = Raw(product.port, f"{prefix}-there", properties=FOREVER)
+    away.subscribe((shared, 1))
+    there.subscribe((shared, 1))
+    away.disconnect()
+    with Raw(product.port, f"{prefix}-s") as sender:
+        for number in range(6):
+            sender.publish(f"{prefix}/x", b"%d" % number, qos=number % 2)
+        found = [there.arrival() for _ in range(6)]
+        assert sorted(each.payload for each in found) == [b"%d" % number for number in range(6)]
+        there.send(*(each.ack for each in found if each.qos))
+        there.packets()
+        there.disconnect()
+        sender.publish(f"{prefix}/x", b"for whoever comes")
+        members = [Raw(product.port, f"{prefix}-{name}", properties=FOREVER, clean=False) for name in ("away", "there")]
+        got = [body for each in members for _, body in each.packets()]
+        assert [b"for whoever comes" in body for body in got] == [True]
+        for each in members:
+            each.disconnect(0, EXPIRY + seconds(0))
+
+
 def test_text_is_taken_as_it_is(product: Product, prefix: str) -> None:
     """MQTT-1.5.4-1, -2, -3: no surrogates, no NUL, and U+FEFF is a character like others."""
     with Raw(product.port, f"{prefix}-d") as device:

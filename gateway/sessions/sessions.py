@@ -382,7 +382,9 @@ class Sessions:
         await caught_up()
         for mailbox in doubtful:
             if mailbox.session is None:
-                marked = {packet_id: settled() for packet_id in self._marks.get(mailbox.client_id, ())}
+                marked: dict[int, Receipt[Any]] = {
+                    packet_id: settled() for packet_id in self._marks.get(mailbox.client_id, ())
+                }
                 # what is under way still may not have been written when the log was read
                 known = {packet_id: each for packet_id, each in mailbox.inbound.items() if each.failure is None}
                 mailbox.inbound = marked | known

@@ -30,7 +30,7 @@ NO_SUBSCRIPTION = 0x11
 QUOTA_EXCEEDED = 0x97
 MOST_GROUPS = 500  # share groups with members here: each is looked at twice a second
 STANDING = 64  # subscriptions of a session whose record is too long to be written at once: it has them all
-EACH_STANDING = 8e-6  # seconds that its address waits for each of them: some 4 MB of records a second
+EACH_STANDING = 16e-6  # seconds that its address waits for each of them: some 2 MB of records a second
 LONGEST_SHARED = 1_000  # characters of a shared filter: other gateways are told of each, every two seconds
 
 

@@ -204,7 +204,7 @@ class Gateway:
             checkpoint=engine.checkpoints.checkpoint,
         )
         self._delivery.tail.hold_back(engine.lease.held, engine.lease.when_held)
-        engine.uplinks.fresh = self._delivery.listening
+        engine.uplinks.listening = self._delivery.listening
         engine.cluster.state = self._state
         self._missed = engine.cluster.missed = Missed(
             fanout=engine.fanout,

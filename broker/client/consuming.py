@@ -119,9 +119,9 @@ class Consumer:
         """Read exactly these partitions from these offsets (or BEGINNING, END)."""
         self._call(self._raw.assign, _positions(positions))
 
-    def add(self, positions: Mapping[TopicPartition, int]) -> None:
-        """Read these partitions too."""
-        if self._inside != threading.get_ident():  # topics that the group gives us are known
+    def add(self, positions: Mapping[TopicPartition, int], *, known: bool = False) -> None:
+        """Read these partitions too. `known`: they were read before."""
+        if not known and self._inside != threading.get_ident():  # topics that the group gives us are known
             for topic in {key.topic for key in positions}:
                 # fills the metadata cache: librdkafka looks for unknown topics only once a second
                 self._call(self._raw.list_topics, topic, 10.0)

@@ -83,6 +83,8 @@ class Delivery:
         self._asked: list[Receipt[Any]] = []
         self._worker: asyncio.Task[None] | None = None
         self.joining = Joinings()
+        self._passing: PlacedAt = self._passed  # one object, so that many messages are told of at once
+        self._listening = self.fresh, self._passing
         self._known: set[str] = set()
         self._since = 0.0
         self._resumed: dict[TopicPartition, int] = {}
@@ -251,9 +253,9 @@ class Delivery:
                 if joining:
                     joining.deliver(message, record.timestamp)
 
-    def listening(self) -> Fresh | None:
-        """`fresh`, if anybody subscribed at all."""
-        return self.fresh if self.wanted else None
+    def listening(self) -> tuple[Fresh, PlacedAt] | None:
+        """`fresh`, and what it gives for a message that nobody here waits for; None if nobody subscribed at all."""
+        return self._listening if self.wanted else None
 
     def fresh(
         self, target: Target, payload: bytes, flags: int, properties: PublishProperties | None
@@ -266,12 +268,12 @@ class Delivery:
                 target.heard_at = self._fanout.version
                 target.heard = self._fanout.heard(target.mqtt_topic)
             if not target.heard:
-                return self._passed
+                return self._passing
         return _Fresh(self.tail, target, payload, flags, properties)
 
-    def _passed(self, topic: str, partition: int, offset: int, timestamp: int) -> None:
-        """A message that nobody here waits for."""
-        self.tail.offer(topic, partition, offset, None)
+    def _passed(self, topic: str, partition: int, offset: int, timestamp: int, count: int) -> None:
+        """Messages that nobody here waits for."""
+        self.tail.offer(topic, partition, offset, None, count)
 
     def _offered(self, messages: list[tuple[Message, int]]) -> None:
         deliver, joining = self._fanout.deliver, self.joining
@@ -312,7 +314,7 @@ class _Fresh:
         self._flags = flags
         self._properties = properties
 
-    def __call__(self, topic: str, partition: int, offset: int, timestamp: int) -> None:
+    def __call__(self, topic: str, partition: int, offset: int, timestamp: int, count: int) -> None:
         properties, target = self._properties, self._target
         expires = None
         if properties is not None and properties.message_expiry is not None:

@@ -83,7 +83,7 @@ class Uplinks:
         self._reserve = reserve
         self._dice = dice
         self._topics_of: dict[str, set[str]] = {}
-        self.fresh: Callable[[], Fresh | None] = lambda: None  # see `Delivery.listening`
+        self.listening: Callable[[], tuple[Fresh, PlacedAt] | None] = lambda: None  # see `Delivery`
         self.may_retain: Callable[[str, int], bool] = lambda topic, size: True  # see `RetainedMessages.room`
         self.seen = Seen(counters, clock=clock) if seen is None else seen
 
@@ -147,7 +147,9 @@ class Uplinks:
         connection.published_at = ticks.now()
         tick.runs.append((session, items))
         away = ticks.away
-        gather, fresh = tick.gathered.append, self.fresh()
+        gather, listening = tick.gathered.append, self.listening()
+        fresh, passing = listening or (None, None)
+        passed = None  # the last target, if nobody here waits for its messages
         size = 0
         for target, payload, flags, _, properties in items:
             if away and not flags & 6:
@@ -163,7 +165,11 @@ class Uplinks:
                     headers = target.headers[flags & 7] = EncodedHeaders(headers_of(target, flags & 7, None))
                 if properties is not None:
                     headers = headers + headers_from(properties)
-                placed = fresh(target, payload, flags, properties) if fresh is not None else None
+                if fresh is None or target is passed:
+                    placed = passing
+                else:
+                    placed = fresh(target, payload, flags, properties)
+                    passed = target if placed is passing else None
                 gather((target.topic, payload, target.key, headers, placed, -1))
                 size += len(payload)
             if flags & 1:

@@ -7,7 +7,8 @@ asks for `position` gets what really was delivered.
 What this process wrote itself needn't come back to be known: `offer` takes it at its offset. If that is the next one of
 its partition it is dealt with at once, and passed over when it is fetched; else it waits until the fetch has brought
 what is before it (another writer's records, a transaction's marker). So there is one order, that of offsets, and a
-record that was never offered, or couldn't wait, is fetched like any other.
+record that was never offered, or couldn't wait, is fetched like any other. A partition to which this process alone
+writes isn't fetched for as long as it does so (`echoes`).
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from typing import Any
 
 from broker.client import Consumer, Record, TopicPartition
 from broker.client.errors import ClientError
+from gateway.storage.echoes import LOOK, Echo, Echoes
 
 log = logging.getLogger("gateway.tail")
 
 BATCH = 2000
 ORDER_WAIT = 0.05  # seconds until a changed assignment is looked at
+SOON = 0.005  # likewise, while a partition isn't fetched that may have to be at any moment
 WAITING = 10_000  # offered records that may wait for what is before them; more are left to the fetch
 
 
@@ -49,9 +52,12 @@ class Tail:
         self._moved = moved
         self._loop = loop
         self._offered = offered
-        self._offers: list[tuple[tuple[str, int], int, Any]] = []
-        self._waiting: dict[tuple[str, int], dict[int, Any]] = {}
+        self._offers: list[tuple[tuple[str, int], int, int, Any]] = []
+        self._waiting: dict[tuple[str, int], dict[int, tuple[int, Any]]] = {}
         self._waiting_count = 0
+        self._echoes = Echoes()
+        self._looking = False
+        self._stopped = 0  # partitions that aren't fetched
         self._room = threading.Semaphore(2)
         self._stopping = False
         self._may: Callable[[], bool] | None = None
@@ -78,10 +84,13 @@ class Tail:
     def remove(self, partitions: Iterable[TopicPartition]) -> None:
         """Stop reading these."""
         gone = [key for key in partitions if self._positions.pop(key, None) is not None]
+        fetched = [key for key in gone if not self._echoes.stopped(key)]
         for key in gone:
             self._waiting_count -= len(self._waiting.pop(key, ()))
-        if gone:
-            self._orders.append(lambda: self._consumer.remove(gone))
+            self._stopped -= self._echoes.again(key)
+            self._echoes.forget(key)
+        if fetched:
+            self._orders.append(lambda: self._consumer.remove(fetched))
 
     def reached(self, ends: Mapping[TopicPartition, int]) -> bool:
         """Whether everything before these offsets has been dealt with, in the partitions that are read."""
@@ -90,51 +99,67 @@ class Tail:
 
     # --- what this process wrote
 
-    def offer(self, topic: str, partition: int, offset: int, what: Any) -> None:
-        """This is durable at this place; `what` goes to `offered` in its turn, unless it is None."""
+    def offer(self, topic: str, partition: int, offset: int, what: Any, count: int = 1) -> None:
+        """This is durable at this place; `what` goes to `offered` in its turn. None: so many records that nobody waits
+        for, from there on."""
         key = (topic, partition)
-        position = self._positions.get(key)  # type: ignore[call-overload]  # a plain tuple is equal
-        if position is None or offset < position:
+        if key not in self._positions:
             return
         if not self._offers:
             self._loop.call_soon(self._take_offers)
-        self._offers.append((key, offset, what))
+        self._offers.append((key, offset, count, what))
 
     def _take_offers(self) -> None:
         offers, self._offers = self._offers, []
-        if self._held or (self._may is not None and not self._may()):
-            return  # it will be read
+        # while nothing may be handed on, it will be read
+        refused = bool(self._held) or (self._may is not None and not self._may())
         positions: dict[Any, int] = self._positions
         ready: list[Any] = []
         reached: dict[Any, int] = {}
-        for key, offset, what in offers:
+        last, echo = None, Echo(0)
+        for key, offset, count, what in offers:
+            if key != last:
+                if key not in positions:
+                    continue
+                last, echo = key, self._echoes.of(key, offset)
+            after = offset + count
+            if offset != echo.end:
+                echo.between()
+                self._fetch(key)
+            echo.end = after
+            echo.count += count
+            if refused:
+                self._fetch(key)
+                continue
             position = reached.get(key)
             if position is None:
-                position = positions.get(key)
-                if position is None:
-                    continue
-            if offset == position:
-                reached[key] = offset + 1
+                position = positions[key]
+            if offset == position or (what is None and offset < position < after):
+                reached[key] = after
                 if what is not None:
                     ready.append(what)
-            elif offset > position and self._waiting_count < WAITING:
-                waiting = self._waiting.setdefault(key, {})
-                self._waiting_count += offset not in waiting
-                waiting[offset] = what
+            elif offset > position:
+                self._fetch(key)
+                if self._waiting_count < WAITING:
+                    waiting = self._waiting.setdefault(key, {})
+                    self._waiting_count += offset not in waiting
+                    waiting[offset] = (count, what)
+        self._look_later()
         self._go_on(ready, reached)
 
     def _go_on(self, ready: list[Any], reached: dict[Any, int]) -> None:
         """Deal with these, and with what waited for them."""
         for key in [key for key in self._waiting if key in reached]:
             waiting, position = self._waiting[key], reached[key]
-            for offset in [offset for offset in waiting if offset < position]:
-                del waiting[offset]
+            for offset in sorted(waiting):
+                if offset > position:
+                    break
+                count, what = waiting.pop(offset)
                 self._waiting_count -= 1
-            while position in waiting:
-                what = waiting.pop(position)
-                self._waiting_count -= 1
-                position += 1
-                if what is not None:
+                if what is None:
+                    position = max(position, offset + count)
+                elif offset == position:
+                    position += 1
                     ready.append(what)
             reached[key] = position
             if not waiting:
@@ -146,6 +171,41 @@ class Tail:
             self._positions.update({TopicPartition(*key): position for key, position in reached.items()})
             self._moved()
 
+    # --- what needn't be fetched
+
+    def _look_later(self) -> None:
+        if not self._looking:
+            self._looking = True
+            self._loop.call_later(LOOK, self._look)
+
+    def _look(self) -> None:
+        self._looking = False
+        if self._stopping:
+            return
+        positions: dict[Any, int] = self._positions
+        stop, again, lively = self._echoes.look(positions)
+        if stop:
+            self._stopped += len(stop)
+            self._orders.append(lambda: self._consumer.remove(TopicPartition(*key) for key in stop))
+        for key in again:
+            self._fetch_again(key)
+        if lively:
+            self._look_later()
+
+    def _fetch(self, key: tuple[str, int]) -> None:
+        """What comes next there has to be fetched."""
+        if self._stopped and self._echoes.again(key):
+            self._fetch_again(key)
+
+    def _fetch_again(self, key: tuple[str, int]) -> None:
+        self._stopped -= 1
+        self._orders.append(lambda: self._add_again(TopicPartition(*key)))
+
+    def _add_again(self, key: TopicPartition) -> None:
+        position = self._positions.get(key)
+        if position is not None:
+            self._consumer.add({key: position}, known=True)
+
     # --- the thread
 
     def _run(self) -> None:
@@ -156,7 +216,7 @@ class Tail:
                 while self._orders:
                     self._orders.popleft()()
                 # the positions are the loop's; a look at one of them at any moment is safe, and never too far
-                records = consumer.poll(1, ORDER_WAIT, self._positions)
+                records = consumer.poll(1, SOON if self._stopped else ORDER_WAIT, self._positions)
                 if records:
                     records += consumer.poll(BATCH - 1, 0, self._positions)
                 complained = False

@@ -83,7 +83,9 @@ class Sealed:
         "shares",
     )
 
-    def __init__(self, shares: list[Share], body: bytes, asked: list[tuple[int, PlacedAt]], order: tuple[int, ...]):
+    def __init__(
+        self, shares: list[Share], body: bytes, asked: list[tuple[int, PlacedAt | None]], order: tuple[int, ...]
+    ) -> None:
         self.shares = shares
         self.body = body
         self.asked = asked
@@ -151,7 +153,7 @@ def seal(queue: deque[Share], room: int, order: tuple[int, ...]) -> Sealed:
     """A batch of what stands at the head of a queue that isn't empty, of about `room` bytes; it is taken from there."""
     base = queue[0].stamp
     pieces: list[bytes] = []
-    asked: list[tuple[int, PlacedAt]] = []
+    asked: list[tuple[int, PlacedAt | None]] = []
     shares: list[Share] = []
     number = size = 0
     while queue:

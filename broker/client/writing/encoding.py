@@ -47,15 +47,17 @@ def write(
     delta: int,
     number: int,
     room: int,
-    asked: list[tuple[int, PlacedAt]],
+    asked: list[tuple[int, PlacedAt | None]],
 ) -> tuple[int, int]:
     """Append records to `pieces` until there is no room for another; how many were taken, and their bytes. A first
     record is always taken, however large it is. `delta`: of their timestamp in milliseconds; `number`: of the first
-    record in its batch. `asked` gets the number of each message whose place somebody wants to know, and who."""
+    record in its batch. `asked` says who wants to know places: each number from which on it is somebody else (or
+    nobody)."""
     zigzag, join = ZIGZAG, b"".join
     stamp = b"\x00" + encode_signed(delta)
     first = number
     size = 0
+    last = asked[-1][1] if asked else None
     for _, value, key, headers, placed, _ in messages:
         if number == MOST:
             break
@@ -76,8 +78,9 @@ def write(
             size -= len(record) + len(length)
             break
         pieces += (length, record)
-        if placed is not None:
+        if placed is not last:
             asked.append((number, placed))
+            last = placed
         number += 1
     return number - first, size
 

@@ -389,7 +389,12 @@ class Queues:
 
 def _place(partition: Partition, sealed: Sealed, answer: Answer) -> None:
     """Tell where messages are to those who want to know."""
+    topic, index, offset = partition.topic, partition.index, answer.offset
     stamps = sealed.stamps if answer.stamp < 0 else None
+    after = iter(sealed.asked)
+    next(after)
     for number, placed in sealed.asked:
-        stamp = answer.stamp if stamps is None else stamps[number]
-        placed(partition.topic, partition.index, answer.offset + number, stamp)
+        end, _ = next(after, (sealed.count, None))
+        if placed is not None:
+            stamp = answer.stamp if stamps is None else stamps[number]
+            placed(topic, index, offset + number, stamp, end - number)

@@ -42,7 +42,7 @@ async def write(writer: Writer, messages: Sequence[Sending]) -> list[Failure]:
 async def test_records_come_back_as_they_were_written(settings: Settings, topic: Callable[..., str]) -> None:
     made = topic(1)
     kept = EncodedHeaders([("a", b"1"), ("a", None), ("b", "zwei")])
-    places: list[tuple[str, int, int, int]] = []
+    places: list[tuple[str, int, int, int, int]] = []
 
     def placed(*place: Any) -> None:
         places.append(place)
@@ -56,21 +56,23 @@ async def test_records_come_back_as_they_were_written(settings: Settings, topic:
                 (made, None, b"key", None, None, -1),
                 (made, b"", None, [*kept, ("c", b"")], None, -1),
                 (made, long, long, None, placed, 0),
+                (made, b"", b"", None, placed, 0),
             ],
         )
     consumer = Consumer(settings)
     consumer.assign({TopicPartition(made, 0): 0})
-    records = read(consumer, 4)
+    records = read(consumer, 5)
     consumer.close()
     assert [(each.key, each.value) for each in records] == [
         (b"key", b"value"),
         (b"key", None),
         (None, b""),
         (long, long),
+        (b"", b""),
     ]
     assert records[0].headers == (("a", b"1"), ("a", None), ("b", b"zwei"))
     assert records[2].headers == (*records[0].headers, ("c", b""))
-    assert places == [(made, 0, at, records[at].timestamp) for at in (0, 3)]
+    assert places == [(made, 0, at, records[at].timestamp, count) for at, count in ((0, 1), (3, 2))]
 
 
 async def test_keys_go_to_the_partitions_that_java_puts_them_in(settings: Settings, topic: Callable[..., str]) -> None:
@@ -78,7 +80,7 @@ async def test_keys_go_to_the_partitions_that_java_puts_them_in(settings: Settin
     places: dict[bytes, int] = {}
     keys = (b"device-1", b"device-2", b"", "größe".encode(), b"1234", b"12345")
 
-    def remember(key: bytes) -> Callable[[str, int, int, int], None]:
+    def remember(key: bytes) -> Callable[[str, int, int, int, int], None]:
         return lambda _, partition, *rest: places.__setitem__(key, partition)
 
     async with writing(settings) as writer:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from broker.client import Record, TopicPartition
 from gateway.storage import tail
+from gateway.storage.echoes import AT_FIRST, ENOUGH, LATER, LOOK
 from gateway.storage.tail import Tail
 from tests.unit.gateway.parts import FakeLoop
 
@@ -23,13 +26,31 @@ class SilentConsumer:
     def __init__(self) -> None:
         self.ends: dict[TopicPartition, int] = {}
         self.stop = threading.Event()
+        self.positions: dict[TopicPartition, int] = {}
+        self.polls = 0
+        self.orders: deque[Any] = deque()  # the tail's
 
     def poll(self, most: int, timeout: float, known: Mapping[TopicPartition, int] | None = None) -> list[Record]:
-        self.stop.wait(timeout)
+        self.stop.wait(min(timeout, 0.001))
+        self.polls += 1
         return []
 
-    def add(self, positions: Any) -> None:
-        pass
+    def add(self, positions: dict[TopicPartition, int], *, known: bool = False) -> None:
+        assert not positions.keys() & self.positions.keys()
+        self.positions |= positions
+
+    def remove(self, partitions: Iterable[TopicPartition]) -> None:
+        for each in partitions:
+            del self.positions[each]
+
+    def fetched(self) -> dict[TopicPartition, int]:
+        """What is fetched, and from where on, when all orders are carried out."""
+        while self.orders:
+            time.sleep(0.001)
+        before = self.polls
+        while self.polls < before + 2:
+            time.sleep(0.001)
+        return self.positions
 
     def close(self) -> None:
         pass
@@ -47,6 +68,7 @@ class Bench:
             name="test",
             offered=self.got.extend,
         )
+        self.consumer.orders = self.tail._orders
         self.tail.add({PLACE: 0})
 
     def fetch(self, *offsets: int, end: int | None = None) -> None:
@@ -57,6 +79,19 @@ class Bench:
         for offset in offsets:
             self.tail.offer("t", 0, offset, offset)
         self.loop.turn()
+
+    def write(self, at: int, looks: int) -> int:
+        """Offer what nobody waits for, between so many looks; what is offered next."""
+        for _ in range(looks):
+            for _ in range(ENOUGH):
+                self.tail.offer("t", 0, at, None, 2)
+                at += 2
+            self.turn_over()
+        return at
+
+    def turn_over(self) -> None:
+        self.loop.turn()
+        self.loop.pass_time(LOOK)
 
     def close(self) -> None:
         self.tail._stopping = True
@@ -103,6 +138,44 @@ def test_a_partition_that_is_not_read_is_not_offered_to() -> None:
     bench.tail.remove([PLACE])
     bench.offer(0)
     assert bench.got == []
+    bench.close()
+
+
+def test_what_is_not_fetched_because_it_is_ours_is_fetched_when_it_may_be_others() -> None:
+    bench = Bench()
+    at = bench.write(0, AT_FIRST + 1)
+    assert bench.consumer.fetched() == {}, "all that comes is ours"
+    assert bench.tail.positions[PLACE] == at
+    at = bench.write(at, 3)
+    bench.turn_over()
+    assert bench.consumer.fetched() == {PLACE: at}, "nothing more of ours comes"
+    at = bench.write(at, AT_FIRST)
+    bench.tail.offer("t", 0, at + 1, None, 5)  # one of somebody else's is before it
+    bench.loop.turn()
+    assert bench.consumer.fetched() == {PLACE: at} and bench.tail.positions[PLACE] == at
+    bench.fetch(at)
+    assert bench.got == [at] and bench.tail.positions[PLACE] == at + 6
+    at = bench.write(at + 6, AT_FIRST + 1)
+    assert bench.consumer.fetched(), "others write there too: it is fetched for longer"
+    bench.write(at, LATER)
+    assert not bench.consumer.fetched()
+    bench.tail.remove([PLACE])
+    bench.write(at, AT_FIRST)
+    assert not bench.consumer.fetched()
+    bench.close()
+
+
+def test_many_that_nobody_waits_for_are_passed_at_once_and_in_their_turn() -> None:
+    bench = Bench()
+    bench.tail.offer("t", 0, 3, None, 4)
+    bench.offer(7)
+    assert bench.got == []
+    bench.fetch(0, 1, 2, 3, 4)  # two of those come by the fetch
+    assert bench.got == [0, 1, 2, 3, 4, 7] and bench.tail.positions[PLACE] == 8
+    bench.fetch(8, 9)
+    bench.tail.offer("t", 0, 9, None, 3)
+    bench.offer(12)
+    assert bench.got == [0, 1, 2, 3, 4, 7, 8, 9, 12]
     bench.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,10 +26,18 @@ def shares(draw: st.DrawFn) -> list[Share]:
         for _ in range(draw(st.integers(1, 5))):
             headers = draw(HEADERS)
             kept = EncodedHeaders(headers) if headers is not None and draw(st.booleans()) else headers
-            asked = (lambda *place: None) if draw(st.booleans()) else None
+            asked = draw(st.sampled_from([None, nobody, somebody]))
             messages.append(("t", draw(NULLABLE), draw(NULLABLE), kept, asked, 0))
         found.append(Share(OWNER, messages, 1_700_000_000_000 + draw(st.integers(-5, 70_000)), float(number)))
     return found
+
+
+def nobody(*place: object) -> None:
+    pass
+
+
+def somebody(*place: object) -> None:
+    pass
 
 
 def plain(message: Sending, stamp: int) -> tuple[object, ...]:
@@ -49,7 +58,12 @@ def test_every_message_is_in_one_batch_in_order(given_shares: list[Share], room:
         (one,) = batch.validate(b"".join(sealed.data), 1 << 30)
         assert (one.producer_id, one.producer_epoch, one.base_sequence) == (7, 1, number)
         assert one.count == sealed.count and (one.size <= room + batch.HEADER_SIZE or one.count == 1)
-        assert [who for _, who in sealed.asked] == [who for who in asked[number : number + one.count] if who]
+        who, turns, wanting = None, dict(sealed.asked), []
+        for at in range(one.count):
+            who = turns.get(at, who)
+            wanting.append(who)
+        assert wanting == asked[number : number + one.count]
+        assert all(who is not before for (_, who), (_, before) in pairwise(sealed.asked))
         records = list(batch.records(one))
         assert [record.timestamp for record in records] == sealed.stamps
         read += [(record.key, record.value, list(record.headers), record.timestamp) for record in records]

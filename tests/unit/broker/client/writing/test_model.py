@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from broker.client.errors import TimedOut
-from broker.client.outgoing import Sending
+from broker.client.outgoing import PlacedAt, Sending
 from broker.client.writing.batches import Batch
 from broker.client.writing.partition import REST
 from broker.client.writing.queues import Queues
@@ -32,7 +32,7 @@ class Writing(RuleBasedStateMachine):
         self.open = {0: True, 1: True}
         self.sent: dict[int, list[bytes]] = {0: [], 1: [], 2: []}
         self.told: dict[bytes, str] = {}
-        self.places: dict[bytes, tuple[int, int]] = {}
+        self.places: dict[tuple[int, int], tuple[list[bytes], int]] = {}
         self.expired = False
         self.queues.want("t")
         self.learn()
@@ -44,13 +44,17 @@ class Writing(RuleBasedStateMachine):
     @rule(
         where=st.integers(0, 2),
         kinds=st.lists(st.sampled_from([b"", b"", b"", b"", b"", b"", LARGE, BAD]), min_size=1, max_size=6),
+        together=st.booleans(),
     )
-    def publish(self, where: int, kinds: list[bytes]) -> None:
+    def publish(self, where: int, kinds: list[bytes], together: bool) -> None:
         messages: list[Sending] = []
         for kind in kinds:
             value = (kind if self.refusals else b"") + b"%d" % sum(map(len, self.sent.values()))
             self.sent[where].append(value)
-            messages.append(("t", value, b"k", None, self.placed(value), where))
+            if not messages or not together:
+                placed, values = self.placed()
+            values.append(value)
+            messages.append(("t", value, b"k", None, placed, where))
 
         def done(batch: Batch) -> None:
             failed = {failure.value: failure.error for failure in batch.failures}
@@ -67,11 +71,15 @@ class Writing(RuleBasedStateMachine):
         batch.seal()
         self.step()
 
-    def placed(self, value: bytes):  # type: ignore[no-untyped-def]  # a closure
-        def placed(topic: str, partition: int, offset: int, stamp: int) -> None:
-            self.places[value] = partition, offset
+    def placed(self) -> tuple[PlacedAt, list[bytes]]:
+        """An object that is told where messages are, and theirs."""
+        values: list[bytes] = []
 
-        return placed
+        def placed(topic: str, partition: int, offset: int, stamp: int, count: int) -> None:
+            assert (partition, offset) not in self.places, "a place is told once"
+            self.places[partition, offset] = values, count
+
+        return placed, values
 
     # --- the network and the brokers
 
@@ -121,8 +129,12 @@ class Writing(RuleBasedStateMachine):
 
     @rule(where=st.integers(0, 2))
     def forget(self, where: int) -> None:
-        """A broker forgets a producer that it has not heard of for long."""
-        if not any(self.cluster.wires[broker].under_way for broker in (0, 1)) and not self.cluster.late:
+        """A broker forgets a producer that it has not heard of for long; what had no outcome was given up before."""
+        if (
+            not self.queues.messages
+            and not any(self.cluster.wires[broker].under_way for broker in (0, 1))
+            and not self.cluster.late
+        ):
             self.now += REST + 1
             self.cluster.logs["t", where].producers.clear()
 
@@ -151,8 +163,9 @@ class Writing(RuleBasedStateMachine):
         stored = {value for log in self.cluster.logs.values() for value in log.values}
         for value, outcome in self.told.items():
             assert outcome == "unknown" or (outcome == "stored") == (value in stored), (value, outcome)
-        for value, (number, offset) in self.places.items():
-            assert self.cluster.logs["t", number].values[offset] == value
+        for (number, offset), (values, count) in self.places.items():
+            there = self.cluster.logs["t", number].values[offset : offset + count]
+            assert len(there) == count and set(there) <= set(values)
         if not self.refusals and not self.expired:
             assert self.queues.fatal is None, "nothing happened that it could not deal with"
 

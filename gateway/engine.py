@@ -334,7 +334,7 @@ class GatewayEngine:
         if self.sessions.live.get(session.client_id) is session:
             self.presence.note(self._presence(session, False, ending.reason))
         self.sessions.closed(session, ending)
-        begun = {each.message.origin for each in ending.state.outbound if each.qos == 2 and each.message is not None}
+        begun = {each.message for each in ending.state.outbound if each.qos == 2 and each.message is not None}
         self.shares.closed(session.client_id, begun)
 
     def _presence(self, session: Session, online: bool, reason: str) -> Presence:

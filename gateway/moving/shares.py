@@ -44,7 +44,7 @@ PRINCIPAL = "\x00share"  # no name that anybody can have
 INTERVAL = 0.5
 JOIN_PATIENCE = 20.0
 ORPHANED = 30.0  # seconds after which a dead gateway's group without members is forgotten
-NOBODY = "\x00nobody"
+MOST_LEFT = 10_000  # messages that members left and no other has room for; beyond, the oldest is dropped
 Positions = dict[TopicPartition, int]
 
 
@@ -67,6 +67,18 @@ def parse_share_id(text: str) -> tuple[str, int]:
     """(share filter, bucket)."""
     bucket, _, share_filter = text[len(SHARE_KEY) :].partition("/")
     return share_filter, int(bucket)
+
+
+def _id_of(share_filter: str, message: Message) -> str:
+    """Of the bucket that the group's copy of a message belongs to."""
+    return share_id(share_filter, bucket_of(message.origin[0], message.origin[1]))
+
+
+def _at_most(places: Positions, message: Message) -> None:
+    """Let delivery go on at this message, or before."""
+    topic, partition, offset = message.origin
+    place = TopicPartition(topic, partition)
+    places[place] = min(offset, places.get(place, offset))
 
 
 class Bucket:
@@ -104,7 +116,7 @@ class Bucket:
 
     def deliver(self, message: Message, qos: int, retain: bool, identifiers: tuple[int, ...] = ()) -> bool:
         if message.origin is not None and bucket_of(message.origin[0], message.origin[1]) == self.number:
-            self._fanout.deliver_to_group(self.filter, message)
+            self._fanout.deliver_to_group(self.filter, message.copy())
         return True
 
     def begin(self) -> None:
@@ -116,7 +128,7 @@ class Bucket:
         held, self.held = self.held or deque(), None
         self.open = True
         for message in held:
-            self._fanout.deliver_to_group(self.filter, message)
+            self._fanout.deliver_to_group(self.filter, message.copy())
 
 
 class Shares:
@@ -149,7 +161,8 @@ class Shares:
         self._held = held
         self._here: dict[str, Bucket] = {}
         self._known: set[str] = set()  # every bucket that was ever claimed
-        self._unacknowledged: dict[str, dict[tuple[str, int, int], tuple[str, Message]]] = {}
+        self._unacknowledged: dict[str, dict[Message, str]] = {}  # by client id: share filters, by the object given
+        self._left: dict[Message, str] = {}  # what a member left and no other took
         self._orphans: dict[str, float] = {}
         self._joining: list[tuple[float, str, Receipt[Any]]] = []
         self._announced: tuple[str, ...] = ()
@@ -172,7 +185,7 @@ class Shares:
 
     def gave(self, share_filter: str, session: Any, message: Message, qos: int) -> None:
         if qos and message.origin is not None and not isinstance(session, Mailbox):
-            self._unacknowledged.setdefault(session.client_id, {})[message.origin] = (share_filter, message)
+            self._unacknowledged.setdefault(session.client_id, {})[message] = share_filter
 
     def emptied(self, share_filter: str) -> None:
         """The last member here has left."""
@@ -204,25 +217,38 @@ class Shares:
         """A member has it."""
         mine = self._unacknowledged.get(client_id)
         if mine is not None and message is not None:
-            mine.pop(message.origin, None)
+            mine.pop(message, None)
             if not mine:
                 del self._unacknowledged[client_id]
 
-    def closed(self, client_id: str, begun: Collection[Any] = ()) -> None:
-        """A member's connection ended: what it had not acknowledged goes to another, but for the origins in `begun`:
+    def closed(self, client_id: str, begun: Collection[Message] = ()) -> None:
+        """A member's connection ended: what it had not acknowledged goes to another, but for the messages in `begun`:
         of QoS 2, and sent to it already (MQTT-4.8.2-5)."""
-        for origin, (share_filter, message) in self._unacknowledged.pop(client_id, {}).items():
-            if origin not in begun and not self._fanout.deliver_to_group(share_filter, message):
-                self._unacknowledged.setdefault(NOBODY, {})[origin] = (share_filter, message)
+        for message, share_filter in self._unacknowledged.pop(client_id, {}).items():
+            if message not in begun and not self._fanout.deliver_to_group(share_filter, message):
+                self._left[message] = share_filter
+                if len(self._left) > MOST_LEFT:
+                    del self._left[next(iter(self._left))]
+
+    def _give_what_is_left(self) -> None:
+        """To members that have room by now, or came since. What is no bucket's here is given by another gateway, or its
+        group is no more."""
+        full: set[str] = set()
+        for message, share_filter in list(self._left.items()):
+            bucket = self._here.get(_id_of(share_filter, message))
+            if bucket is not None and (not bucket.open or share_filter in full):
+                continue
+            if bucket is None or self._fanout.deliver_to_group(share_filter, message):
+                self._left.pop(message, None)
+            else:
+                full.add(share_filter)
 
     def behind(self) -> dict[str, Positions]:
         """Buckets whose delivery must go on before this gateway's positions, should another gateway have to."""
         found: dict[str, Positions] = {}
-        for mine in self._unacknowledged.values():
-            for (topic, partition, offset), (share_filter, _) in mine.items():
-                places = found.setdefault(share_id(share_filter, bucket_of(topic, partition)), {})
-                place = TopicPartition(topic, partition)
-                places[place] = min(offset, places.get(place, offset))
+        for mine in (*self._unacknowledged.values(), self._left):
+            for message, share_filter in mine.items():
+                _at_most(found.setdefault(_id_of(share_filter, message), {}), message)
         return self.arrivals.behind() | found
 
     # --- whose buckets
@@ -252,10 +278,14 @@ class Shares:
                 ):
                     self.arrivals.adopt(client_id, self._book.claim(self._presence(client_id)))
         self._drop_orphans(filters, now)
+        self._give_what_is_left()
 
     def _thaw(self, bucket: Bucket, others: Sequence[str]) -> None:
-        since, bucket.frozen = bucket.frozen, None
-        if since is not None and others:
+        if bucket.frozen is None:
+            return
+        since = self._left_at(bucket) if others else None
+        bucket.frozen = None
+        if since is not None:
             bucket.open = False
             bucket.held = None
             del self._here[bucket.client_id]
@@ -343,12 +373,10 @@ class Shares:
 
     def _left_at(self, bucket: Bucket) -> Positions:
         since = dict(bucket.frozen if bucket.frozen is not None else self._positions())
-        orphans = self._unacknowledged.get(NOBODY, {})
-        for (topic, partition, offset), (share_filter, _) in list(orphans.items()):
-            if share_filter == bucket.filter and bucket_of(topic, partition) == bucket.number:
-                place = TopicPartition(topic, partition)
-                since[place] = min(offset, since.get(place, offset))
-                del orphans[topic, partition, offset]
+        for message, share_filter in list(self._left.items()):
+            if _id_of(share_filter, message) == bucket.client_id:
+                _at_most(since, message)
+                del self._left[message]
         return since
 
     def stored(self, client_id: str, writer: str | None, owner: str) -> None:

@@ -27,6 +27,8 @@ class Groups(Protocol):
 
     def gave(self, share_filter: str, session: Any, message: Message, qos: int) -> None: ...
 
+    def finished(self, client_id: str, message: Message) -> None: ...
+
     def emptied(self, share_filter: str) -> None: ...
 
 
@@ -150,7 +152,8 @@ class Fanout:
             for shares in self._shared.match(message.topic):
                 for share in list(shares):
                     if self.groups is None or self.groups.admits(share.filter, message):
-                        reached += self.deliver_shared(share, message)
+                        # one client may get several copies: which of them it has finished, the object tells
+                        reached += self.deliver_shared(share, message.copy() if reached else message)
         return reached
 
     def _merged(self, message: Message, found: list[dict[Session, Subscription]]) -> int:
@@ -199,11 +202,13 @@ class Fanout:
                 identifiers = (subscription.identifier,)
             qos = min(message.qos, subscription.qos)
             retain = message.retain and subscription.retain_as_published
+            if self.groups is not None:  # before: it may be dropped, as expired, while it is given
+                self.groups.gave(share.filter, session, message, qos)
             if session.deliver(message, qos, retain, identifiers):
                 share.turn = place + 1
-                if self.groups is not None:
-                    self.groups.gave(share.filter, session, message, qos)
                 return True
+            if self.groups is not None:
+                self.groups.finished(session.client_id, message)
             waiting = waiting or (session, qos, retain, identifiers)
         if waiting is not None:
             session, qos, retain, identifiers = waiting

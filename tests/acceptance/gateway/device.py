@@ -9,6 +9,8 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
+from tests.acceptance.gateway.doors import Door, Reader, Writer
+
 
 def text(value: str | bytes) -> bytes:
     raw = value.encode() if isinstance(value, str) else value
@@ -40,15 +42,16 @@ class Lost(Exception):
 class Wire:
     """Packets over one connection."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: Reader, writer: Writer) -> None:
         self.reader = reader
         self.writer = writer
 
     @classmethod
-    async def open(cls, port: int) -> Wire:
+    async def open(cls, door: int | Door) -> Wire:
+        """`door`: a port is that of plain MQTT."""
         try:
-            return cls(*await asyncio.open_connection("127.0.0.1", port))
-        except OSError as error:
+            return cls(*await (Door(door) if isinstance(door, int) else door).open())
+        except (OSError, asyncio.IncompleteReadError) as error:
             raise Lost(str(error)) from error
 
     async def read(self) -> tuple[int, bytes]:
@@ -84,20 +87,20 @@ def close_all(wires: deque[Wire], but: int) -> None:
 class Publisher:
     """Publishes numbered messages with a window until told to stop, reconnecting whenever the connection is lost, and
     sends again what had no acknowledgement. `acknowledged` are payloads; `disorder` counts acknowledgements that
-    didn't come in PUBLISH order; `pause` are seconds of rest before each answer is looked at. `elsewhere` are ports it
+    didn't come in PUBLISH order; `pause` are seconds of rest before each answer is looked at. `elsewhere` are doors it
     may connect to as well; `restless` makes it leave its connection open now and then and take itself over by another.
     `forgotten` counts sessions that were to be kept and were not."""
 
     def __init__(
         self,
-        port: int,
+        port: int | Door,
         client_id: str,
         *,
         qos: int = 1,
         window: int = 16,
         clean: bool = True,
         pause: float = 0.0,
-        elsewhere: Sequence[int] = (),
+        elsewhere: Sequence[int | Door] = (),
         restless: random.Random | None = None,
     ) -> None:
         self._pause = pause
@@ -195,7 +198,7 @@ class Keeper:
     receiver; `forgotten` counts connections that found no session; `log` has a line per connection."""
 
     def __init__(
-        self, ports: Sequence[int], client_id: str, filters: Sequence[str], *, qos: int, dice: random.Random
+        self, ports: Sequence[int | Door], client_id: str, filters: Sequence[str], *, qos: int, dice: random.Random
     ) -> None:
         self.ports = ports
         self.client_id = client_id
@@ -230,7 +233,8 @@ class Keeper:
             if first != 0x20 or body[1]:
                 raise Lost(f"refused: {body!r}")
             self.connections += 1
-            self.log.append(f"{time.time():.3f} at {port}, session present {body[0]}, {len(self.received)} received")
+            at = port if isinstance(port, int) else f"{port.way} {port.port}"
+            self.log.append(f"{time.time():.3f} at {at}, session present {body[0]}, {len(self.received)} received")
             if not body[0]:
                 self.forgotten += self.subscribed.is_set()
                 self._unreleased.clear()

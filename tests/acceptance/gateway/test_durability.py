@@ -16,7 +16,10 @@ from broker.client import Consumer, Producer, TopicPartition
 from broker.client.administration.types import At
 from gateway.contract import SESSIONS, mark_key
 from tests.acceptance.gateway.device import Keeper, Publisher, Wire, connect, packet, text
+from tests.acceptance.gateway.doors import Doors
 from tests.acceptance.gateway.stack import Neighbour, Process, Stack
+from tests.fakes.authority import Authority
+from tests.ports import free_port
 
 PARTITIONS = 64
 DEVICES = 24
@@ -166,28 +169,38 @@ async def test_of_100_000_acknowledged_messages_none_is_absent_however_often_pro
 ) -> None:
     """TORTURE_MESSAGES says how many instead, TORTURE_SEED which choices are made."""
     total, seed = int(os.environ.get("TORTURE_MESSAGES", "100000")), int(os.environ.get("TORTURE_SEED", "7"))
-    other = Neighbour(roomy, "neighbour")
-    await asyncio.to_thread(other.gateway.start)
+    authority = Authority(roomy.folder)
+    pair = authority.issue("localhost", "server")
+    here, there = Doors(authority, pair, plain=roomy.port), Doors(authority, pair, plain=free_port())
+    roomy.gateway.stop()
+    roomy.environ.update(here.environ)
+    other = Neighbour(roomy, "neighbour", **there.environ)
+    for gateway in (roomy.gateway, other.gateway):
+        await asyncio.to_thread(gateway.start)
     try:
-        await endure(roomy, other, qos, total, random.Random(seed))
+        await endure(roomy, other, (here, there), qos, total, random.Random(seed))
     finally:
         other.gateway.kill()
 
 
-async def endure(stack: Stack, other: Neighbour, qos: int, total: int, dice: random.Random) -> None:
-    """Devices publish at two gateways and take themselves over now and then, persistent sessions come and go, and
-    broker and gateways are killed or stand still, until so many messages are acknowledged. All must be in the log, and
-    with each session that subscribed, in the order of each device: of QoS 2 exactly once, of QoS 1 perhaps again."""
+async def endure(
+    stack: Stack, other: Neighbour, doors: tuple[Doors, Doors], qos: int, total: int, dice: random.Random
+) -> None:
+    """Devices publish at two gateways, by plain MQTT, TLS, WebSocket and behind a proxy, and take themselves over now
+    and then, persistent sessions come and go, and broker and gateways are killed or stand still, until so many
+    messages are acknowledged. All must be in the log, and with each session that subscribed, in the order of each
+    device: of QoS 2 exactly once, of QoS 1 perhaps again."""
+    here, there = doors
 
     def own() -> random.Random:
         return random.Random(dice.random())
 
     publishers = [
-        Publisher(stack.port, f"device-{n}", qos=qos, clean=qos == 1, elsewhere=[other.port], restless=own())
+        Publisher(here.of(n), f"device-{n}", qos=qos, clean=qos == 1, elsewhere=[there.of(n)], restless=own())
         for n in range(DEVICES)
     ]
     keepers = [
-        Keeper([stack.port, other.port], f"keeper-{n}", topics_of(n), qos=qos, dice=own()) for n in range(KEEPERS)
+        Keeper([here.of(n), there.of(n)], f"keeper-{n}", topics_of(n), qos=qos, dice=own()) for n in range(KEEPERS)
     ]
     keeping = [asyncio.create_task(each.run()) for each in keepers]
     async with asyncio.timeout(60):

@@ -376,7 +376,8 @@ class RetainedMessage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredSession:
-    """The lasting part of a persistent session. `subscriptions` are objects of ports.Subscription's fields.
+    """The lasting part of a persistent session. `subscriptions` are objects of ports.Subscription's fields, less those
+    that are as their default.
 
     `claim` is the epoch (see `Presence`) under which it was written.
     `released`: the gateway has let go, all it knew of the session is in the log, and it had delivered up to

@@ -258,6 +258,7 @@ class GatewayEngine:
             delivery=self._delivered,
             chores=chores,
         )
+        self.work = self.subscribing.work
         self.fanout.slowly = lambda steps: chores.add("", steps)
         self.enforcing = Enforcing(
             registry=registry,
@@ -352,11 +353,24 @@ class GatewayEngine:
 
     def publish(self, session: Session, items: Sequence[PublishItem]) -> Receipt[Any]:
         if not self.lease.held():
-            # what it sends may have been sent again to the gateway that replaced this one
-            return refused(NotAcknowledged("the gateway finds out what happened while it stood still"))
+            return self._publish_later(session, items)
         if session.state.asked is not None:
             return publish_asked(self.uplinks, session, items)
         return self.uplinks.publish(session, items)
+
+    def _publish_later(self, session: Session, items: Sequence[PublishItem]) -> Receipt[Any]:
+        """This process finds out what happened while it stood still. What the device sent may have been sent again to
+        the gateway that replaced this one: then the session is closed by the time the lease is held."""
+        receipt, epoch = Receipt[Any](), self.epoch
+
+        def go_on() -> None:
+            if self.sessions.live.get(session.client_id) is session and self.epoch == epoch:
+                follow(self.publish(session, items), receipt)
+            else:
+                receipt.fail(NotAcknowledged("the gateway stood still, and things have changed since"))
+
+        self.lease.when_held(go_on)
+        return receipt
 
     def release(self, session: Session, packet_id: int) -> Receipt[Any]:
         return self.sessions.release_packet(session, packet_id)

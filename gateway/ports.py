@@ -28,7 +28,7 @@ Times are seconds since the epoch (float).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -378,6 +378,12 @@ class Session(Protocol):
     def room(self) -> int:
         """How many more messages `deliver` would take now."""
 
+    @property
+    def distance(self) -> int:
+        """How far a message given now is from the device: 0, it leaves at once; 1, it waits for room; 2, the device is
+        away."""
+        return 0
+
     def deliver(self, message: Message, qos: int, retain: bool, identifiers: tuple[int, ...] = ()) -> bool:
         """Send or queue a message. `qos` and `retain` are as they go out.
 
@@ -445,6 +451,9 @@ class Engine(Protocol):
         """Forget an inbound QoS 2 packet id, durably (PUBREL came)."""
 
     # -- subscribing -----------------------------------------------------------------------------------------
+    def work(self, session: Session, steps: Iterator[None]) -> None:
+        """Do what a session's peer asked for: the first step now, what is left in turn with everybody else's."""
+
     def subscribe(self, session: Session, subscriptions: Sequence[Subscription]) -> Receipt[list[int]]:
         """Reason codes per filter: granted QoS 0..2, or 0x80+ (0x87 not authorised, 0x97 quota exceeded,
         ...).

@@ -100,13 +100,13 @@ class Gateway:
             lambda: Writer(cluster, delivery_timeout=DELIVERY_TIMEOUT),
             self._refused,
             loop=loop,
-            congestion=self._congested,
+            congestion=lambda _: self._pace(),
         )
 
         def lane(name: str) -> Producer:
             return Producer(cluster, linger_ms=0, transactional_id=name, transaction_timeout=TRANSACTION_TIMEOUT)
 
-        lease = Lease(time.monotonic, self._renew)
+        lease = Lease(time.monotonic, self._renew, changed=self._pace)
 
         def fenced(lane: Lane) -> None:
             lease.lose("another gateway took this one for dead")
@@ -250,7 +250,7 @@ class Gateway:
 
         async def caught_up() -> None:
             await wait(self._current_ticks().flushed())
-            await state.caught_up()
+            await state.caught_up(decided=True)
 
         while True:
             await asyncio.sleep(0.5)
@@ -334,10 +334,12 @@ class Gateway:
         assert self.engine is not None
         return self.engine.uplinks.refused(tick, failure)
 
-    def _congested(self, congested: bool) -> None:
-        if self.engine is not None:
-            self.engine.congested = congested
-        if self.server is not None and not congested:
+    def _pace(self) -> None:
+        """Commits fall behind, or nobody knows whose the sessions are: devices are not read from meanwhile."""
+        if self.engine is None:
+            return
+        self.engine.congested = self._current_ticks().congested or not self.engine.lease.held()
+        if self.server is not None and not self.engine.congested:
             self.server.resume()
 
     def _wrote(self, topic: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
-from gateway.chores import FEW, STEP, Chores
+from gateway.chores import STEP, Chores
 from gateway.counters import Counters
 from gateway.delivering.delivery import Delivery
 from gateway.delivering.joining import Joining
@@ -19,7 +19,7 @@ from gateway.mqtt.fanout import Fanout, wants_retained
 from gateway.mqtt.topics import split_share
 from gateway.operations.systree import SysTree
 from gateway.policy import Grant
-from gateway.ports import Message, Receipt, Refused, Session, Subscription
+from gateway.ports import Message, Receipt, Refused, Session, Subscription, settled
 from gateway.receipts import answer, follow, gather
 from gateway.sessions.connected import Feed, Retained
 from gateway.sessions.sessions import Sessions
@@ -29,6 +29,8 @@ TAKEN_OVER = 0x8E
 NO_SUBSCRIPTION = 0x11
 QUOTA_EXCEEDED = 0x97
 MOST_GROUPS = 500  # share groups with members here: each is looked at twice a second
+STANDING = 64  # subscriptions of a session whose record is too long to be written at once: it has them all
+EACH_STANDING = 16e-6  # seconds that its address waits for each of them: some 2 MB of records a second
 LONGEST_SHARED = 1_000  # characters of a shared filter: other gateways are told of each, every two seconds
 
 
@@ -57,70 +59,80 @@ class Subscribing:
         self._chores = chores
         self.system: SysTree | None = None
 
-    def subscribe(self, session: Session, subscriptions: Sequence[Subscription]) -> Receipt[list[int]]:
-        asked = session.state.asked
-        if asked is None:
-            return self._subscribe(session, subscriptions)
-        receipt: Receipt[list[int]] = Receipt()
-        unknown = [each for each in subscriptions if asked.get("subscribe", split_share(each.filter)[1]) is None]
-        gather(
-            [asked.known("subscribe", split_share(each.filter)[1]) for each in unknown],
-            lambda: follow(self._subscribe(session, subscriptions), receipt),
-        )
-        return receipt
-
-    def _subscribe(self, session: Session, subscriptions: Sequence[Subscription]) -> Receipt[list[int]]:
-        receipt: Receipt[list[int]] = Receipt()
-        self.work(session, self._granting(session, subscriptions, receipt), len(subscriptions))
-        return receipt
-
-    def work(self, session: Session, steps: Iterator[None], count: int) -> None:
-        """Do this at once when it is for a few, else in steps."""
-        if count > FEW:
+    def work(self, session: Session, steps: Iterator[float | None]) -> None:
+        """The first step now, what is left in turn with others'."""
+        if next(steps, True) is None:
             self._chores.add(session.request.peer.address.rpartition(":")[0], steps)
-        else:
-            for _ in steps:
-                pass
+
+    def subscribe(self, session: Session, subscriptions: Sequence[Subscription]) -> Receipt[list[int]]:
+        receipt: Receipt[list[int]] = Receipt()
+        begin = self._granting if session.state.asked is None else self._asking
+        self.work(session, begin(session, subscriptions, receipt))
+        return receipt
+
+    def _asking(
+        self, session: Session, subscriptions: Sequence[Subscription], receipt: Receipt[list[int]]
+    ) -> Iterator[None]:
+        """Topic plugins, before anything else."""
+        asked, answers = session.state.asked, []
+        for number, each in enumerate(subscriptions, 1):
+            if number % STEP == 0:
+                yield
+            plain = split_share(each.filter)[1]
+            if asked.get("subscribe", plain) is None:
+                answers.append(asked.known("subscribe", plain))
+        unknown = [each for each in answers if not each.settled]
+        gather(unknown, lambda: self.work(session, self._granting(session, subscriptions, receipt)))
 
     def _granting(
         self, session: Session, subscriptions: Sequence[Subscription], receipt: Receipt[list[int]]
-    ) -> Iterator[None]:
-        rights, asked = session.state.rights, session.state.asked
+    ) -> Iterator[float | None]:
+        rights, asked, joining = session.state.rights, session.state.asked, self.delivery().joining
+        subscriber, now = self.sessions.subscriber(session), int(self._clock() * 1000)
+        held = getattr(session, "subscriptions", None) or {}
         codes: list[int] = []
         granted: list[Subscription] = []
+        new: list[Joining | None] = []  # of each that is granted
         groups: set[str] = set()  # that are new with this packet
         for number, each in enumerate(subscriptions):
             if number % STEP == 0:
                 if number:
-                    yield
+                    yield None
                 if self.gone(session):  # at first, too: it may have waited for its turn
-                    receipt.fail(Refused(TAKEN_OVER, "the session is gone"))
-                    return
-            plain = split_share(each.filter)[1]
+                    break
+            shared, plain = each.filter.startswith("$share/"), split_share(each.filter)[1]
             grant = rights.subscribe(plain)
             if grant is Grant.DENIED or (asked is not None and not asked.get("subscribe", plain)):
                 self._counters.denied_subscriptions += 1
                 codes.append(NOT_AUTHORIZED)
                 continue
-            if each.filter.startswith("$share/") and not self._may_share(each.filter, groups):
+            if shared and not self._may_share(each.filter, groups):
                 codes.append(QUOTA_EXCEEDED)
                 continue
             codes.append(each.qos)
             granted.append(checked(each, check=grant is Grant.CHECKED))
+            joined = None if shared or each.filter in held else Joining(subscriber, granted[-1], now)
+            if joined is not None:
+                joining.add(joined)
+            new.append(joined)
+        if granted:
+            yield from self._before_record(session)
+        if self.gone(session):
+            joining.remove(each for each in new if each is not None)
+            receipt.fail(Refused(TAKEN_OVER, "the session is gone"))
+            return
         if not granted:
             receipt.settle(codes)
             return
-        delivery = self.delivery()
         self.sessions.remember(session, granted)
-        subscriber, now = self.sessions.subscriber(session), int(self._clock() * 1000)
-        held = getattr(session, "subscriptions", None) or {}
-        joining = [
-            None if each.filter in held or each.filter.startswith("$share/") else Joining(subscriber, each, now)
-            for each in granted
-        ]
-        delivery.joining.add(each for each in joining if each is not None)
-        waiting = _Waiting(self, session, granted, codes, receipt, joining, rights)
-        delivery.barrier().waiters.append(waiting)
+        self.delivery().barrier().waiters.append(_Waiting(self, session, granted, codes, receipt, new, rights))
+
+    def _before_record(self, session: Session) -> Iterator[float | None]:
+        """A record has all subscriptions of its session, however few are new."""
+        standing = self.sessions.standing(session)
+        if standing > STANDING:
+            yield None
+            yield standing * EACH_STANDING
 
     def _may_share(self, share_filter: str, new: set[str]) -> bool:
         """Whether there is room for the group."""
@@ -135,13 +147,11 @@ class Subscribing:
     def subscribed(self, session: Session, subscriptions: Sequence[Subscription]) -> None:
         """The SUBACK is written: retained messages are due."""
         connection, until = session.state, self._retained.changes
-        entered, connection.entered = connection.entered or {}, None
-        for each in subscriptions:
-            known, newer = entered.get(each.filter, (False, ()))
-            if wants_retained(each, known):
-                if connection.feed is None:
-                    connection.feed = Feed()
-                connection.feed.waiting[each.filter] = self._found(session, each, newer, until)
+        due, connection.due = connection.due, None
+        if due:
+            if connection.feed is None:
+                connection.feed = Feed(lambda each, newer, until: self._found(session, each, newer, until))
+            connection.feed.waiting.update({each.filter: (each, newer, until) for each, newer in due})
         if connection.feed is not None:
             self.feed(session)
 
@@ -168,9 +178,7 @@ class Subscribing:
         feed = session.state.feed
         if feed is not None and not feed.giving:
             feed.giving = True
-            steps = self._giving(session, feed)
-            if next(steps, True) is None:
-                self.work(session, steps, FEW + 1)
+            self.work(session, self._giving(session, feed))
 
     def _giving(self, session: Session, feed: Feed) -> Iterator[None]:
         connection = session.state
@@ -197,22 +205,26 @@ class Subscribing:
 
     def unsubscribe(self, session: Session, filters: Sequence[str]) -> Receipt[list[int]]:
         receipt: Receipt[list[int]] = Receipt()
-        self.work(session, self._leaving(session, filters, receipt), len(filters))
+        self.work(session, self._leaving(session, filters, receipt))
         return receipt
 
-    def _leaving(self, session: Session, filters: Sequence[str], receipt: Receipt[list[int]]) -> Iterator[None]:
+    def _leaving(self, session: Session, filters: Sequence[str], receipt: Receipt[list[int]]) -> Iterator[float | None]:
         subscriber, feed = self.sessions.subscriber(session), session.state.feed
-        codes = []
-        for number, each in enumerate(filters, 1):
-            if number % STEP == 0:
-                yield
+        codes: list[int] = []
+        for each in filters:
+            if len(codes) % STEP == STEP - 1:
+                yield None
                 if self.gone(session):
-                    receipt.fail(Refused(TAKEN_OVER, "the session is gone"))
-                    return
+                    break
             codes.append(0 if self.fanout.unsubscribe(subscriber, each) else NO_SUBSCRIPTION)
             if feed is not None:
                 feed.waiting.pop(each, None)
-        follow(answer(self.sessions.forget(session, filters), codes), receipt)
+        yield from self._before_record(session)
+        forgotten = self.sessions.forget(session, filters[: len(codes)])
+        if self.gone(session):
+            receipt.fail(Refused(TAKEN_OVER, "the session is gone"))
+        else:
+            follow(answer(forgotten, codes), receipt)
 
 
 class _Waiting:
@@ -245,34 +257,58 @@ class _Waiting:
         for each in self._joining:
             if each is not None:
                 each.since = 0  # from now on all is theirs, whatever its time
-        self._subscribing.work(self._session, self._entering(), len(self._granted))
+        self._subscribing.work(self._session, self._entering())
 
     def _entering(self) -> Iterator[None]:
         """Into the tree, each at the moment at which it is no longer joining."""
         session, subscribing = self._session, self._subscribing
         subscriber, joining = subscribing.sessions.subscriber(session), subscribing.delivery().joining
-        entered: dict[str, tuple[bool, Collection[str]]] = {}
+        due: list[tuple[Subscription, Collection[str]]] = []
         for number, (each, before) in enumerate(zip(self._granted, self._joining, strict=True)):
             if number % STEP == STEP - 1:
                 yield
-            if subscribing.gone(session):
-                if session.state.mailbox is None:
-                    subscribing.fanout.drop(subscriber, [each.filter for each in self._granted[:number]])
-                self._over(Refused(TAKEN_OVER, "the session is gone"))
+            if self._for_nobody():
+                self._gone(number)
                 return
             # what was granted meanwhile may be too wide by now
             entering = checked(each, check=True) if session.state.rights is not self._rights else each
             known = subscribing.fanout.subscribe(subscriber, entering)
-            entered.setdefault(each.filter, (known, before.newer if before is not None else ()))
+            if wants_retained(each, known):
+                due.append((each, before.newer if before is not None else ()))
             if before is not None:
                 joining.remove((before,))
                 self._joining[number] = None
-        session.state.entered = entered
         groups = [each.filter for each in self._granted if each.filter.startswith("$share/")]
-        if groups:
-            follow(answer(subscribing.shares.joined(groups), self._codes), self._receipt)
+        joined = subscribing.shares.joined(groups) if groups else settled()
+        gather([] if joined.settled else [joined], lambda: self._entered(joined, due))
+
+    def _for_nobody(self) -> bool:
+        """Whether the session is over: one that stays has the subscriptions already, for its next connection."""
+        session, mailbox = self._session, self._session.state.mailbox
+        if mailbox is None:
+            return self._subscribing.gone(session)
+        return self._subscribing.sessions.mailboxes.get(session.client_id) is not mailbox
+
+    def _entered(self, joined: Receipt[Any], due: list[tuple[Subscription, Collection[str]]]) -> None:
+        """All are in the tree; they are the session's with the answer."""
+        session, fanout = self._session, self._subscribing.fanout
+        if self._subscribing.gone(session):
+            self._gone(len(self._granted))
+        elif joined.failure is not None:
+            self._receipt.fail(joined.failure)
         else:
+            if session.state.rights is not self._rights:  # the change passed by those that had entered by then
+                for each in self._granted:
+                    fanout.subscribe(self._subscribing.sessions.subscriber(session), checked(each, check=True))
+            session.state.due = due
             self._receipt.settle(self._codes)
+
+    def _gone(self, entered: int) -> None:
+        """The session's connection ended when so many were in the tree."""
+        if self._session.state.mailbox is None:
+            subscriber = self._subscribing.sessions.subscriber(self._session)
+            self._subscribing.fanout.drop(subscriber, [each.filter for each in self._granted[:entered]])
+        self._over(Refused(TAKEN_OVER, "the session is gone"))
 
     def _over(self, failure: Exception) -> None:
         self._subscribing.delivery().joining.remove(each for each in self._joining if each is not None)

@@ -57,9 +57,8 @@ class Joinings:
         """When those began that still wait for their barrier, epoch milliseconds."""
         return [each.since for several in self.by_first.values() for each in several if each.since]
 
-    def add(self, joinings: Iterable[Joining]) -> None:
-        for each in joinings:
-            self.by_first.setdefault(each.first, {})[each] = None
+    def add(self, joining: Joining) -> None:
+        self.by_first.setdefault(joining.first, {})[joining] = None
 
     def remove(self, joinings: Iterable[Joining]) -> None:
         for each in joinings:

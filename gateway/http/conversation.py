@@ -15,7 +15,8 @@ has changed (`Door.still_holds`), and is asked for again once the body is there:
 the next message. Of the header only a keyed digest is kept between requests.
 
 An answer to a wrong credential leaves `Settings.refusing` after the request, however long the look-up took: an unknown
-name costs as long as a wrong password. An answer before the whole request was read ends the connection.
+name costs as long as a wrong password. After any other refusal the next request waits as long. An answer before the
+whole request was read ends the connection.
 
 Implements what `gateway.server.connection` asks of a session.
 """
@@ -56,7 +57,7 @@ class Settings:
     body: float = 60.0  # until its body is, from there
     idle: float = 60.0  # a kept connection may be silent
     answer: float = 30.0  # until a message must be durable; its outcome is called unknown then
-    refusing: float = 0.25  # before a wrong credential is answered
+    refusing: float = 0.25  # before a wrong credential is answered, and after any other refusal
     stalled: float = 60.0  # a peer may leave our answers unread
 
 
@@ -122,11 +123,11 @@ class Conversation:
         self._h11.receive_data(data)
         self._run()
 
-    def tick(self) -> None:
-        """Once a second: deadlines."""
+    def tick(self, late: float = 0.0) -> None:
+        """Once a second: deadlines. So many seconds `late` they are looked at: what came meanwhile was not read yet."""
         if self.closed:
             return
-        now = self._moment.monotonic
+        now = self._moment.monotonic - late
         if not self._link.writable and now > self._stalled + self._settings.stalled:
             self._end("answers are not read", spoken=False)
         elif now <= self._until or self._state in (_REFUSING, _YIELDING):
@@ -159,7 +160,7 @@ class Conversation:
         """The server stops: what was handed to the engine is waited for, nothing new is taken."""
         if self._state == _PUBLISHING:
             self._last = True
-        elif self._state == _WAITING and not self._begun:
+        elif self._state in (_WAITING, _YIELDING) and not self._begun:
             self._end(reason, spoken=False)
         else:
             self._answer_problem(unavailable(reason or f"closed with 0x{code:02x}"), last=True)
@@ -299,7 +300,7 @@ class Conversation:
                 then()
                 return
             problem = problem_of(receipt.failure)
-            if problem.status == HTTPStatus.UNAUTHORIZED and self._proof:
+            if self._proof and problem.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS):
                 self._refuse_later(began + self._settings.refusing, problem)
             else:
                 raise problem
@@ -400,7 +401,13 @@ class Conversation:
     def _answer_problem(self, problem: Problem, *, last: bool = False) -> None:
         self.other_packets += 1
         self._report(f"http-{problem.reason}", problem.detail, problem.why)
+        waited = self._state == _REFUSING
         self._answer(problem.status, b"application/problem+json", problem.body, problem.headers, last=last)
+        if self._state == _WAITING and not self.closed and not waited:
+            # a mistake is cheap to make, and to make again: the next request is looked at a while later
+            self._until += self._settings.refusing
+            self._before, self._state = _WAITING, _YIELDING
+            self._link.wake_after(self._settings.refusing)
 
     def _answer(
         self, status: HTTPStatus, kind: bytes, body: bytes, headers: tuple[Header, ...] = (), *, last: bool = False

@@ -68,6 +68,10 @@ class Gate:
     def identity(self) -> Identity:
         return self._session.identity
 
+    @property
+    def distance(self) -> int:
+        return self._session.distance
+
     def deliver(self, message: Message, qos: int, retain: bool, identifiers: tuple[int, ...] = ()) -> bool:
         answer = None if self._held else self._answers.get("receive", message.topic)
         if answer is False:

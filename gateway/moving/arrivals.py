@@ -136,6 +136,7 @@ class Arrivals:
         self._monotonic = monotonic
         self._waiting: dict[str, Arrival] = {}
         self._passed: dict[str, Positions] = {}  # passed on, by a record that was not read yet
+        self._leaving: dict[str, Positions] = {}  # let go of, by a record that is not stored yet
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -217,10 +218,19 @@ class Arrivals:
         the record says, should this gateway die."""
         self._passed[record.client_id] = read_positions(record.positions)
 
+    def leaving(self, client_id: str, positions: Positions) -> None:
+        """It is out of the fan-out, and what it has is stored up to there: until `left`, delivery of it goes on there,
+        should this gateway die."""
+        self._leaving[client_id] = positions
+
+    def left(self, client_id: str) -> None:
+        """The record that says so is stored."""
+        self._leaving.pop(client_id, None)
+
     def behind(self) -> dict[str, Positions]:
         """Sessions whose delivery must go on before this gateway's positions, should it die before they are passed
         on."""
-        return dict(self._passed)
+        return self._leaving | self._passed
 
     def stored(self, client_id: str) -> None:
         """A record of this session was read."""
@@ -409,6 +419,8 @@ class Arrivals:
     async def _checkpoint(self, gateway: str) -> tuple[Positions, dict[str, Positions]]:
         """(positions, those of share groups that are behind them)."""
         key = CHECKPOINT_KEY + gateway
+        # an older one than the newest would do no harm, but that what was finished before the newest is forgotten
+        await self._cluster.current()
         value = (await self._cluster.stored([key])).get(key)
         if value is None:
             return {}, {}

@@ -19,6 +19,7 @@ from gateway.contract import SESSIONS
 from gateway.moving.arrivals import CHECKPOINT_KEY, positions_list
 from gateway.receipts import over
 from gateway.sessions.inbox import Inbox
+from gateway.sessions.mailbox import Mailbox
 from gateway.sessions.sessions import Sessions
 from gateway.storage.ticks import Ticks
 
@@ -63,34 +64,47 @@ class Checkpoints:
             await self._checkpoint()
 
     async def _checkpoint(self) -> None:
-        positions, behind, began = dict(self._positions()), self._behind(), self._clock()
+        positions, began = dict(self._positions()), self._clock()
         touched, self._inbox.unsettled = self._inbox.unsettled, {}
         if not touched and positions == self.written:
             return
         # one that is not here any more may have been touched by what was under way: its rows are another's now
-        here = [each for each in touched.values() if self._sessions.mailboxes.get(each.client_id) is each]
+        here = (each for each in touched.values() if self._here(each))
         # of a session that is not caught up the positions are behind what it had: those are met again after a crash
-        gone = [(mailbox, mailbox.gone) for mailbox in here if mailbox.gone and mailbox.replayed is None]
-        for mailbox, _ in gone:
-            mailbox.gone = []
+        gone = [(each, list(each.gone)) for each in touched.values() if each.gone and each.replayed is None]
         if not await self._inbox.settle(here):
-            for mailbox, numbers in gone:
-                mailbox.gone += numbers
+            self._again(gone)
             return
         value: dict[str, Any] = {
             "v": contract.VERSION,
             "at": began,
             "positions": [[key.topic, key.partition, at] for key, at in positions.items()],
         }
+        # as it is now: one that left meanwhile may not have been settled
+        behind = self._behind()
         if behind:
             value["behind"] = {name: positions_list(places) for name, places in behind.items()}
         ticks = self._ticks()
         written = ticks.write(SESSIONS, json.dumps(value).encode(), (CHECKPOINT_KEY + self._gateway).encode())
         await over(written)
-        if written.failure is None:
-            self.written = positions
+        if written.failure is not None or not self._held():
+            self._again(gone)
+            return
+        self.written = positions
         for mailbox, numbers in gone:
-            self._inbox.remove_singles(mailbox, numbers)
+            # whoever has one that left meanwhile may go on before these positions, and then needs what is remembered
+            if self._here(mailbox):
+                del mailbox.gone[: len(numbers)]  # others were added behind them at most
+                self._inbox.remove_singles(mailbox, numbers)
+
+    def _here(self, mailbox: Mailbox) -> bool:
+        return self._sessions.mailboxes.get(mailbox.client_id) is mailbox
+
+    def _again(self, gone: list[tuple[Mailbox, list[int]]]) -> None:
+        """The next checkpoint is to pass these."""
+        for mailbox, _ in gone:
+            if self._here(mailbox):
+                self._inbox.touched(mailbox)
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run())

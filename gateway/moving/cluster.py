@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from broker.client import Producer
-from broker.client.errors import ClientError
+from broker.client.errors import ClientError, TimedOut
 from gateway import contract
 from gateway.contract import INBOX, PRESENCE, SESSIONS, SHARE_KEY, MalformedRecord, Presence
 from gateway.moving.arrivals import Arrivals, Positions
@@ -22,13 +22,14 @@ from gateway.peers.membership import Gateways
 from gateway.peers.presence import PresenceBook
 from gateway.sessions.mailbox import Mailbox
 from gateway.sessions.ownership import Ownership
-from gateway.storage.exactly import lane_ids
+from gateway.storage.exactly import TRANSACTION_TIMEOUT, lane_ids
 from gateway.storage.local import LocalCopy
 from gateway.storage.state import StateTopics
 
 log = logging.getLogger("gateway.cluster")
 
 SURVEY_INTERVAL = 1.0
+UNDECIDED = 2 * TRANSACTION_TIMEOUT  # seconds after which an open transaction should have been aborted for long
 SLICE = 500  # sessions adopted at a time
 Row = tuple[bytes, bytes]
 
@@ -102,7 +103,7 @@ class GatewayCluster:
             producer.close(0.0)
 
     async def stored(self, client_ids: list[str]) -> dict[str, bytes]:
-        await self.current()
+        await self._read_on()
         keys = [each.encode() for each in client_ids]
 
         def read() -> dict[str, bytes]:
@@ -112,11 +113,31 @@ class GatewayCluster:
         rows: dict[str, bytes] = await self._in_thread(read)
         return rows
 
-    async def current(self) -> None:
-        """The local copy has everything that is committed by now."""
+    async def _read_on(self) -> None:
+        """The local copy has everything that can be read as committed by now."""
         assert self.state is not None
         await self.state.caught_up()
         await self.state.write()
+
+    async def current(self) -> None:
+        """The local copy has everything that is written by now, and each transaction that was open has ended: those of
+        the dead are fenced. Raises ClientError."""
+        state = self.state
+        assert state is not None
+        ends = await state.ends(decided=True)
+        until = time.monotonic() + UNDECIDED
+        while True:
+            try:
+                async with asyncio.timeout(SURVEY_INTERVAL):
+                    await state.reached(ends)
+                    break
+            except TimeoutError:
+                if time.monotonic() > until:
+                    raise TimedOut(f"transactions in the state topics have been open for {UNDECIDED:g} s") from None
+                for gateway in self._claims.gateways():
+                    if not self.alive(gateway):
+                        await self.fence(gateway)
+        await state.write()
 
     async def join(self, arriving: list[tuple[Mailbox, Positions]]) -> None:
         assert self.missed is not None
@@ -151,7 +172,11 @@ class GatewayCluster:
 
     async def _survey(self, arrivals: Arrivals) -> None:
         while True:
+            began = time.monotonic()
             await asyncio.sleep(SURVEY_INTERVAL)
+            now = time.monotonic()
+            if now - began > 2 * SURVEY_INTERVAL:
+                self.gateways.awake(now)  # what the others said meanwhile was not read yet
             try:
                 if self._held():
                     await self._adopt(arrivals)
@@ -179,7 +204,7 @@ class GatewayCluster:
         if not left:
             return
         log.info("%d clients of gateways that are gone are adopted", len(left))
-        await self.current()
+        await self._read_on()
 
         def read() -> list[bytes | None]:
             return [self._copy.get(PRESENCE, client_id.encode()) for client_id, _ in left]

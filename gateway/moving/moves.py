@@ -161,7 +161,9 @@ class Moves:
     def release(self, mailbox: Mailbox, epoch: int, *, stale: bool = False) -> None:
         """Let go of a session: all of it is in the log before its record says so. `stale`: it may be another gateway's
         already, and is left as the last checkpoint has it."""
-        positions = dict(self._checkpointed() if stale else self._positions())
+        stored = dict(self._positions()) | dict(self._checkpointed())
+        positions = stored if stale else dict(self._positions())
+        self.arrivals.leaving(mailbox.client_id, stored)
         self._sessions.leave(mailbox)
         if stale:
             self._inbox.forget(mailbox)
@@ -175,10 +177,22 @@ class Moves:
                 break
             await asyncio.sleep(SETTLE_AGAIN)
         self._inbox.forget(mailbox)
-        record = self._records.of_mailbox(mailbox)
-        self._records.write(
-            replace(record, claim=epoch, released=True, released_at=self._clock(), positions=positions_list(positions))
+        record = replace(
+            self._records.of_mailbox(mailbox),
+            claim=epoch,
+            released=True,
+            released_at=self._clock(),
+            positions=positions_list(positions),
         )
+        while True:
+            stored = self._records.write(record)
+            await over(stored)
+            if stored.failure is None:
+                break
+            await asyncio.sleep(SETTLE_AGAIN)
+            if mailbox.client_id in self.arrivals or mailbox.client_id in self._sessions.mailboxes:
+                break  # it was stored, and the session is on its way back
+        self.arrivals.left(mailbox.client_id)
         log.debug("%s is let go", mailbox.client_id)
 
     def pass_on(self, record: StoredSession) -> None:

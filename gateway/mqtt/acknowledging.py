@@ -6,6 +6,9 @@ acknowledgements keep PUBLISH order (MQTT-4.6.0-2, -3) however the receipts sett
 Invariant: `_in_flight` is the number of QoS 1 messages whose PUBACK is in the FIFO; with `inbound` (QoS 2 messages
 not released) it is what Receive Maximum counts. Packet ids an earlier connection left in `inbound` don't count
 (4.9: each connection begins with the whole quota): `_restore_inbound` takes them off beforehand.
+
+MQTT 3 has no Receive Maximum: reading waits there for what we owe the peer (`_owed`), never for its PUBREL, which may
+be behind what isn't read. What it doesn't release ends with its packet ids.
 """
 
 from __future__ import annotations
@@ -47,6 +50,11 @@ class Acknowledging(Paced):
     def _unacknowledged(self) -> int:
         return self._in_flight + (len(self.inbound) if self.inbound else 0)
 
+    @property
+    def _owed(self) -> int:
+        """Acknowledgements that wait for what they acknowledge to be durable."""
+        return sum(len(acks) for _, acks, _ in self._fifo) if self._fifo else 0
+
     def _queue(self, receipt: Receipt[Any], acks: list[bytes], ones: int) -> None:
         """Let these acknowledgements leave once the receipt settled and all before them left."""
         fifo = self._fifo
@@ -78,7 +86,8 @@ class Acknowledging(Paced):
         if self.closed or not fifo:
             return
         out: list[bytes] = []
-        failed: Receipt[Any] | None = None
+        # wherever it stands: what this peer sends from now on would be stored before that, which it sends again
+        failed = receipt if receipt.failed_for(self) else None
         while fifo and fifo[0][0].settled:
             head, acks, ones = fifo[0]
             if head.failure is not None or (head.doubtful is not None and head.failed_for(self)):
@@ -107,20 +116,21 @@ class Acknowledging(Paced):
         assert self.inbound is not None
         self._queue(self.inbound[packet_id], [b"\x50\x02" + packet_id.to_bytes(2, "big")], 0)
 
-    def _release(self, packet_id: int) -> None:
-        """PUBREL: PUBCOMP once the packet id's removal is durable."""
+    def _release(self, packet_id: int) -> bool:
+        """PUBREL: PUBCOMP once the packet id's removal is durable. Whether there was one to remove."""
         receipt = self.inbound.pop(packet_id, None) if self.inbound else None
         protocol = self.request.protocol
         if receipt is None:
             code = Reason.PACKET_IDENTIFIER_NOT_FOUND
             ack = packets.encode_acknowledgement(p.PUBCOMP, packet_id, code, protocol)
             self._queue(self._fifo[-1][0] if self._fifo else settled(), [ack], 0)
-            return
+            return False
         ack = packets.encode_acknowledgement(p.PUBCOMP, packet_id, 0, protocol)
         self._queue(self._engine.release(self, packet_id), [ack], 0)  # type: ignore[arg-type]
         if self._held & IN_FLIGHT:
             self._recheck_in_flight()
+        return True
 
     def _recheck_in_flight(self) -> None:
-        if self._unacknowledged <= self.identity.limits.in_flight // 2:
+        if self._owed <= self.identity.limits.in_flight // 2:
             self.let_go(IN_FLIGHT)

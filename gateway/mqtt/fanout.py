@@ -1,13 +1,15 @@
 """From one message to the connected sessions that subscribed: the live subscriptions and the rules of delivery.
 
 A session with several matching filters gets the message once, with the highest of their QoS and all their
-identifiers (MQTT-3.3.4-2, -3). A shared subscription's message goes to one member, in turn, passing over those
-without room. Rights are asked per delivery where a subscription says `check`.
+identifiers (MQTT-3.3.4-2, -3). A shared subscription's message goes to one member: in turn to those that it can leave
+for at once, else to one where it waits for room, and to one whose device is away only when no device is there. Rights
+are asked per delivery where a subscription says `check`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from operator import itemgetter
 from typing import Any, Protocol
 
 from gateway.mqtt.topics import Subscriptions, split_share
@@ -191,16 +193,10 @@ class Fanout:
         return False
 
     def deliver_shared(self, share: Share, message: Message) -> bool:
-        """Give the message to the next member that may have it and has room; the last resort is `overflow`."""
-        members = list(share.members.items())
-        count = len(members)
+        """Give the message to the next member that may have it and is nearest to taking it; the last resort is
+        `overflow`."""
         waiting: tuple[Session, int, bool, tuple[int, ...]] | None = None
-        for step in range(count):
-            session, subscription = members[(share.turn + step) % count]
-            if subscription.check and not self._may_read(session, message.topic):
-                continue
-            if session in self._gone:
-                continue
+        for place, session, subscription in self._in_turn(share, message):
             identifiers: tuple[int, ...] = ()
             if subscription.identifier is not None:
                 identifiers = (subscription.identifier,)
@@ -209,7 +205,7 @@ class Fanout:
             if self.groups is not None:  # before: it may be dropped, as expired, while it is given
                 self.groups.gave(share.filter, session, message, qos)
             if session.deliver(message, qos, retain, identifiers):
-                share.turn = (share.turn + step + 1) % count
+                share.turn = place + 1
                 return True
             if self.groups is not None:
                 self.groups.finished(session.client_id, message)
@@ -218,6 +214,26 @@ class Fanout:
             session, qos, retain, identifiers = waiting
             self._overflow(session, message, qos, retain, identifiers)
         return False
+
+    def _in_turn(self, share: Share, message: Message) -> Iterator[tuple[int, Session, Subscription]]:
+        """The members that may have it, each with its place: those it can leave for at once, from whose turn it is on,
+        and then the others, the nearest first."""
+        members = list(share.members.items())
+        farther: list[tuple[int, int, Session, Subscription]] = []
+        for step in range(len(members)):
+            place = (share.turn + step) % len(members)
+            session, subscription = members[place]
+            if subscription.check and not self._may_read(session, message.topic):
+                continue
+            if session in self._gone:
+                continue
+            distance = session.distance
+            if distance:
+                farther.append((distance, place, session, subscription))
+            else:
+                yield place, session, subscription
+        for _, place, session, subscription in sorted(farther, key=itemgetter(0)):
+            yield place, session, subscription
 
 
 def wants_retained(subscription: Subscription, known: bool) -> bool:

@@ -1,7 +1,8 @@
 """At what pace a session reads: reasons to hold, and the device's rate.
 
-Reading is held, for any of the reasons `HANDSHAKE` ... `SUBSCRIBING`, by not asking the link for more; what had already
-been read waits in `_rest` and is taken first when the last reason is gone.
+Reading is held, for any of the reasons `HANDSHAKE` ... `AHEAD`, by not asking the link for more; what had already
+been read waits in `_rest` and is taken first when the last reason is gone. `SUBSCRIBING` alone lets the link read on:
+only who reads hears that the peer is gone, and that the work for its filters is for nobody.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ RATE: Final = 4  # over the device's rate
 CONGESTED: Final = 8  # commits fall behind
 WRITING: Final = 16  # the peer doesn't take what we send
 SUBSCRIBING: Final = 32  # a SUBSCRIBE or UNSUBSCRIBE takes effect before what is behind it
+AHEAD: Final = 128  # and so much was read of that already that it can wait with its sender
+CROWDED: Final = 64  # it sends more packets than have a use: others' turn
 
 
 class Paced(ABC):
@@ -61,7 +64,8 @@ class Paced(ABC):
         """Take every complete frame of these bytes."""
 
     def hold(self, reason: int) -> None:
-        if not self._held and not self.closed:
+        """Take nothing more for now."""
+        if reason != SUBSCRIBING and not self._held & ~SUBSCRIBING and not self.closed:
             self._link.pause_reading()
         self._held |= reason
 
@@ -69,13 +73,15 @@ class Paced(ABC):
         """End one reason to hold; the last one resumes reading, after what had been read already."""
         if not self._held & reason:
             return
-        self._held &= ~reason
+        paused = self._held & ~SUBSCRIBING
+        self._held &= ~(reason | AHEAD)
         if not self._held and not self.closed and self._rest is not None and len(self._rest) >= self._need:
             data = bytes(self._rest)
             self._rest = None
             self._take(data)
         if not self._held and not self.closed:
             self.heard = self._moment.monotonic
+        if paused and not self._held & ~SUBSCRIBING and not self.closed:
             self._link.resume_reading()
 
     @property

@@ -2,11 +2,13 @@
 
 `protocol` is the protocol level of the connection: 3, 4 or 5. Level 5 adds properties and reason codes, 3 relaxes a
 few rules 3.1.1 made strict. PUBLISH frames, by far the most, are decoded in `publishing`; everything else is here.
-Decoders get the body of one complete packet as bytes, and refuse what does not fill it exactly.
+Decoders get the body of one complete packet as bytes, and refuse what does not fill it exactly; filters, of which
+there may be many, are decoded as they are asked for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from gateway.mqtt import properties as p
@@ -43,14 +45,14 @@ class Connect:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscribe:
     packet_id: int
-    filters: list[tuple[str, int]]  # filter, options byte
+    filters: Iterator[tuple[str, int]]  # filter, options byte; decoded as they are asked for
     identifier: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unsubscribe:
     packet_id: int
-    filters: list[str]
+    filters: Iterator[str]  # likewise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,21 +163,25 @@ def decode_subscribe(data: bytes, protocol: int) -> Subscribe:
     if protocol == 5:
         found, position = read_properties(data, position, end, p.SUBSCRIBE)
         identifier = found.get(p.SUBSCRIPTION_IDENTIFIER)
-    filters = []
-    while position < end:
+    if position >= end:
+        raise PeerError("SUBSCRIBE without a filter")
+    return Subscribe(packet_id=packet_id, filters=_read_filters(data, position, end, protocol), identifier=identifier)
+
+
+def _read_filters(data: bytes, position: int, end: int, protocol: int) -> Iterator[tuple[str, int]]:
+    reserved = 0xC0 if protocol == 5 else 0xFC
+    for _ in range(MOST_FILTERS):
         name, position = read_text(data, position, end)
         if position >= end:
             raise Malformed("the subscription options are missing")
         options = data[position]
         position += 1
-        if options & 0x03 == 3 or options & (0xC0 if protocol == 5 else 0xFC) or options & 0x30 == 0x30:
+        if options & 0x03 == 3 or options & reserved or options & 0x30 == 0x30:
             raise Malformed("reserved subscription options")
-        filters.append((name, options))
-        if len(filters) > MOST_FILTERS:
-            raise PeerError("too many filters in one SUBSCRIBE", Reason.QUOTA_EXCEEDED)
-    if not filters:
-        raise PeerError("SUBSCRIBE without a filter")
-    return Subscribe(packet_id=packet_id, filters=filters, identifier=identifier)
+        yield name, options
+        if position >= end:
+            return
+    raise PeerError("too many filters in one SUBSCRIBE", Reason.QUOTA_EXCEEDED)
 
 
 def decode_unsubscribe(data: bytes, protocol: int) -> Unsubscribe:
@@ -184,15 +190,18 @@ def decode_unsubscribe(data: bytes, protocol: int) -> Unsubscribe:
     position = 2
     if protocol == 5:
         _, position = read_properties(data, position, end, p.UNSUBSCRIBE)
-    filters = []
-    while position < end:
-        name, position = read_text(data, position, end)
-        filters.append(name)
-        if len(filters) > MOST_FILTERS:
-            raise PeerError("too many filters in one UNSUBSCRIBE", Reason.QUOTA_EXCEEDED)
-    if not filters:
+    if position >= end:
         raise PeerError("UNSUBSCRIBE without a filter")
-    return Unsubscribe(packet_id=packet_id, filters=filters)
+    return Unsubscribe(packet_id=packet_id, filters=_read_names(data, position, end))
+
+
+def _read_names(data: bytes, position: int, end: int) -> Iterator[str]:
+    for _ in range(MOST_FILTERS):
+        name, position = read_text(data, position, end)
+        yield name
+        if position >= end:
+            return
+    raise PeerError("too many filters in one UNSUBSCRIBE", Reason.QUOTA_EXCEEDED)
 
 
 _ACK_CODES = {

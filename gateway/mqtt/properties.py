@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from gateway.mqtt.errors import Malformed, PeerError
+from gateway.mqtt.errors import Malformed, PeerError, Reason
 
 # Packet types, the high nibble of the first byte; WILL stands for the will properties inside CONNECT.
 CONNECT, CONNACK, PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP, SUBSCRIBE = range(1, 9)
@@ -82,6 +82,8 @@ _UNWANTED = re.compile(
     + "".join(f"{chr(plane << 16 | 0xFFFE)}{chr(plane << 16 | 0xFFFF)}" for plane in range(17))
     + "]"
 )
+
+MOST_PROPERTIES: Final = 256  # of one packet: each user property is a header of the record, and five bytes may be one
 
 Properties = dict[int, Any]  # USER_PROPERTY: list of pairs; SUBSCRIPTION_IDENTIFIER: list of numbers
 
@@ -178,7 +180,11 @@ def read_properties(data: bytes, position: int, end: int, packet: int) -> tuple[
     if stop > end:
         raise Malformed("the properties are longer than their packet")
     found: Properties = {}
+    left = MOST_PROPERTIES
     while position < stop:
+        if not left:
+            raise PeerError(f"more than {MOST_PROPERTIES} properties in one packet", Reason.QUOTA_EXCEEDED)
+        left -= 1
         identifier, position = read_varint(data, position, stop)
         entry = TABLE.get(identifier)
         if entry is None:

@@ -12,13 +12,14 @@ A run of PUBLISH frames becomes one list of items for one `Engine.publish` and o
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from typing import Any, Final
 
 from gateway.mqtt import packets
 from gateway.mqtt import properties as p
 from gateway.mqtt.acknowledging import Acknowledging
 from gateway.mqtt.errors import Malformed, PeerError, Reason, TooLarge
-from gateway.mqtt.pacing import CONGESTED, IN_FLIGHT
+from gateway.mqtt.pacing import AHEAD, CONGESTED, CROWDED, IN_FLIGHT, SUBSCRIBING
 from gateway.mqtt.surroundings import Link, Moment, Settings
 from gateway.mqtt.topics import valid_name
 from gateway.ports import (
@@ -32,6 +33,8 @@ from gateway.ports import (
 
 _CACHED_TOPICS: Final = 512
 _CACHED_TOPIC_BYTES: Final = 256
+MOST_IDLE: Final = 64
+MOST_AHEAD: Final = 16_384  # bytes that are read beyond a SUBSCRIBE under way, and one read more
 
 
 class Receiver(Acknowledging):
@@ -40,6 +43,7 @@ class Receiver(Acknowledging):
     __slots__ = (
         "_aliases",
         "_epoch",
+        "_idle",
         "_max_packet",
         "_settings",
         "_targets",
@@ -53,6 +57,7 @@ class Receiver(Acknowledging):
         self._settings = settings
         self._max_packet = settings.first_packet
         self._epoch = -1
+        self._idle = 0  # packets of one read that are no message and acknowledge none, or what they were worth
         self._targets: dict[bytes, Target] | None = None
         self._aliases: dict[int, bytes] | None = None
         self.received_messages = 0
@@ -77,7 +82,11 @@ class Receiver(Acknowledging):
         rest = self._rest
         if rest is not None:
             rest += chunk
-            if self._held or len(rest) < self._need:
+            if self._held:
+                if len(rest) >= MOST_AHEAD and self._held == SUBSCRIBING:
+                    self.hold(AHEAD)
+                return
+            if len(rest) < self._need:
                 return
             chunk = bytes(rest)
             self._rest = None
@@ -110,6 +119,7 @@ class Receiver(Acknowledging):
         ones = 0  # how many of the acks are PUBACKs that count as in flight
         twos: list[int] = []
         position, end, need = 0, len(data), 0
+        self._idle = 0
         failure: PeerError | None = None
         try:
             if not self.connected and data[0] & 0xF0 != 0x10:
@@ -140,6 +150,9 @@ class Receiver(Acknowledging):
                     position = stop
                     if self.closed:
                         return
+                    if self._idle >= MOST_IDLE and position < end and not self._held:
+                        self.hold(CROWDED)
+                        engine.work(self, self._later())  # type: ignore[arg-type]
                     if self._held:
                         break
                     if largest != self._max_packet:  # the CONNECT was answered at once
@@ -225,6 +238,11 @@ class Receiver(Acknowledging):
         if position < end:
             self._keep(data, position, need)
 
+    def _later(self) -> Iterator[None]:
+        """What is left of a read that holds many packets of no use to anybody, in turn with everybody else's work."""
+        yield
+        self.let_go(CROWDED)
+
     def _check_first(self, byte: int) -> None:
         if not self._may_authenticate(byte):
             raise Malformed("the first packet is not CONNECT")
@@ -297,13 +315,16 @@ class Receiver(Acknowledging):
             self.received_messages += len(items)
             self._in_flight += ones
             held = self._in_flight
-            if twos or self.inbound:
-                held = self._unacknowledged + len(twos)
-            if held >= limits.in_flight:
-                if held > limits.in_flight and self.request.protocol == 5:
+            if self.request.protocol == 5:
+                if twos or self.inbound:
+                    held = self._unacknowledged + len(twos)
+                if held > limits.in_flight:
                     self._in_flight -= ones
                     raise PeerError("more in flight than Receive Maximum", Reason.RECEIVE_MAXIMUM_EXCEEDED)
-                if self.request.protocol != 5:
+            else:
+                if twos or self.inbound:
+                    held = self._owed + len(acks)
+                if held >= limits.in_flight:
                     self.hold(IN_FLIGHT)
             if limits.messages_rate or limits.bytes_rate:
                 self._meter(items)

@@ -103,6 +103,11 @@ class Sender:
     def room(self) -> int:
         return max(0, self._limit - len(self._queue)) if self._queue_bytes < self._limit_bytes else 0
 
+    @property
+    def takes_at_once(self) -> bool:
+        """Whether a message would leave now."""
+        return not self._queue and len(self._in_flight) < self._window and self._link.writable
+
     # -- messages in -----------------------------------------------------------------------------------------------
 
     def deliver(self, message: Message, qos: int, retain: bool, identifiers: tuple[int, ...]) -> bool:
@@ -174,51 +179,55 @@ class Sender:
 
     # -- acknowledgements in ---------------------------------------------------------------------------------------
 
-    def acknowledged(self, packet_id: int, code: int) -> None:
-        """PUBACK."""
+    def acknowledged(self, packet_id: int, code: int) -> bool:
+        """PUBACK; whether it was waited for."""
         entry = self._in_flight.get(packet_id)
         if entry is None:
-            return  # of an earlier connection, or unknown: nothing to do (4.3.2)
+            return False  # of an earlier connection, or unknown: nothing to do (4.3.2)
         if entry.qos != 1:
             raise PeerError("PUBACK for a QoS 2 message")
         del self._in_flight[packet_id]
         self._engine.finished(self._session, packet_id, entry.message, code)
         if self._queue or self._said_no:
             self.pump()
+        return True
 
-    def received(self, packet_id: int, code: int) -> None:
-        """PUBREC."""
+    def received(self, packet_id: int, code: int) -> bool:
+        """PUBREC; whether it was waited for."""
         entry = self._in_flight.get(packet_id)
         protocol = self._session.request.protocol
         if entry is None:
             if code < 0x80:
                 missing = Reason.PACKET_IDENTIFIER_NOT_FOUND
                 self._link.write(packets.encode_acknowledgement(p.PUBREL, packet_id, missing, protocol))
-            return
+            return False
         if entry.qos != 2:
             raise PeerError("PUBREC for a QoS 1 message")
         if code >= 0x80:
             del self._in_flight[packet_id]
             self._engine.finished(self._session, packet_id, entry.message, code)
             self.pump()
-            return
+            return True
+        again = entry.released
         receipt: Receipt[Any] | None = None
         if not entry.released:
             entry.released = True
             receipt = self._engine.received(self._session, packet_id, entry.message)
         self._write(receipt, packets.encode_acknowledgement(p.PUBREL, packet_id, 0, protocol))
+        return not again
 
-    def completed(self, packet_id: int, code: int) -> None:
-        """PUBCOMP."""
+    def completed(self, packet_id: int, code: int) -> bool:
+        """PUBCOMP; whether it was waited for."""
         entry = self._in_flight.get(packet_id)
         if entry is None:
-            return
+            return False
         if entry.qos != 2 or not entry.released:
             raise PeerError("PUBCOMP before PUBREC")
         del self._in_flight[packet_id]
         self._engine.finished(self._session, packet_id, entry.message, code)
         if self._queue or self._said_no:
             self.pump()
+        return True
 
     # -- frames out ------------------------------------------------------------------------------------------------
 

@@ -4,31 +4,28 @@
                                `handshake`                              here
 
 The handshake is an object of its own that is gone once the session is connected. `receiver` has frames and PUBLISH,
-`acknowledging` acknowledgements to the peer, `pacing` the speed of reading, `sender` messages to the peer. This module
-dispatches the rest, keeps the time limits (`tick`), and ends the connection exactly once, in the protocol's terms
-(`close`, `lost`).
+`acknowledging` acknowledgements to the peer, `pacing` the speed of reading, `sender` messages to the peer, `filters`
+SUBSCRIBE and UNSUBSCRIBE. This module dispatches the rest, keeps the time limits (`tick`), and ends the connection
+exactly once, in the protocol's terms (`close`, `lost`).
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from gateway.mqtt import packets
+from gateway.mqtt import filters, packets
 from gateway.mqtt import properties as p
 from gateway.mqtt.errors import ConnectRejected, Malformed, PeerError, Reason, disconnect_code
 from gateway.mqtt.handshake import Handshake, Reauthentication
-from gateway.mqtt.pacing import CONGESTED, RATE, SUBSCRIBING, WRITING
+from gateway.mqtt.pacing import CONGESTED, RATE, WRITING
 from gateway.mqtt.properties import Properties
 from gateway.mqtt.receiver import Receiver
 from gateway.mqtt.sender import Sender
 from gateway.mqtt.surroundings import Link, Moment, Settings
-from gateway.mqtt.topics import MAX_BYTES, MAX_LEVELS, split_share, valid_filter
-from gateway.ports import Ending, Engine, Message, Opened, Peer, Receipt, SessionState, Subscription
+from gateway.ports import Ending, Engine, Message, Opened, Peer, SessionState, Subscription
 from gateway.why import Why
 
-LEVELS_EACH = 16  # topic levels that a subscription may have, averaged over as many as the device may have
-BYTES_EACH = 128  # and characters
-MOST_SHARED = 20  # shared subscriptions of a session: each is eight parts that gateways have to share out
+DEAR = 8  # PINGREQ: what a SUBSCRIBE is worth that is answered at once, since nothing was granted
 
 
 class Session(Receiver):
@@ -87,6 +84,10 @@ class Session(Receiver):
     @property
     def room(self) -> int:
         return self._sender.room if self._sender is not None else self.identity.limits.queue
+
+    @property
+    def distance(self) -> int:
+        return 0 if self._sender is None or self._sender.takes_at_once else 1
 
     @property
     def dropped_messages(self) -> int:
@@ -156,21 +157,23 @@ class Session(Receiver):
         if not self.closed:
             self._end(reason, will=True)
 
-    def tick(self) -> None:
-        """Once a second: CONNECT in time, keep alive (1.5 times, MQTT-3.1.2-22), the end of a credential."""
+    def tick(self, late: float = 0.0) -> None:
+        """Once a second: CONNECT in time, keep alive (1.5 times, MQTT-3.1.2-22), the end of a credential. Looked at so
+        many seconds `late`: what came meanwhile was not read yet, and nobody is closed for that."""
         moment = self._moment
+        then = moment.monotonic - late
         if not self.connected:
-            if moment.monotonic - self._started > self._settings.connect_timeout:
+            if then - self._started > self._settings.connect_timeout:
                 self.blamed = "connect-timeout"
                 self.close(Reason.KEEP_ALIVE_TIMEOUT, "no complete CONNECT in time")
             return
-        if self._keep_alive and moment.monotonic - self.heard > self._keep_alive:
+        if self._keep_alive and then - self.heard > self._keep_alive:
             if self._held & ~WRITING:
                 self.heard = moment.monotonic  # it is us who don't read
             else:
                 self.close(Reason.KEEP_ALIVE_TIMEOUT, "keep alive")
                 return
-        if self._held & WRITING and moment.monotonic - self._stalled > self._settings.stalled:
+        if self._held & WRITING and then - self._stalled > self._settings.stalled:
             self.close(Reason.QUOTA_EXCEEDED, "the peer does not read")
             return
         expires = self.identity.expires_at
@@ -214,26 +217,31 @@ class Session(Receiver):
             raise Malformed("reserved header flags")
         if kind == p.PUBACK:
             packet_id, code = packets.decode_acknowledgement(kind, body, protocol)
-            if self._sender is not None:
-                self._sender.acknowledged(packet_id, code)
+            if self._sender is None or not self._sender.acknowledged(packet_id, code):
+                self._idle += 1
         elif kind == p.PUBREL:
             packet_id, _ = packets.decode_acknowledgement(kind, body, protocol)
-            self._release(packet_id)
+            if not self._release(packet_id):
+                self._idle += 1
         elif kind == p.PUBREC:
             packet_id, code = packets.decode_acknowledgement(kind, body, protocol)
-            self.sender().received(packet_id, code)
+            if not self.sender().received(packet_id, code):
+                self._idle += 1
         elif kind == p.PUBCOMP:
             packet_id, code = packets.decode_acknowledgement(kind, body, protocol)
-            if self._sender is not None:
-                self._sender.completed(packet_id, code)
+            if self._sender is None or not self._sender.completed(packet_id, code):
+                self._idle += 1
         elif kind == p.PINGREQ:
             if body:
                 raise Malformed("PINGREQ with a body")
+            self._idle += 1
             self._link.write(packets.PINGRESP)
         elif kind == p.SUBSCRIBE:
-            self._subscribe(packets.decode_subscribe(body, protocol))
+            self._idle += DEAR
+            filters.subscribe(self, body)
         elif kind == p.UNSUBSCRIBE:
-            self._unsubscribe(packets.decode_unsubscribe(body, protocol))
+            self._idle += DEAR
+            filters.unsubscribe(self, body)
         elif kind == p.DISCONNECT:
             self._disconnect(packets.decode_disconnect(body, protocol))
         elif kind == p.AUTH and protocol == 5:
@@ -241,82 +249,13 @@ class Session(Receiver):
         else:
             raise PeerError("a packet a client may not send (now)")
 
-    def _subscribe(self, packet: packets.Subscribe) -> None:
-        if self.subscriptions is None:
-            self.subscriptions = {}
-        wanted: list[Subscription] = []
-        codes: list[int] = []
-        new: set[str] = set()
-        limit = self.identity.limits.subscriptions
-        levels = limit * LEVELS_EACH + MAX_LEVELS - self._levels
-        length = limit * BYTES_EACH + MAX_BYTES - self._length
-        shared = MOST_SHARED - sum(name.startswith("$share/") for name in self.subscriptions)
-        for name, options in packet.filters:
-            group, plain = split_share(name)
-            if name not in self.subscriptions and name not in new:
-                deep = name.count("/") + 1
-                if limit and (
-                    len(self.subscriptions) + len(new) >= limit
-                    or levels < deep <= MAX_LEVELS
-                    or length < len(name)
-                    or (group is not None and shared <= 0)
-                ):
-                    codes.append(Reason.QUOTA_EXCEEDED)
-                    continue
-                levels -= deep
-                length -= len(name)
-                shared -= group is not None
-                new.add(name)
-            subscription = Subscription(
-                filter=name,
-                qos=min(options & 3, self.identity.limits.qos),
-                no_local=bool(options & 4),
-                retain_as_published=bool(options & 8),
-                retain_handling=options >> 4 & 3,
-                identifier=packet.identifier,
-            )
-            if group is not None and subscription.no_local:
-                raise PeerError("No Local on a shared subscription")  # MQTT-3.8.3-4
-            if not valid_filter(plain):
-                if self.request.protocol != 5 or "\x00" in name or not name:
-                    raise Malformed("not a topic filter")
-                raise PeerError("not a topic filter", Reason.TOPIC_FILTER_INVALID)
-            codes.append(-1)
-            wanted.append(subscription)
-        reply = _SubscribeReply(self, packet.packet_id, codes, wanted)
-        receipt = self._engine.subscribe(self, wanted)
-        if not receipt.settled:
-            self.hold(SUBSCRIBING)
-        _wait(receipt, reply)
-
-    def _subscribed(self, entry: Subscription) -> None:
-        if self.subscriptions is None:
-            self.subscriptions = {}
-        if entry.filter not in self.subscriptions:
-            self._levels += entry.filter.count("/") + 1
-            self._length += len(entry.filter)
-        self.subscriptions[entry.filter] = entry
-
-    def _unsubscribed(self, name: str) -> None:
-        if self.subscriptions is not None and self.subscriptions.pop(name, None) is not None:
-            self._levels -= name.count("/") + 1
-            self._length -= len(name)
-
-    def _unsubscribe(self, packet: packets.Unsubscribe) -> None:
-        for name in packet.filters:
-            if not valid_filter(split_share(name)[1]):
-                raise Malformed("not a topic filter")
-        receipt = self._engine.unsubscribe(self, packet.filters)
-        if not receipt.settled:
-            self.hold(SUBSCRIBING)
-        _wait(receipt, _UnsubscribeReply(self, packet.packet_id, packet.filters))
-
     def _disconnect(self, packet: packets.Disconnect) -> None:
         if packet.session_expiry is not None:
             if packet.session_expiry and not self._expiry:
                 raise PeerError("a session that ends with its connection can't be given an expiry at its end")
             self._expiry = min(packet.session_expiry, self.identity.limits.session_expiry)
-        self._end(packet.reason or "disconnect", will=packet.code == Reason.DISCONNECT_WITH_WILL)
+        # whoever goes with any other reason than 0x00 leaves its will behind (MQTT-3.1.2-8, MQTT-3.14.4-3)
+        self._end(packet.reason or "disconnect", will=packet.code != Reason.SUCCESS)
         self._link.close(spoken=False)
 
     def _authenticate(self, packet: packets.Authenticate) -> None:
@@ -393,70 +332,8 @@ class Session(Receiver):
         state = opened.state
         if state is None:
             return
-        for entry in state.subscriptions:
-            self._subscribed(entry)
+        if state.subscriptions:
+            filters.added(self, state.subscriptions)
         self._restore_inbound(state.inbound)
         if state.outbound or state.queue:
             self.sender().restore(state)
-
-
-def _wait(receipt: Receipt[Any], waiter: Any) -> None:
-    if receipt.settled:
-        waiter.receipt_settled(receipt)
-    else:
-        receipt.waiters.append(waiter)
-
-
-class _SubscribeReply:
-    """Answers one SUBSCRIBE when the engine has."""
-
-    __slots__ = ("_codes", "_packet_id", "_session", "_wanted")
-
-    def __init__(self, session: Session, packet_id: int, codes: list[int], wanted: list[Subscription]) -> None:
-        self._session = session
-        self._packet_id = packet_id
-        self._codes = codes  # -1: the engine's answer goes here
-        self._wanted = wanted
-
-    def receipt_settled(self, receipt: Receipt[list[int]]) -> None:
-        session = self._session
-        if session.closed:
-            return
-        if receipt.failure is not None or receipt.value is None:
-            session.close(Reason.UNSPECIFIED, str(receipt.failure or "no answer to SUBSCRIBE"))
-            return
-        granted = [entry for entry, code in zip(self._wanted, receipt.value, strict=True) if code < 0x80]
-        for subscription in granted:
-            session._subscribed(subscription)
-        answers = iter(receipt.value)
-        codes = [next(answers) if code < 0 else code for code in self._codes]
-        if session.identity.limits.conceal_denied:
-            codes = [Reason.UNSPECIFIED if code == Reason.NOT_AUTHORIZED else code for code in codes]
-        session.answer(packets.encode_suback(self._packet_id, codes, session.request.protocol))
-        if not session.closed:
-            session._engine.subscribed(session, granted)
-            session.let_go(SUBSCRIBING)
-
-
-class _UnsubscribeReply:
-    """Answers one UNSUBSCRIBE when the engine has."""
-
-    __slots__ = ("_filters", "_packet_id", "_session")
-
-    def __init__(self, session: Session, packet_id: int, filters: list[str]) -> None:
-        self._session = session
-        self._packet_id = packet_id
-        self._filters = filters
-
-    def receipt_settled(self, receipt: Receipt[list[int]]) -> None:
-        session = self._session
-        if session.closed:
-            return
-        if receipt.failure is not None or receipt.value is None:
-            session.close(Reason.UNSPECIFIED, str(receipt.failure or "no answer to UNSUBSCRIBE"))
-            return
-        for name in self._filters:
-            session._unsubscribed(name)
-        session.answer(packets.encode_unsuback(self._packet_id, receipt.value, session.request.protocol))
-        if not session.closed:
-            session.let_go(SUBSCRIBING)

@@ -149,9 +149,18 @@ class Uplinks:
         away = ticks.away
         gather, listening = tick.gathered.append, self.listening()
         fresh, passing = listening or (None, None)
-        passed = None  # the last target, if nobody here waits for its messages
         size = 0
+        # of the message before; its flags only if another one like it needs no look
+        alike, topic = -1, ""
+        before: Target | None = None
+        key: bytes | None = None
+        headers: EncodedHeaders | list[tuple[str, bytes | str | None]] | None = None
+        placed: PlacedAt | None = None
         for target, payload, flags, _, properties in items:
+            if flags == alike and target is before and properties is None:
+                gather((topic, payload, key, headers, placed, -1))
+                size += len(payload)
+                continue
             if away and not flags & 6:
                 self._counters.dropped_away += 1
                 self.traffic.dropped(target)
@@ -165,13 +174,14 @@ class Uplinks:
                     headers = target.headers[flags & 7] = EncodedHeaders(headers_of(target, flags & 7, None))
                 if properties is not None:
                     headers = headers + headers_from(properties)
-                if fresh is None or target is passed:
-                    placed = passing
-                else:
-                    placed = fresh(target, payload, flags, properties)
-                    passed = target if placed is passing else None
-                gather((target.topic, payload, target.key, headers, placed, -1))
+                placed = passing if fresh is None else fresh(target, payload, flags, properties)
+                topic, key = target.topic, target.key
+                gather((topic, payload, key, headers, placed, -1))
                 size += len(payload)
+                if properties is None and placed is passing and not flags & 1:
+                    alike, before = flags, target
+                    continue
+            alike = -1
             if flags & 1:
                 self._retain(ticks, target, payload, flags, properties, tick)
         tick.size += size

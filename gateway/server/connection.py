@@ -254,14 +254,14 @@ class Connection(asyncio.BufferedProtocol):
 
     # -- the server's side -----------------------------------------------------------------------------------------
 
-    def tick(self) -> None:
-        """Once a second: deadlines."""
-        now = self._server.moment.monotonic
+    def tick(self, late: float) -> None:
+        """Once a second: deadlines, looked at so many seconds late."""
+        now = self._server.moment.monotonic - late
         if self._stage == _CLOSED:
             if self._transport is not None and now - self.closing_since > self._server.settings.closing:
                 self._transport.abort()  # it doesn't take our last words
         elif self.session is not None:
-            self.session.tick()
+            self.session.tick(late)
             if self.session.closed:
                 self._note_end()
         elif now - self.opened_at > self._server.settings.mqtt.connect_timeout:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import ssl
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -29,7 +29,8 @@ from gateway.server.securing import Securing
 log = logging.getLogger("sluice.gateway")
 
 SLOWED = 20  # addresses that `slowed` tells
-SLICE = 100  # connections whose deadlines are looked at before others have their turn: all may be due for closing
+SWEEP = 1.0  # seconds between two looks at deadlines and accounts
+SLICE = 100  # connections that are looked at before others have their turn: all may be due for closing
 
 
 class NoDoor(Exception):
@@ -290,15 +291,20 @@ class Server:
 
     def account(self) -> None:
         """Add up what went through since the last time; costs as much as there are connections that moved."""
+        self._add_up(list(self._moved_since()))
+
+    def _moved_since(self) -> set[Connection]:
         active, self.active = self.active, set()
-        if active:
-            crowd = list(active)
+        return active
+
+    def _add_up(self, crowd: Sequence[Connection]) -> None:
+        if crowd:
             now = [connection.count() for connection in crowd]
             self.totals = self.totals.plus(now, [connection.figures for connection in crowd])
             for connection, figures in zip(crowd, now, strict=True):
                 connection.figures = figures
         if self.moved is not None:
-            self.moved(active)
+            self.moved(crowd)
 
     def gone(self, connection: Connection) -> None:
         self.connections.discard(connection)
@@ -340,19 +346,22 @@ class Server:
     async def _sweep(self) -> None:
         """Deadlines and accounts, once a second; a big crowd is taken in slices so that nobody waits for the sweep."""
         while True:
-            await asyncio.sleep(1.0)
-            try:
-                self.account()
-            except Exception:  # deadlines must be kept whatever the numbers are
-                log.exception("what went through in the last second could not be added up")
+            due = self.read_clock() + SWEEP
+            await asyncio.sleep(SWEEP)
+            late = max(0.0, self.read_clock() - due)
             if self._certificates is not None:
                 self._certificates.reload_if_changed()
-            crowd = list(self.connections)
-            for start in range(0, len(crowd), SLICE):
+            for some in _sliced(list(self._moved_since())):
+                try:
+                    self._add_up(some)
+                except Exception:  # deadlines must be kept whatever the numbers are
+                    log.exception("what went through in the last second could not be added up")
+                await asyncio.sleep(0)
+            for some in _sliced(list(self.connections)):
                 self.read_clock()
-                for connection in crowd[start : start + SLICE]:
+                for connection in some:
                     try:
-                        connection.tick()
+                        connection.tick(late)
                     except Exception:  # one connection's bug is not everybody's end
                         log.exception("a connection's deadlines could not be checked")
                         connection.abort()
@@ -370,3 +379,7 @@ class Server:
             "received_bytes": self.totals.received_bytes,
             "sent_bytes": self.totals.sent_bytes,
         }
+
+
+def _sliced(crowd: Sequence[Connection]) -> Iterator[Sequence[Connection]]:
+    return (crowd[start : start + SLICE] for start in range(0, len(crowd), SLICE))

@@ -199,12 +199,13 @@ class Inbox:
         return await self.settle([mailbox])
 
     async def settle(self, mailboxes: Iterable[Mailbox]) -> bool:
-        """Make everything durable that these hold; False: the outcome is unknown, and they are to be settled again."""
+        """Make everything durable that these hold; False: the outcome is unknown, and they are to be settled again. Of
+        many each is asked for in its turn: some may have left by then."""
         writes: list[tuple[Receipt[None], Mailbox, What]] = []
         for number, mailbox in enumerate(mailboxes):
+            writes += self._write(mailbox)
             if number % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
-            writes += self._write(mailbox)
         good = True
         concerned = {mailbox.client_id for _, mailbox, _ in writes}
         for client_id in concerned:

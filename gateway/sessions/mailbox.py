@@ -103,6 +103,13 @@ class Mailbox:
         """Payload of everything unfinished; never too little."""
         return self.size + self.shelf.size
 
+    @property
+    def distance(self) -> int:
+        """See `gateway.ports.Session`."""
+        if self.session is None:
+            return 2
+        return 1 if self.front or self.tail or self.shelf.count else self.session.distance
+
     def deliver(self, message: Message, qos: int, retain: bool, identifiers: tuple[int, ...] = ()) -> bool:
         """Take a message; never says no (`overflow` decides what becomes of one too many)."""
         if self.replayed is not None and message.origin in self.replayed:

@@ -135,7 +135,7 @@ class Sessions:
         ):
             return refused(Refused(NOT_AUTHORIZED, "the client id is another principal's", why=Why.SESSION_OWNER))
         allowed = session.identity.limits.connections
-        if allowed and self._others(principal, client_id) >= allowed:
+        if allowed and self._others(principal, client_id, allowed) >= allowed:
             return refused(Refused(QUOTA_EXCEEDED, "the device has too many connections", why=Why.CONNECTIONS))
         kept = session.identity.limits.sessions
         if (
@@ -163,15 +163,32 @@ class Sessions:
             self._presence(session, True, ""), fresh=request.clean_start or not (waits or mailbox is not None)
         )
         if waits:
-            return self.arrivals.expect(session, connection.token)
-        opened = self.attach(session, mailbox)
-        # where there are others: a device that was told it is connected has the newest claim
-        return opened if self._alone() or opened.failure is not None else after(claimed, opened)
+            opened = self.arrivals.expect(session, connection.token)
+        else:
+            opened = self.attach(session, mailbox)
+            # where there are others: a device that was told it is connected has the newest claim
+            if not self._alone() and opened.failure is None:
+                opened = after(claimed, opened)
+        if not opened.settled:
+            again_if_failed(opened, lambda: self._not_opened(session))
+        elif opened.failure is not None:
+            self._not_opened(session)
+        return opened
 
-    def _others(self, principal: str, client_id: str) -> int:
+    def _not_opened(self, session: Session) -> None:
+        """Nothing came of it: who was never told to be connected isn't said to be closed either."""
+        client_id = session.client_id
+        if self.live.get(client_id) is session:
+            del self.live[client_id]
+            self._book.note(self._presence(session, False, "not opened"))
+        if client_id not in self.live:
+            self._nameless(session.state.principal, client_id)
+
+    def _others(self, principal: str, client_id: str, allowed: int) -> int:
         """How many connections a principal has with other client ids, at this gateway or elsewhere."""
         here = self._named.get(principal, set())
-        here.intersection_update(self.live)  # who never got to be connected was not closed either
+        if len(here) >= allowed:
+            here.intersection_update(self.live)  # to be sure
         holder = self._claims.elsewhere(client_id)
         moves = holder is not None and holder.online and holder.principal == principal
         return len(here) - (client_id in here) + self._claims.connected_elsewhere(principal) - moves
@@ -318,6 +335,11 @@ class Sessions:
             return mailbox
         return session.state.gate or session
 
+    def standing(self, session: Session) -> int:
+        """How many subscriptions the session's record has."""
+        mailbox = session.state.mailbox
+        return 0 if mailbox is None else len(mailbox.subscriptions)
+
     def remember(self, session: Session, subscriptions: Sequence[Subscription]) -> None:
         """A persistent session's subscriptions, to be durable before the SUBACK."""
         mailbox = session.state.mailbox
@@ -326,12 +348,16 @@ class Sessions:
             self.store(session)
 
     def forget(self, session: Session, filters: Sequence[str]) -> Receipt[Any]:
+        """Likewise that it has some no more, whether the device is still here or not."""
         mailbox = session.state.mailbox
         if mailbox is None:
             return settled()
         for each in filters:
             mailbox.subscriptions.pop(each, None)
-        return self.store(session)
+        here = self.mailboxes.get(mailbox.client_id)
+        if here is None or here is not mailbox:
+            return refused(NotAcknowledged("the session is another gateway's"))
+        return self.store_mailbox(here)
 
     def store(self, session: Session) -> Receipt[Any]:
         """Write a connected session's record. What was let go of is said to be let go of last."""
@@ -391,7 +417,12 @@ class Sessions:
         await caught_up()
         for mailbox in doubtful:
             if mailbox.session is None:
-                mailbox.inbound = {packet_id: settled() for packet_id in self._marks.get(mailbox.client_id, ())}
+                marked: dict[int, Receipt[Any]] = {
+                    packet_id: settled() for packet_id in self._marks.get(mailbox.client_id, ())
+                }
+                # what is under way still may not have been written when the log was read
+                known = {packet_id: each for packet_id, each in mailbox.inbound.items() if each.failure is None}
+                mailbox.inbound = marked | known
 
     # --- time
 

@@ -16,8 +16,9 @@ from collections.abc import Mapping
 
 LOOK = 0.05  # seconds between two looks
 ENOUGH = 20  # records of ours between two looks that make a partition busy
-AT_FIRST = 10  # busy looks in a row after which it isn't fetched
+AT_FIRST = 10  # busy looks after which it isn't fetched
 LATER = 100  # likewise, once others have written there
+FADES = 3  # busy looks that one which is not outweighs
 
 Key = tuple[str, int]
 
@@ -30,7 +31,7 @@ class Echo:
     def __init__(self, end: int) -> None:
         self.end = end  # the offset after the last record of ours
         self.count = 0  # of ours since the last look
-        self.busy = 0  # looks in a row that found it so
+        self.busy = 0  # looks that found it so, lately
         self.needed = AT_FIRST
         self.stopped = False
 
@@ -63,7 +64,7 @@ class Echoes:
         found = self._known.get(key)
         if found is None or not found.stopped:
             return False
-        found.stopped, found.busy = False, 0
+        found.stopped = False
         return True
 
     def forget(self, key: Key) -> None:
@@ -78,14 +79,14 @@ class Echoes:
         for key, echo in self._known.items():
             lively |= echo.count > 0 or echo.stopped
             if echo.count >= ENOUGH:
-                echo.busy += 1
+                echo.busy = min(echo.busy + 1, echo.needed)
                 if not echo.stopped and echo.busy >= echo.needed and positions.get(key, -1) == echo.end:
                     echo.stopped = True
                     stop.append(key)
-            elif echo.stopped:
-                echo.stopped, echo.busy = False, 0
-                again.append(key)
             else:
-                echo.busy = 0
+                echo.busy = max(0, echo.busy - FADES)
+                if echo.stopped:
+                    echo.stopped = False
+                    again.append(key)
             echo.count = 0
         return stop, again, lively

@@ -9,9 +9,10 @@ commits goes into the next one: a commit costs the same for one message or a tho
 lane (`Lanes.of`), so its messages keep their order.
 
 Outcomes. A commit that timed out is asked for again until its outcome is known. If the producer is finished (fenced, or
-an error it can't abort), what was under way is in doubt: its receipt fails, the connections close unacknowledged, and
-a new producer of the same transactional id finishes or aborts what was left before it does anything else. What is true
-then stands in the log: sessions in doubt take their marks from there (`epoch` counts such rebuilds).
+an error it can't abort), what was under way is in doubt: its receipt fails, and that of what was gathered behind it,
+since a session's messages keep their order. The connections close unacknowledged, and a new producer of the same
+transactional id finishes or aborts what was left before it does anything else. What is true then stands in the log:
+sessions in doubt take their marks from there (`epoch` counts such rebuilds).
 
 Fenced. Another gateway took this one for dead, and sessions of it over: what they had sent may be sent again to the
 other one, and be there already. So nothing more is committed, and what waits for a transaction fails, until it is known
@@ -37,7 +38,7 @@ from gateway.storage.ticks import Headers, Write
 log = logging.getLogger("gateway.exactly")
 
 COMMIT_TIMEOUT = 5.0
-TRANSACTION_TIMEOUT = 60.0
+TRANSACTION_TIMEOUT = 20.0  # seconds: while one is open nobody reads what is committed behind it
 LANES = 2
 NEVER = frozenset((10, 17, 18, 29, 32, 43, 44, 87))
 """Kafka's codes for a record that no attempt will store: too large, its topic's name, no right, its timestamp, format,
@@ -107,11 +108,19 @@ class Lane:
 
     def go_on(self) -> None:
         """Commit again, but nothing that was handed over before this call."""
+        self._go_on(NotAcknowledged("another gateway took this one for dead"))
+
+    def _go_on(self, failure: NotAcknowledged) -> None:
         with self._wake:
             work, self._work = self._work, None
         self._may.set()
         if work is not None:
-            work.receipt.fail(NotAcknowledged("another gateway took this one for dead"))
+            work.receipt.fail(failure)
+
+    def _failed(self, work: Work, failure: NotAcknowledged) -> None:
+        """Nor is what was handed over behind it stored: it would be there before what precedes it, sent again."""
+        work.receipt.fail(failure)
+        self._go_on(failure)
 
     # --- the thread
 
@@ -160,10 +169,12 @@ class Lane:
         if producer is not None:
             producer.close(0.0)
         answer = NotAcknowledged(str(failure))
+        self._may.clear()
         if isinstance(failure, Fenced):
-            self._may.clear()
             self._tell(lambda: self._fenced(self))
-        self._tell(lambda: work.receipt.fail(answer))
+            self._tell(lambda: work.receipt.fail(answer))
+        else:
+            self._tell(lambda: self._failed(work, answer))
 
     def _attempt(self, work: Work) -> ClientError | None:
         """None: committed. An error: certainly not, another attempt may succeed. Raises when it isn't certain."""

@@ -24,6 +24,7 @@ log = logging.getLogger("gateway.state")
 
 FOLLOWED = (*REGISTRY, RETAINED, PRESENCE, SESSIONS, INBOX)
 WRITE_INTERVAL = 0.5
+PATIENCE = 5.0  # seconds without the end of the topics until it is told why
 
 RecordHeaders = Sequence[tuple[str, bytes | None]]
 Apply = Callable[[str, bytes, bytes | None, RecordHeaders, int], bytes | None]
@@ -70,15 +71,14 @@ class StateTopics:
         """Apply everything there is; raises ClientError."""
         admin = self._catalogue.admin
         partitions = self._catalogue.of(list(FOLLOWED))
-        latest = await admin.offsets(partitions, At.LATEST, committed_only=True)
+        ends = await self.ends(decided=True)
         earliest = await admin.offsets(partitions, At.EARLIEST)
-        ends = {key: found.offset for key, found in latest.items()}
         starts = {key: found.offset for key, found in earliest.items()}
         positions: dict[TopicPartition, int] = {}
         for topic in FOLLOWED:
             mine = [key for key in partitions if key.topic == topic]
             held = {key: self._copy.position(topic, key.partition, self._catalogue.ids[topic]) for key in mine}
-            good = all(at is not None and starts[key] <= at <= ends[key] for key, at in held.items())
+            good = all(at is not None and starts[key] <= at <= ends.get(key, -1) for key, at in held.items())
             if not good:
                 self._copy.forget(topic)
             elif topic != INBOX:
@@ -90,20 +90,33 @@ class StateTopics:
         self._written = dict(positions)
         control = await admin.offsets(self._catalogue.of([CONTROL]), At.LATEST)
         self.tail.add(positions | {key: found.offset for key, found in control.items()})
-        while not self.tail.reached(ends):
-            self._event.clear()
-            await self._event.wait()
+        while True:
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await self.reached(ends)
+                    break
+            except TimeoutError:
+                log.info("waiting for the end of the state topics: another gateway's transaction may be open there")
         await self.write()
         self._writer = self._loop.create_task(self._write_regularly())
 
-    async def caught_up(self) -> None:
-        """Wait until everything that is committed now has been applied; raises ClientError."""
+    async def ends(self, *, decided: bool = False) -> dict[TopicPartition, int]:
+        """Where what is committed by now ends. `decided`: where what is written by now does; that is reached when each
+        transaction that is open has ended, whosever it is. Nobody reads what is committed behind the first that is
+        open, and a gateway may leave one open and stand still. Raises ClientError."""
         partitions = self._catalogue.of(list(FOLLOWED))
-        found = await self._catalogue.admin.offsets(partitions, At.LATEST, committed_only=True)
-        ends = {key: place.offset for key, place in found.items() if not place.error}
+        found = await self._catalogue.admin.offsets(partitions, At.LATEST, committed_only=not decided)
+        return {key: place.offset for key, place in found.items() if not place.error}
+
+    async def reached(self, ends: dict[TopicPartition, int]) -> None:
+        """Wait until everything before these has been applied."""
         while not self.tail.reached(ends):
             self._event.clear()
             await self._event.wait()
+
+    async def caught_up(self, *, decided: bool = False) -> None:
+        """Wait until everything up to `ends` has been applied; raises ClientError."""
+        await self.reached(await self.ends(decided=decided))
 
     def _moved(self) -> None:
         self._event.set()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,6 +85,7 @@ class MemoryEngine:
         self.kept: dict[str, Kept] = {}
         self.open_receipts: list[tuple[Receipt[Any], Any]] = []
         self.retained: Retained[Message] = Retained()
+        self.works: list[Iterator[None]] = []
         self._due: dict[str, list[tuple[Subscription, bool]]] = {}
         self._will_calls: dict[str, Callable[[], None]] = {}
         self._timers: list[tuple[float, Callable[[], None]]] = []
@@ -108,9 +109,11 @@ class MemoryEngine:
         return receipt
 
     def settle_all(self) -> None:
+        self.go_on()
         while self.open_receipts:
             receipt, value = self.open_receipts.pop(0)
             receipt.settle(value)
+            self.go_on()
 
     # -- connecting ------------------------------------------------------------------------------------------------
 
@@ -266,6 +269,22 @@ class MemoryEngine:
             kept.state.queue.append((message, qos, retain, identifiers))
 
     # -- subscribing -----------------------------------------------------------------------------------------------
+
+    def work(self, session: Session, steps: Iterator[None]) -> None:
+        if next(steps, True) is None:
+            self.works.append(steps)
+            if not self.manual:
+                self.go_on()
+
+    def go_on(self) -> None:
+        """Do what is left of what sessions asked for."""
+        while self.works:
+            self.step()
+
+    def step(self) -> None:
+        steps = self.works.pop(0)
+        if next(steps, True) is None:
+            self.works.insert(0, steps)
 
     def subscribe(self, session: Session, subscriptions: Sequence[Subscription]) -> Receipt[list[int]]:
         codes = []

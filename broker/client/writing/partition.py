@@ -115,6 +115,12 @@ class Partition:
         """Whether one before it has no outcome, or what precedes it is being put in order."""
         return self._recovering or self.flying[0] is not sealed
 
+    def overtakes(self, sealed: Sealed) -> bool:
+        """Whether all that precede it without an outcome may be stored, and some do: as it is stored itself, they are
+        too, and will be known for repeats."""
+        earlier = [each for each in self.again if each.order < sealed.order]
+        return bool(earlier) and self.flying[0] is sealed and all(each.ambiguous for each in earlier)
+
     def retry(self, sealed: Sealed, now: float, *, pause: bool) -> None:
         """Send it again."""
         self.flying.remove(sealed)

@@ -103,18 +103,26 @@ class Queues:
         groups: dict[Partition | Topic, list[Sending]] = {}
         topics, turn = self._topics, self._turn
         size = 0
+        same: list[Sending] = []  # where the message before went, whose topic and key mostly are this one's
+        name_before: str | None = None
+        key_before: bytes | None = None
+        number_before: int | None = None
         for message in share.messages:
             name, value, key, _, _, number = message
             if value is not None:
                 size += len(value)
+            if key is key_before and name is name_before and number == number_before:
+                same.append(message)
+                continue
             topic = topics.get(name)
             if topic is None:
                 topic = self._topic(name)
             where: Partition | Topic = (topic.find(key, turn) if number < 0 else topic.at(number)) or topic
-            if where in groups:
-                groups[where].append(message)
-            else:
-                groups[where] = [message]
+            if where not in groups:
+                groups[where] = []
+            same = groups[where]
+            same.append(message)
+            name_before, key_before, number_before = name, key, number
         for where, some in groups.items():
             part = Share(share.owner, some, share.stamp, share.deadline)
             if isinstance(where, Partition):
@@ -205,12 +213,13 @@ class Queues:
 
     def _judge(self, partition: Partition, sealed: Sealed, answer: Answer, now: float) -> None:
         found = verdict(answer.code)
-        if found is Verdict.STORED:
-            partition.stored(sealed, now)
-            self._stored(partition, sealed, answer)
-        elif found is Verdict.REPEATED:
-            if not sealed.ambiguous:
-                raise Broken("the broker takes a batch for one that it has, and it was sent once")
+        if found is Verdict.REPEATED and not sealed.ambiguous:
+            raise Broken("the broker takes a batch for one that it has, and it was sent once")
+        if found in (Verdict.STORED, Verdict.REPEATED) and partition.overtakes(sealed):
+            # the leader has both, and had said of the first only that its followers were slow: each is asked for again
+            sealed.ambiguous = True
+            self._again(partition, sealed, now, pause=False)
+        elif found in (Verdict.STORED, Verdict.REPEATED):
             partition.stored(sealed, now)
             self._stored(partition, sealed, answer)
         elif found in (Verdict.LATER, Verdict.PERHAPS):

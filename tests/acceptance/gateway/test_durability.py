@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from broker.client import Consumer, TopicPartition
+from broker.client import Consumer, Producer, TopicPartition
 from broker.client.administration.types import At
+from gateway.contract import SESSIONS, mark_key
 from tests.acceptance.gateway.device import Keeper, Publisher, Wire, connect, packet, text
 from tests.acceptance.gateway.doors import Doors
-from tests.acceptance.gateway.stack import Neighbour, Stack
+from tests.acceptance.gateway.stack import Neighbour, Process, Stack
 from tests.fakes.authority import Authority
 from tests.ports import free_port
 
@@ -23,6 +25,8 @@ PARTITIONS = 64
 DEVICES = 24
 KEEPERS = 6
 TOPIC = "mqtt.messages"
+STOPS = 0.4  # of the faults: processes that stand still and go on, the others are killed
+PAUSES = (0.5, 2.0, 4.0, 9.0, 16.0)  # seconds: a gateway that stands still for 3 gives its lease up, for 6 it is dead
 
 
 @pytest.fixture
@@ -183,9 +187,9 @@ async def endure(
     stack: Stack, other: Neighbour, doors: tuple[Doors, Doors], qos: int, total: int, dice: random.Random
 ) -> None:
     """Devices publish at two gateways, by plain MQTT, TLS, WebSocket and behind a proxy, and take themselves over now
-    and then, persistent sessions come and go, and broker and gateways are killed, until so many messages are
-    acknowledged. All must be in the log, and with each session that subscribed, in the order of each device: of QoS 2
-    exactly once, of QoS 1 perhaps again."""
+    and then, persistent sessions come and go, and broker and gateways are killed or stand still, until so many
+    messages are acknowledged. All must be in the log, and with each session that subscribed, in the order of each
+    device: of QoS 2 exactly once, of QoS 1 perhaps again."""
     here, there = doors
 
     def own() -> random.Random:
@@ -203,14 +207,23 @@ async def endure(
         for each in keepers:
             await each.subscribed.wait()
     tasks = [asyncio.create_task(each.run(total // DEVICES + 1)) for each in publishers]
-    killed = dict.fromkeys(("broker", "gateway", "neighbour"), 0)
     processes = {"broker": stack.broker, "gateway": stack.gateway, "neighbour": other.gateway}
+    killed, stopped = dict.fromkeys(processes, 0), dict.fromkeys(processes, 0)
+    pauses: dict[str, asyncio.Task[None]] = {}
     while not all(task.done() for task in tasks):
         await asyncio.sleep(dice.uniform(0.1, 0.8))
         name = dice.choice(sorted(processes))
+        if dice.random() < STOPS:
+            if name not in pauses or pauses[name].done():
+                stopped[name] += 1
+                pauses[name] = asyncio.create_task(pause(processes[name], dice.choice(PAUSES)))
+            continue
         killed[name] += 1
+        if name in pauses:
+            pauses[name].cancel()  # what starts again runs
         await asyncio.to_thread(processes[name].kill)
         await asyncio.to_thread(processes[name].start)
+    await asyncio.gather(*pauses.values(), return_exceptions=True)
     await asyncio.gather(*tasks)
     found = check(stack, publishers)
     for keeper in keepers:
@@ -226,11 +239,12 @@ async def endure(
     for task in keeping:
         task.cancel()
     print(
-        f"QoS {qos}: {sum(len(each.acknowledged) for each in publishers)} acknowledged, killed {killed}; devices: "
-        f"{sum(each.connections for each in publishers)} connections, {sum(each.takeovers for each in publishers)} "
-        f"take-overs; sessions: {sum(each.connections for each in keepers)} connections, "
-        f"{sum(each.takeovers for each in keepers)} take-overs, {sum(len(each.received) for each in keepers)} "
-        f"received, {sum(len(out_of_order(each.received)) for each in keepers)} out of order; {len(found)} records"
+        f"QoS {qos}: {sum(len(each.acknowledged) for each in publishers)} acknowledged, killed {killed}, stopped "
+        f"{stopped}; devices: {sum(each.connections for each in publishers)} connections, "
+        f"{sum(each.takeovers for each in publishers)} take-overs; sessions: "
+        f"{sum(each.connections for each in keepers)} connections, {sum(each.takeovers for each in keepers)} "
+        f"take-overs, {sum(len(each.received) for each in keepers)} received, "
+        f"{sum(len(out_of_order(each.received)) for each in keepers)} out of order; {len(found)} records"
     )
     for payloads, keeper in zip(wanted, keepers, strict=True):
         lost = sorted(payloads - set(keeper.received))
@@ -244,6 +258,14 @@ async def endure(
         assert len(stored) == len(set(stored)), "stored twice"
         for keeper in keepers:
             assert len(keeper.received) == len(set(keeper.received)), "given twice"
+
+
+async def pause(process: Process, seconds: float) -> None:
+    process.signal(signal.SIGSTOP)
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        process.signal(signal.SIGCONT)
 
 
 def topics_of(keeper: int) -> list[str]:
@@ -297,4 +319,41 @@ async def test_a_qos_2_message_sent_again_after_kill_9_is_one_record(stack: Stac
     wire.write(release)
     assert await wire.read() == (0x70, b"\x00\x07")
     assert sorted(read_all(stack).values()) == [b"another", b"once"]
+    wire.close()
+
+
+async def test_a_qos_2_message_sent_again_is_one_record_though_another_gateway_stands_still(stack: Stack) -> None:
+    """It had begun a transaction: behind that nobody reads which packet ids are marked."""
+    other = Producer(stack.cluster, transactional_id="sluice-gateway-another-0", transaction_timeout=60.0)
+
+    def begin() -> None:
+        other.init_transactions(30.0)
+        other.begin()
+        batch = other.batch(lambda _: None)
+        for number in range(100):  # in each partition
+            batch.send(SESSIONS, b"{}", mark_key("somebody", number), None)
+        batch.seal()
+        other.flush(30.0)
+
+    await asyncio.to_thread(begin)
+    publish = packet(0x34, text("t/x") + b"\x00\x07" + b"once")
+    wire = await Wire.open(stack.port)
+    wire.write(connect("device", clean=False))
+    assert await wire.read() == (0x20, b"\x00\x00")
+    wire.write(publish)
+    assert await wire.read() == (0x50, b"\x00\x07")  # the device never hears of it
+    await asyncio.to_thread(stack.gateway.kill)
+    await asyncio.to_thread(stack.gateway.start, ready=False)
+    deadline = time.monotonic() + 3
+    while b"ready" not in stack.gateway.since_start() and time.monotonic() < deadline:  # noqa: ASYNC110  # polled
+        await asyncio.sleep(0.05)
+    await asyncio.to_thread(other.abort, 30.0)
+    await asyncio.to_thread(stack.gateway.wait_ready)
+    other.close(0.0)
+    wire = await Wire.open(stack.port)
+    wire.write(connect("device", clean=False))
+    assert await wire.read() == (0x20, b"\x01\x00")
+    wire.write(publish)
+    assert await wire.read() == (0x50, b"\x00\x07")
+    assert list(read_all(stack).values()) == [b"once"]
     wire.close()

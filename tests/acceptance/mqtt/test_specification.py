@@ -44,7 +44,7 @@ def test_no_packet_is_larger_than_the_client_takes(product: Product, prefix: str
 
 
 def test_a_will_waits_for_its_delay_or_the_end_of_its_session(product: Product, prefix: str) -> None:
-    """MQTT-3.1.2-8, 3.1.3.2.2, MQTT-3.1.3-9, 3.14.2.1: six devices end in six ways."""
+    """MQTT-3.1.2-8, 3.1.3.2.2, MQTT-3.1.3-9, MQTT-3.14.4-3: only 0x00 takes a will back."""
 
     def device(name: str, delay: int, properties: bytes, *, clean: bool = True) -> Raw:
         will = (f"{prefix}/{name}", name.encode(), 0, False)
@@ -59,14 +59,15 @@ def test_a_will_waits_for_its_delay_or_the_end_of_its_session(product: Product, 
         device("session-ends-first", 600, EXPIRY + seconds(1)).vanish()
         device("session-ends-at-once", 600, b"").vanish()
         device("with-will", 0, b"").disconnect(0x04)
+        device("in-trouble", 0, b"").disconnect(0x97)
         first = device("returns", 2, FOREVER)
         first.vanish()
         again = device("returns", 2, FOREVER, clean=False)
         assert again.present
         device("starts-anew", 600, FOREVER).vanish()
         anew = Raw(product.port, f"{prefix}-starts-anew")
-        got = {listener.arrival().payload for _ in range(5)}
-        assert got == {b"delayed", b"session-ends-first", b"session-ends-at-once", b"with-will", b"starts-anew"}
+        said = {b"delayed", b"session-ends-first", b"session-ends-at-once", b"with-will", b"in-trouble", b"starts-anew"}
+        assert {listener.arrival().payload for _ in said} == said
         assert listener.silent(1.0)
         again.disconnect()
         anew.disconnect()
@@ -249,6 +250,30 @@ def test_what_a_member_leaves_goes_to_another_unless_it_is_of_qos_2(product: Pro
         assert (found.payload, found.dup) == (b"one", False)
         stays.send(found.ack)
         assert stays.silent(0.3)
+
+
+def test_a_shared_message_waits_for_who_is_away_only_when_nobody_is_there(product: Product, prefix: str) -> None:
+    """4.8.2 leaves the choice; but QoS 0 would be lost, and QoS 1 late."""
+    shared = f"$share/g/{prefix}/#"
+    away = Raw(product.port, f"{prefix}-away", properties=FOREVER)
+    there = Raw(product.port, f"{prefix}-there", properties=FOREVER)
+    away.subscribe((shared, 1))
+    there.subscribe((shared, 1))
+    away.disconnect()
+    with Raw(product.port, f"{prefix}-s") as sender:
+        for number in range(6):
+            sender.publish(f"{prefix}/x", b"%d" % number, qos=number % 2)
+        found = [there.arrival() for _ in range(6)]
+        assert sorted(each.payload for each in found) == [b"%d" % number for number in range(6)]
+        there.send(*(each.ack for each in found if each.qos))
+        there.packets()
+        there.disconnect()
+        sender.publish(f"{prefix}/x", b"for whoever comes")
+        members = [Raw(product.port, f"{prefix}-{name}", properties=FOREVER, clean=False) for name in ("away", "there")]
+        got = [body for each in members for _, body in each.packets()]
+        assert [b"for whoever comes" in body for body in got] == [True]
+        for each in members:
+            each.disconnect(0, EXPIRY + seconds(0))
 
 
 def test_text_is_taken_as_it_is(product: Product, prefix: str) -> None:

@@ -245,7 +245,7 @@ class Node:
         elif heard.adopted or self.stale:
             del self.boxes[heard.client_id]
             box.epoch = heard.mine.epoch
-            self.write(box, released=True, positions=positions_list({PLACE: self.checkpointed}))
+            self.let_go(box, {PLACE: self.checkpointed}, lambda stands: None)
         else:
             self.release(box, heard.mine.epoch)
 
@@ -360,7 +360,17 @@ class Node:
             if stands:
                 self.world.stored[mailbox.client_id] = waiting
 
-        self.write(mailbox, stored, released=True, positions=positions_list({PLACE: self.tail}))
+        self.let_go(mailbox, {PLACE: self.tail}, stored)
+
+    def let_go(self, box: Box, positions: Positions, then: Callable[[bool], None]) -> None:
+        """As `Moves.release`."""
+
+        def stored(stands: bool) -> None:
+            then(stands)
+            self.arrivals.left(box.client_id)
+
+        self.arrivals.leaving(box.client_id, {PLACE: self.checkpointed})
+        self.write(box, stored, released=True, positions=positions_list(positions))
 
     def pass_on(self, record: StoredSession) -> None:
         self.arrivals.passing(record)
@@ -489,9 +499,25 @@ WAITING_FOR_NOBODY = [
 ]
 
 
+LEFT_BEFORE_A_CHECKPOINT = [
+    ("connect", 0, "x"),
+    ("hear all", 0, ""),
+    ("flush all", 0, ""),
+    ("flush all", 0, ""),
+    ("connect", 1, "x"),
+    ("hear all", 0, ""),  # it lets go, and nothing of that is stored
+    ("write", 0, ""),
+    ("deliver", 0, ""),
+    ("checkpoint", 0, ""),
+    ("flush", 0, CHECKPOINT_KEY),
+    AGAIN,
+]
+
+
 @pytest.mark.parametrize(
     "moves",
     [
+        LEFT_BEFORE_A_CHECKPOINT,
         [*CLAIMED_MEANWHILE, *CHECKPOINT],  # before what an earlier run left was passed on
         [*CLAIMED_MEANWHILE, *CHECKPOINT, AGAIN, *CHECKPOINT],
         WAITING_FOR_NOBODY,

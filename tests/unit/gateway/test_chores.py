@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from gateway.chores import REST, SLICE, Chores
+from gateway.chores import MOST_CHARGED, REST, SLICE, Chores
 
 
 class Case:
@@ -87,3 +87,43 @@ def test_what_was_done_for_whom_is_told() -> None:
     while case.turns:
         case.turn()
     assert told == pytest.approx({"a": 30 * SLICE / 4, "b": 10 * SLICE / 4})
+
+
+def test_work_is_charged_for_at_its_end_and_long_work_in_parts() -> None:
+    """Who asks for as much as fills many slices pays for a connection's worth at once, or comes again too soon."""
+    case = Case(SLICE / 4)
+    charges: list[float] = []
+    case.chores.charged = lambda owner, seconds: charges.append(seconds)
+    case.chores.add("a", case.work("short", 12))
+    case.chores.add("a", case.work("long", 250))
+    while case.turns:
+        case.turn()
+    assert charges == pytest.approx(
+        [3 * SLICE, MOST_CHARGED + SLICE / 4, MOST_CHARGED + SLICE / 4, 12 * SLICE], rel=0.3
+    )
+    assert sum(charges) == pytest.approx(262 * SLICE / 4)
+
+
+def test_an_owner_rests_for_what_its_work_costs_others_and_nobody_else_does() -> None:
+    case = Case(SLICE / 4)
+    done: list[str] = []
+
+    def costly() -> Iterator[float | None]:
+        done.append("first")
+        yield 5.0
+        done.append("second")
+
+    case.chores.add("a", costly())
+    case.chores.add("a", case.work("a", 3))
+    case.chores.add("b", case.work("b", 30))
+    case.turn()
+    case.chores.add("a", case.work("a", 2))
+    [rest] = [each for each in case.turns if each[0] == 5.0]
+    case.turns.remove(rest)
+    while case.turns:
+        case.turn()
+    assert done == ["first"] and case.done == ["b"] * 30
+    rest[1]()
+    while case.turns:
+        case.turn()
+    assert done == ["first", "second"] and case.done[30:] == ["a"] * 5

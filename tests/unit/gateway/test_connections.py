@@ -20,7 +20,7 @@ from tests.unit.gateway.parts import FakeSession
 
 
 def sessions_of(claims: Claims, clock: Callable[[], float] = lambda: 0.0) -> Sessions:
-    book: Any = SimpleNamespace(claim_durably=lambda presence, fresh: ("token", settled()))
+    book: Any = SimpleNamespace(claim_durably=lambda presence, fresh: ("token", settled()), note=lambda presence: None)
     nothing: Any = None
     return Sessions(
         gateway="here",
@@ -45,6 +45,19 @@ class Arriving(Nobody):
 
     def expect(self, session: Session, token: str) -> Receipt[Opened]:
         return settled(Opened(present=True))
+
+
+class Coming:
+    """Sessions on their way, which come with this receipt."""
+
+    def __init__(self, receipt: Receipt[Opened]) -> None:
+        self._receipt = receipt
+
+    def __contains__(self, client_id: str) -> bool:
+        return False
+
+    def expect(self, session: Session, token: str) -> Receipt[Opened]:
+        return self._receipt
 
 
 def limited(client_id: str, connections: int = 2) -> FakeSession:
@@ -144,3 +157,20 @@ def test_each_session_ends_at_its_time_whichever_came_first() -> None:
         now = moment
         sessions.sweep()
         assert ended == expected
+
+
+def test_a_device_whose_session_does_not_come_in_time_is_not_connected() -> None:
+    claims = Claims("here")
+    there = Presence(
+        client_id="mine", online=False, since=0.0, gateway="elsewhere", principal="pump", clean=False, token="t"
+    )
+    claims.hear("mine", there, 1)
+    sessions, said = sessions_of(claims), []
+    sessions._book.note = lambda presence: said.append(presence)  # type: ignore[method-assign]  # is a stand-in
+    sessions._presence = lambda session, online, reason: replace(there, gateway="here", online=online)
+    coming: Receipt[Opened] = Receipt()
+    sessions.arrivals = Coming(coming)
+    assert sessions.open(limited("mine")) is coming and "mine" in sessions.live
+    coming.fail(Refused(0x88, "the session is still kept by another gateway"))
+    assert not sessions.live and not sessions._named
+    assert [each.online for each in said] == [False]

@@ -121,3 +121,41 @@ async def test_after_another_gateway_took_over_nothing_is_committed_until_it_is_
     await until(lambda: again.settled)
     assert again.failure is None and len(made) == 2 and len(made[1].sent) == 2
     await lane.stop(1.0)
+
+
+class EndedProducer(FakeProducer):
+    """It can't say what became of its transaction; `meanwhile` is called before it gives up."""
+
+    meanwhile: Any = None
+
+    def commit(self, timeout: float) -> None:
+        self.meanwhile()
+        self.fatal = ClientError("broken")
+        raise self.fatal
+
+
+async def test_what_was_handed_over_behind_a_transaction_that_failed_is_not_stored_before_it() -> None:
+    """The device sends both again: what came second would be first in the log."""
+    loop = asyncio.get_running_loop()
+    made: list[FakeProducer] = []
+    behind: list[Any] = []
+
+    def make() -> Any:
+        made.append(FakeProducer(ClientError("")) if made else EndedProducer(ClientError("")))
+        if len(made) > 1:
+            made[-1].sent.append([])  # the transaction before
+        return made[-1]
+
+    lane = Lane(make, loop=loop, name="lane", fenced=lambda lane: None)
+    EndedProducer.meanwhile = lambda self: behind.append(lane.add(list(WRITES)))
+    first = lane.add(list(WRITES))
+    async with asyncio.timeout(10):
+        while not (behind and behind[0].settled):  # noqa: ASYNC110  # polled
+            await asyncio.sleep(0.01)
+    assert first.failure is not None and behind[0].failure is not None
+    again = lane.add(list(WRITES))
+    async with asyncio.timeout(10):
+        while not again.settled:  # noqa: ASYNC110  # polled
+            await asyncio.sleep(0.01)
+    assert again.failure is None and len(made[1].sent) == 2
+    await lane.stop(1.0)

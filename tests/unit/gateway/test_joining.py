@@ -30,7 +30,8 @@ def test_each_that_matches_gets_the_message_and_no_other(filters: list[str], top
     made = [
         Joining(session, Subscription(filter=each, qos=1), 10) for session, each in zip(sessions, filters, strict=True)
     ]
-    joinings.add(made)
+    for each in made:
+        joinings.add(each)
     joinings.deliver(Message(topic, b"x", 1, False), 10)
     joinings.deliver(Message(topic, b"before", 1, False), 9)
     for session, each in zip(sessions, filters, strict=True):
@@ -43,7 +44,8 @@ def test_each_that_matches_gets_the_message_and_no_other(filters: list[str], top
 def test_a_thousand_filters_elsewhere_are_not_even_looked_at() -> None:
     joinings = Joinings()
     session = FakeSession()  # without a state: a look would fail
-    joinings.add([Joining(session, Subscription(filter=f"{number}/#", qos=0), 0) for number in range(1000)])
+    for number in range(1000):
+        joinings.add(Joining(session, Subscription(filter=f"{number}/#", qos=0), 0))
     joinings.deliver(Message("honest/1", b"x", 0, False), 10)
     assert session.taken == []
 
@@ -51,6 +53,7 @@ def test_a_thousand_filters_elsewhere_are_not_even_looked_at() -> None:
 def test_whose_barrier_is_over_needs_nothing_read_again_while_its_filters_enter_in_steps() -> None:
     joinings = Joinings()
     entering, waiting = (Joining(listener(), Subscription(filter="a", qos=1), since) for since in (5, 7))
-    joinings.add([entering, waiting])
+    joinings.add(entering)
+    joinings.add(waiting)
     entering.since = 0  # all is its own from now on
     assert joinings.since() == [7], "a topic that is new would be read from its beginning else"

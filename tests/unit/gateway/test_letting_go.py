@@ -21,6 +21,7 @@ from gateway.moving.checkpoints import Checkpoints
 from gateway.peers.claims import Holder, Won
 from gateway.policy import Rights
 from gateway.ports import InFlight, Message, NotAcknowledged, Opened, Receipt, SessionState, settled
+from gateway.receipts import refused
 from gateway.sessions.connected import Connection
 from gateway.sessions.entries import single_key
 from gateway.sessions.inbox import Inbox
@@ -121,14 +122,60 @@ async def test_what_a_session_had_finished_is_remembered_until_delivery_has_come
     assert (single_key("x", 5), None) in written
 
 
-@pytest.mark.parametrize("stored", [False, True])
-def test_a_device_that_is_back_gets_nothing_again_before_its_packet_ids_are_stored(stored: bool) -> None:
-    under_way: Receipt[Any] = settled() if stored else Receipt()
+@pytest.mark.parametrize("what", ["it left", "no lease", "not stored", "it ended"])
+async def test_what_a_session_had_finished_is_remembered_where_the_checkpoint_does_not_count_for_it(what: str) -> None:
+    """A gateway that stood still lets go of a session as its last checkpoint left it, while the next is written."""
+    log = Log()
+    keys: list[bytes] = []
+
+    def write(topic: str, value: bytes | None, key: bytes, *_: Any, **__: Any) -> Receipt[Any]:
+        if value is None:
+            keys.append(key)
+        return log.write()
+
+    inbox = inbox_on(SimpleNamespace(write=write, flushed=settled))
+    box = Mailbox("x", "", Rights((), "x", "", unrestricted=True), limit=10, keeper=inbox)
+    box.gone = [5]
+    inbox.touched(box)
+    sessions = SimpleNamespace(mailboxes={"x": box})
+    held = what != "no lease"
+    checkpoints = Checkpoints(
+        gateway="me",
+        sessions=sessions,  # type: ignore[arg-type]  # stands for the sessions
+        inbox=inbox,
+        ticks=lambda: SimpleNamespace(write=write),  # type: ignore[arg-type,return-value]  # stands for Ticks
+        clock=lambda: 0.0,
+        positions=lambda: {PLACE: 6},
+        held=lambda: held,
+        behind=dict,
+        sweep=lambda: None,
+    )
+    work = asyncio.create_task(checkpoints.checkpoint())
+    await turns(until=lambda: bool(log.under_way))
+    if what in ("it left", "it ended"):
+        del sessions.mailboxes["x"]
+    if what == "it ended":
+        inbox.discard(box)
+    if what == "not stored":
+        log.under_way[0].fail(NotAcknowledged("nobody knows"))
+    else:
+        log.under_way[0].settle()
+    await work
+    assert keys == [single_key("x", 5)] * (what == "it ended")
+    if what in ("no lease", "not stored"):
+        held = True
+        again = asyncio.create_task(checkpoints.checkpoint())
+        await turns(until=lambda: len(log.under_way) > 1)
+        log.under_way[-1].settle()
+        await again
+        assert keys == [single_key("x", 5)] and not box.gone
+
+
+def sessions_of(keeper: Any) -> Sessions:
     fakes: dict[str, Any] = dict.fromkeys(
         ("registry", "fanout", "counters", "clock", "book", "presence", "held", "cares", "alone"), nothing
     )
-    keeper: Any = SimpleNamespace(touched=lambda box: None, now=lambda: 0.0, flushed=lambda: under_way)
-    sessions = Sessions(
+    return Sessions(
         gateway="me",
         inbox=keeper,
         records=SimpleNamespace(of_session=lambda *what: None, write=lambda record: settled()),  # type: ignore[arg-type]
@@ -136,6 +183,31 @@ def test_a_device_that_is_back_gets_nothing_again_before_its_packet_ids_are_stor
         claims=SimpleNamespace(holders={}),  # type: ignore[arg-type]
         **fakes,
     )
+
+
+async def test_a_session_in_doubt_remembers_what_is_under_way_still() -> None:
+    """Its transaction begins after the log was read, which says nothing of it then."""
+    sessions = sessions_of(None)
+    box = Mailbox("x", "", Rights((), "x", "", unrestricted=True), limit=10, keeper=None)  # type: ignore[arg-type]
+    sessions.mailboxes["x"] = box
+    under_way: Receipt[Any] = Receipt()
+    box.inbound = {1: settled(), 2: under_way, 3: refused(NotAcknowledged("?")), 4: refused(NotAcknowledged("?"))}
+    sessions.mark("x", 1, there=True)
+    sessions.mark("x", 4, there=True)
+
+    async def now() -> None:
+        pass
+
+    await sessions.recover(now, now)
+    assert sorted(box.inbound) == [1, 2, 4] and box.inbound[2] is under_way
+    assert not any(each.failure for each in box.inbound.values())
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_device_that_is_back_gets_nothing_again_before_its_packet_ids_are_stored(stored: bool) -> None:
+    under_way: Receipt[Any] = settled() if stored else Receipt()
+    keeper: Any = SimpleNamespace(touched=lambda box: None, now=lambda: 0.0, flushed=lambda: under_way)
+    sessions = sessions_of(keeper)
     free = Rights((), "x", "", unrestricted=True)
     box = Mailbox("x", "", free, limit=10, keeper=keeper)
     box.session = FakeSession("x")

@@ -17,7 +17,7 @@ from gateway.delivering.joining import Joinings
 from gateway.delivering.retained import RetainedMessages
 from gateway.mqtt.fanout import Fanout
 from gateway.policy import Policy, Rights
-from gateway.ports import Message, Receipt, Subscription
+from gateway.ports import Message, Receipt, Subscription, settled
 from gateway.sessions.connected import Connection
 from gateway.subscribing import Subscribing
 from tests.unit.gateway.parts import FakeSession
@@ -33,7 +33,11 @@ def subscribing_to(session: FakeSession, barrier: Receipt[Any]) -> tuple[Subscri
     turns.clear()
     session.state = Connection("", OPEN, 0.0, None)
     sessions: Any = SimpleNamespace(
-        live={"c1": session}, subscriber=lambda each: each, remember=lambda each, granted: None
+        live={"c1": session},
+        mailboxes={},
+        subscriber=lambda each: each,
+        standing=lambda each: len(each.subscriptions),
+        remember=lambda each, granted: each.subscriptions.update({one.filter: one for one in granted}),
     )
     joining, retained = Joinings(), RetainedMessages()
     delivery: Any = SimpleNamespace(joining=joining, barrier=lambda: barrier)
@@ -142,6 +146,83 @@ def test_a_session_that_ends_while_its_filters_enter_leaves_none_behind() -> Non
     assert answer.failure is not None and not joining and subscribing.fanout.count == 0
 
 
+def test_a_session_that_ends_while_its_filters_are_looked_at_leaves_none_behind() -> None:
+    session = FakeSession()
+    subscribing, joining, _ = subscribing_to(session, Receipt())
+    subscribing._chores._clock = iter(range(10_000)).__next__
+    answer = subscribing.subscribe(session, MANY)
+    turns.pop(0)()
+    assert joining
+    subscribing.sessions.live.clear()
+    all_turns()
+    assert answer.failure is not None and not joining
+
+
+def test_a_session_that_stays_has_all_its_filters_though_its_device_left_while_they_entered() -> None:
+    barrier: Receipt[Any] = Receipt()
+    session = FakeSession()
+    subscribing, joining, _ = subscribing_to(session, barrier)
+    session.state.mailbox = subscribing.sessions.mailboxes["c1"] = object()  # type: ignore[assignment]  # stands for one
+    subscribing._chores._clock = iter(range(10_000)).__next__
+    answer = subscribing.subscribe(session, MANY)
+    all_turns()
+    barrier.settle(None)
+    turns.pop(0)()
+    subscribing.sessions.live.clear()
+    all_turns()
+    assert answer.failure is not None and not joining and subscribing.fanout.count == 1_000
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_what_a_device_that_left_had_unsubscribed_from_is_forgotten_in_its_record_too(stays: bool) -> None:
+    session = FakeSession()
+    subscribing, _, _ = subscribing_to(session, settled_barrier())
+    forgotten: list[str] = []
+    subscribing.sessions.forget = lambda each, filters: forgotten.extend(filters) or settled()  # type: ignore[method-assign, func-returns-value]
+    for each in MANY:
+        subscribing.fanout.subscribe(session, each)
+    subscribing._chores._clock = iter(range(10_000)).__next__
+    answer = subscribing.unsubscribe(session, [each.filter for each in MANY])
+    turns.pop(0)()
+    if not stays:
+        subscribing.sessions.live.clear()
+    all_turns()
+    assert subscribing.fanout.count == 1_000 - len(forgotten)
+    assert (len(forgotten) == 1_000) == stays and (answer.failure is None) == stays
+
+
+def test_rights_that_are_narrowed_while_filters_enter_hold_for_those_that_had_entered() -> None:
+    barrier: Receipt[Any] = Receipt()
+    session = FakeSession(capacity=10_000)
+    subscribing, _, _ = subscribing_to(session, barrier)
+    subscribing._chores._clock = iter(range(10_000)).__next__
+    subscribing.subscribe(session, MANY)
+    all_turns()
+    barrier.settle(None)
+    for _ in range(10):
+        turns.pop(0)()
+    assert subscribing.fanout.count
+    session.state.rights = NARROW
+    all_turns()
+    for number in (0, 999):
+        subscribing.fanout.deliver(Message(f"many/{number}", b"x", 1, False))
+    assert subscribing.fanout.count == 1_000 and not session.taken
+
+
+def test_a_session_that_ends_while_its_share_groups_are_claimed_leaves_no_member_behind() -> None:
+    barrier, joined = Receipt[Any](), Receipt[Any]()
+    session = FakeSession()
+    subscribing, _, _ = subscribing_to(session, barrier)
+    shares: Any = SimpleNamespace(joined=lambda groups: joined)
+    subscribing.shares = shares
+    answer = subscribing.subscribe(session, [Subscription(filter="$share/g/a"), Subscription(filter="a")])
+    barrier.settle(None)
+    assert subscribing.fanout.count == 2 and not answer.settled
+    subscribing.sessions.live.clear()
+    joined.settle(None)
+    assert answer.failure is not None and subscribing.fanout.count == 0
+
+
 def test_what_many_filters_had_is_taken_out_in_turns_and_gets_nothing_meanwhile() -> None:
     session = FakeSession()
     subscribing, _, _ = subscribing_to(session, settled_barrier())
@@ -175,9 +256,24 @@ def test_thousands_of_retained_messages_are_given_in_turns_and_each_once() -> No
     subscribing.subscribed(session, wanted)
     at_once = len(session.taken)
     retained(kept, "r/3001/x", b"came later")
+    subscribing.subscribe(session, wanted)
+    barrier.waiters[-1].receipt_settled(barrier)
     subscribing.subscribed(session, wanted)  # the same again: what still waits waits once
     assert at_once < 50 and all_turns() > 100
     counts = Counter(message.topic for message, *_ in session.taken)
     assert counts.pop("r/3001/x") == 2
     assert len(counts) == 3_000 and set(counts.values()) == {3}
     assert session.state.feed is None
+
+
+def test_the_record_of_a_session_that_has_many_filters_is_written_in_its_turn() -> None:
+    """It has them all, however few were asked for now; twenty such sessions would hold the loop between them."""
+    session = FakeSession()
+    subscribing, _, _ = subscribing_to(session, Receipt())
+    subscribing.subscribe(session, [Subscription(filter="first")])
+    assert "first" in session.subscriptions and not turns, "at once"
+    session.subscriptions.update({each.filter: each for each in MANY})
+    subscribing.subscribe(session, [Subscription(filter="last")])
+    assert "last" not in session.subscriptions
+    all_turns()
+    assert "last" in session.subscriptions

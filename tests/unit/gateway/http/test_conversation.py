@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.http.problems import problem_of
 from gateway.ports import Fate, Limits, NotAcknowledged, Refused
+from gateway.receipts import refused
 from tests.unit.gateway.http.talking import MemoryDoor, Talk, post
 
 
@@ -396,3 +397,25 @@ def test_refusals_are_reported_by_reason() -> None:
     talk.say(post("/topics/secret", b"x"), post("/topics/a%2B", b"x"))
     assert [kind for kind, *_ in talk.reports] == ["http-denied", "http-topic"]
     assert (talk.conversation.refused_messages, talk.conversation.received_messages) == (1, 0)
+
+
+def test_after_a_refusal_the_next_request_waits() -> None:
+    """Mistakes are cheap to make: a peer that makes one after the other would have all of the gateway's time."""
+    talk = Talk(refusing=0.25)
+    talk.door.denied.add("no")
+    talk.conversation.receive(post("/topics/no") * 2 + b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" + post("/topics/yes"))
+    assert talk.statuses() == [403] and talk.link.wakes == [0.25]
+    talk.wake()
+    assert talk.statuses() == [403, 403, 404, 200] and talk.moment.monotonic == 100.75
+    talk.conversation.receive(post("/topics/no"))
+    talk.conversation.close(0x8B, "server shutting down")
+    assert talk.statuses()[4:] == [403] and talk.link.closed is not None, "nothing is said that was not asked"
+
+
+def test_who_guessed_too_often_is_told_so_as_slowly_as_any_other_wrong_guess() -> None:
+    talk = Talk(refusing=0.25)
+    talk.door.visit = lambda knock: refused(Refused(0x97, "too many wrong guesses", after=2.0))  # type: ignore[method-assign]
+    talk.conversation.receive(post("/topics/a", b"x", "Authorization: Basic ZGV2Om5v") * 2)
+    assert talk.statuses() == [] and talk.link.wakes == [0.25]
+    talk.wake()
+    assert talk.statuses() == [429, 429] and talk.moment.monotonic == 100.5

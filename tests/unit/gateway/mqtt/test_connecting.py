@@ -140,6 +140,18 @@ def test_a_client_that_says_nothing_for_one_and_a_half_keep_alives_is_closed() -
     assert device.received()[-1][1][0] == 0x8D
 
 
+def test_nobody_is_closed_for_what_could_not_be_read_while_the_gateway_was_late() -> None:
+    device, silent = Device().connected(version=5, keep_alive=10), Device().send(connect()[:7])
+    for each in (device, silent):
+        each.moment.monotonic += 100
+        each.session.tick(late=95)
+        assert not each.link.closed
+    device.send(PINGREQ)
+    device.pass_time(14)
+    silent.pass_time(1)
+    assert not device.link.closed and silent.link.closed
+
+
 def test_keep_alive_zero_never_runs_out() -> None:
     device = Device().connected(keep_alive=0)
     device.pass_time(1_000_000)

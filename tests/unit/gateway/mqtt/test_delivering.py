@@ -164,6 +164,18 @@ def test_shared_subscriptions_take_turns_and_get_no_retained_messages() -> None:
     assert len(members[2].received()) == 4
 
 
+def test_a_shared_message_goes_to_whom_it_can_leave_for_at_once() -> None:
+    engine = MemoryEngine()
+    slow = Device(engine).connected("slow", version=5, properties=b"\x21\x00\x01")  # it takes one at a time
+    quick = Device(engine).connected("quick", version=5)
+    for member in (slow, quick):
+        member.send(subscribe(("$share/group/a", 1), properties=b"")).received()
+    sender = Device(engine).connected("s")
+    for number in range(6):
+        sender.send(publish("a", b"%d" % number, qos=1, packet_id=number + 1))
+    assert [len(member.received()) for member in (slow, quick)] == [1, 5]
+
+
 def test_a_delivery_the_policy_denies_is_not_made() -> None:
     device = Device().connected()
     refused: list[str] = []

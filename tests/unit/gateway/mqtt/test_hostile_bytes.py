@@ -5,15 +5,27 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.mqtt.errors import Malformed, PeerError
+from gateway.mqtt.filters import BYTES_EACH, LEVELS_EACH, MOST_SHARED
 from gateway.mqtt.packets import MOST_FILTERS
-from gateway.mqtt.properties import read_properties, read_varint, text_of, varint
-from gateway.mqtt.session import BYTES_EACH, LEVELS_EACH, MOST_SHARED
+from gateway.mqtt.properties import (
+    MOST_PROPERTIES,
+    PUBLISH,
+    SUBSCRIBE,
+    USER_PROPERTY,
+    WILL,
+    read_properties,
+    read_varint,
+    text_of,
+    varint,
+)
+from gateway.mqtt.receiver import MOST_IDLE
 from gateway.mqtt.topics import MAX_LEVELS
-from gateway.ports import Limits
+from gateway.ports import Limits, Message, Subscription
 from tests.fakes.gateway_engine import MemoryEngine, Rules
 from tests.fakes.mqtt_device import (
     DISCONNECT,
@@ -199,6 +211,43 @@ def test_a_packet_of_more_filters_than_anybody_needs_closes_its_connection() -> 
     for sent in (subscribe(*((each, 0) for each in filters)), unsubscribe(*filters)):
         device = Device().connected().send(sent)
         assert device.link.closed and device.engine.fanout.count == 0
+
+
+@pytest.mark.parametrize("useless", [PINGREQ, ack(0x40, 7), ack(0x50, 7), ack(0x62, 7), ack(0x70, 7)])
+def test_packets_of_no_use_are_taken_a_few_at_a_time(useless: bytes) -> None:
+    device = Device(manual=True).connected()
+    device.send(useless * (10 * MOST_IDLE) + publish("a", b"x"))
+    steps = 0
+    while device.engine.works:
+        steps += 1
+        assert device.session.other_packets - 1 == MOST_IDLE * steps
+        assert not device.engine.published and not device.link.reading
+        device.engine.step()
+    assert steps == 10 and device.link.reading and len(device.engine.published) == 1
+
+
+def test_acknowledgements_that_are_waited_for_are_taken_at_once() -> None:
+    engine = MemoryEngine(manual=True)
+    device = Device(engine).connected()
+    for number in range(500):
+        engine.fanout.subscribe(device.session, Subscription(filter="t", qos=1))
+        engine.fanout.deliver(Message("t", str(number).encode(), 1))
+    sent = [body[3:5] for first, body in device.received() if first == 0x32]
+    device.send(b"".join(b"\x40\x02" + each for each in sent))
+    assert len(sent) == 500 == len(engine.finishes) and not engine.works
+
+
+def test_a_packet_has_so_many_properties_and_no_more() -> None:
+    user, identifier = b"\x26\x00\x00\x00\x00", b"\x0b\x01"
+    for kind in (PUBLISH, WILL, SUBSCRIBE):
+        found, _ = read_properties(varint(5 * MOST_PROPERTIES) + user * MOST_PROPERTIES, 0, 5_000, kind)
+        assert len(found[USER_PROPERTY]) == MOST_PROPERTIES
+    device = Device().connected(version=5)
+    device.send(publish("a", b"x", properties=user * MOST_PROPERTIES))
+    assert not device.link.closed and len(device.engine.published) == 1
+    for many in (user * 200_000, identifier * 200_000):
+        device = Device().connected(version=5).send(publish("a", b"x", properties=many))
+        assert device.link.closed and device.session.blamed == "0x97" and not device.engine.published
 
 
 def test_filters_of_many_bytes_count_for_more_than_one() -> None:

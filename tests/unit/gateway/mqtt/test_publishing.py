@@ -143,6 +143,33 @@ def test_an_unknown_outcome_closes_without_an_acknowledgement_after_those_that_a
     assert not other.link.closed
 
 
+@pytest.mark.parametrize("qos", [1, 2])
+def test_nothing_is_taken_after_a_message_that_was_not_whatever_is_waited_for_before_it(qos: int) -> None:
+    """It is sent again, and would come after what was sent behind it."""
+
+    class Doubtful(ByTheBatch):
+        def publish(self, session: Session, items: Sequence[PublishItem]) -> Receipt[Any]:
+            receipt = super().publish(session, items)
+            if len(self.receipts) == 2:
+                receipt.fail(NotAcknowledged("the gateway stood still"))
+            return receipt
+
+    engine = Doubtful()
+    device = Device(engine).connected()
+    for number in (1, 2, 3):
+        device.send(publish("a", b"%d" % number, qos=qos, packet_id=number))
+    assert engine.batches == [1, 1] and device.link.closed and device.received() == []
+
+
+def test_a_failure_closes_at_once_whatever_is_waited_for_before_it() -> None:
+    engine = ByTheBatch()
+    device = Device(engine).connected()
+    for number in (1, 2):
+        device.send(publish("a", b"x", qos=1, packet_id=number))
+    engine.receipts[1].fail(NotAcknowledged("nobody knows"))
+    assert device.link.closed and device.received() == []
+
+
 def test_one_doubtful_session_does_not_spoil_a_shared_receipt() -> None:
     class Shared(MemoryEngine):
         shared: Receipt[Any] = Receipt()
@@ -292,6 +319,28 @@ def test_nobody_is_read_from_while_commits_fall_behind() -> None:
     device.engine.congested = False
     device.session.decongest()
     assert device.link.reading
+
+
+def test_mqtt_3_is_read_from_once_all_it_sent_is_acknowledged_however_little_it_released() -> None:
+    """Its PUBREL are behind all it has sent ahead: who waited for them before reading on would wait for ever."""
+    engine = ByTheBatch(Rules(limits=Limits(in_flight=4)))
+    device = Device(engine).connected(keep_alive=1)
+    messages = [publish("a", b"x", qos=2, packet_id=number) for number in range(1, 41)]
+    releases = [ack(0x62, number) for number in range(1, 41)]
+    device.send(*messages[:4])
+    assert not device.link.reading
+    device.send(*messages[4:], *releases)
+    assert len(engine.published) == 4
+    while engine.receipts:
+        engine.receipts.pop(0).settle()
+    answers = device.received()
+    assert [body for first, body in answers if first == 0x50] == [number.to_bytes(2, "big") for number in range(1, 41)]
+    assert [body for first, body in answers if first == 0x70] == [number.to_bytes(2, "big") for number in range(1, 41)]
+    assert device.link.reading and not device.session.inbound and len(engine.published) == 40
+    device.send(publish("a", b"x", qos=2, packet_id=1))
+    engine.receipts.pop(0).settle()
+    device.pass_time(2)
+    assert device.link.closed, "who releases nothing and says nothing is closed by its keep alive"
 
 
 def test_a_peer_held_by_us_is_not_closed_for_its_silence() -> None:

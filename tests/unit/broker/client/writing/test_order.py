@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from broker.client.errors import InvalidTopic, RecordTooLarge, TimedOut, UnknownTopic
 from broker.client.outgoing import Sending
 from broker.client.writing.batches import Batch
@@ -156,6 +158,32 @@ def test_a_refusal_of_what_may_be_stored_ends_the_producer() -> None:
     late = bench.publish(b"d")
     bench.queues.tell()
     assert isinstance(late.failures[0].error, NotSent)
+
+
+@pytest.mark.parametrize("code", [7, 20, 56])
+def test_a_batch_that_is_stored_after_one_that_may_be_is_asked_for_again_with_it(code: int) -> None:
+    """A follower stood still: of the first batch the leader says that it waited in vain, and then all goes on."""
+    bench = Bench()
+    bench.warm()
+    batches = [bench.publish(b"%d" % number) for number in range(UNDER_WAY)]
+    bench.answer(code)
+    for _ in batches[1:]:
+        bench.answer()
+    assert all(batch.pending for batch in batches)
+    bench.settle()
+    assert bench.stored() == [b"first", *(b"%d" % number for number in range(UNDER_WAY))]
+    assert bench.queues.fatal is None and not any(batch.pending or batch.failures for batch in batches)
+
+
+def test_a_batch_that_is_stored_after_one_that_is_not_ends_the_producer() -> None:
+    bench = Bench()
+    bench.warm()
+    bench.publish(b"a")
+    bench.publish(b"b")
+    for code in (19, 0):
+        request = bench.cluster.wires[0].under_way.pop(0)
+        bench.queues.answered(request, {("t", 0): Answer(code, 1)}, bench.now)
+    assert bench.queues.fatal is not None
 
 
 def test_a_repeat_of_what_was_sent_once_ends_the_producer() -> None:

@@ -33,6 +33,8 @@ class Joining:
         wanted = self.subscription
         if (
             timestamp >= self.since
+            # nothing more is taken from it until it has its SUBACK: what is its own was there before
+            and not (self.since and message.sender == self.subscriber.client_id)
             and matches(wanted.filter, message.topic)
             and not (wanted.no_local and message.sender == self.subscriber.client_id)
             and self.subscriber.state.rights.may_receive(message.topic)

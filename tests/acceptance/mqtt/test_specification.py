@@ -9,7 +9,7 @@ import time
 
 from tests.acceptance.mqtt.conftest import Product
 from tests.acceptance.mqtt.raw import Arrival, Raw
-from tests.fakes.mqtt_device import ack, packet, publish, subscribe, text
+from tests.fakes.mqtt_device import ack, packet, publish, subscribe, text, unsubscribe
 
 EXPIRY = b"\x11"  # Session Expiry Interval
 FOREVER = EXPIRY + b"\xff\xff\xff\xff"
@@ -114,6 +114,26 @@ def test_retained_messages_come_as_each_subscription_asks(product: Product, pref
         assert receiver.arrival().payload == b"", "taking it away is a message as well (3.3.1.3)"
         receiver.subscribe((f"{prefix}/x", 0))
         assert receiver.packets() == []
+
+
+def test_what_one_published_before_subscribing_comes_as_retained_or_not_at_all(product: Product, prefix: str) -> None:
+    """3.8.3.1, MQTT-4.6.0-5: packets of one connection take effect in their order, of QoS 0 too."""
+    with Raw(product.port, f"{prefix}-d") as device:
+        for number in range(20):
+            kept, never = f"{prefix}/kept/{number}", f"{prefix}/never/{number}"
+            device.send(
+                publish(kept, b"x", retain=True, properties=b""),
+                publish(never, b"x", retain=True, properties=b""),
+                subscribe((kept, 0), (never, 0x20), properties=b""),
+            )
+            found = [first for first, _ in device.packets()]
+            assert found == [0x90, 0x31], f"round {number}"
+            device.send(
+                publish(kept, retain=True, properties=b""),
+                publish(never, retain=True, properties=b""),
+                unsubscribe(kept, never, properties=b""),
+            )
+            device.packets()
 
 
 def test_nothing_retained_comes_after_what_replaced_it(product: Product, prefix: str) -> None:

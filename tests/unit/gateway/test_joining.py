@@ -57,3 +57,16 @@ def test_whose_barrier_is_over_needs_nothing_read_again_while_its_filters_enter_
     joinings.add(waiting)
     entering.since = 0  # all is its own from now on
     assert joinings.since() == [7], "a topic that is new would be read from its beginning else"
+
+
+def test_what_a_client_published_before_it_subscribed_is_not_new_to_it() -> None:
+    joinings = Joinings()
+    own, other = listener("own"), listener("other")
+    made = [Joining(session, Subscription(filter="a", qos=1), 5) for session in (own, other)]
+    joinings.add(made)
+    joinings.deliver(Message("a", b"x", 1, False, sender="own"), 6)  # its record is a little younger than it is
+    assert (own.payloads, other.payloads) == ([], [b"x"])
+    for each in made:
+        each.since = 0
+    joinings.deliver(Message("a", b"y", 1, False, sender="own"), 7)
+    assert own.payloads == [b"y"]

@@ -16,6 +16,7 @@ from gateway.sessions.entries import (
     decode_header,
     decode_single,
     parse_key,
+    waiting,
     without,
 )
 from gateway.sessions.mailbox import Mailbox
@@ -72,7 +73,15 @@ def take_done(mailbox: Mailbox, number: int, origin: Origin | None) -> None:
 def _take_chunk(mailbox: Mailbox, number: int, value: bytes, positions: Mapping[TopicPartition, int]) -> None:
     header = decode_header(value)
     mailbox.next_number = max(mailbox.next_number, header.top + 1)
-    if not header.under_way and any(number <= each <= header.top for each in mailbox.hidden):
+    if header.under_way and len(mailbox.shelf):
+        # what is older was under way too, though no record says so: it goes first again, and this behind it
+        waits = waiting(number, value, mailbox.hidden)
+        if waits is None:
+            mailbox.gone_chunks.append(number)
+            return
+        value, header = waits, decode_header(waits)
+        mailbox.rewritten[number] = waits
+    elif not header.under_way and any(number <= each <= header.top for each in mailbox.hidden):
         # what singles speak for goes before they do
         kept = without(number, value, mailbox.hidden)
         if kept is None:

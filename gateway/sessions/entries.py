@@ -286,6 +286,23 @@ def without(number: int, value: bytes, hidden: Set[int]) -> bytes | None:
     return _encode(changed) + b"\n" + _encode(kept) if kept else None
 
 
+def waiting(number: int, value: bytes, hidden: Set[int]) -> bytes | None:
+    """The chunk of this number as one that is not under way, less the entries of those numbers; None when nothing is
+    left. Raises MalformedRecord."""
+    kept = without(number, value, hidden)
+    if kept is None:
+        return None
+    header, _, entries = kept.partition(b"\n")
+    try:
+        return (
+            _encode(json.loads(header) | {"under_way": False})
+            + b"\n"
+            + _encode([[*each[:4], 0, *each[5:]] for each in json.loads(entries)])
+        )
+    except (ValueError, TypeError) as error:
+        raise MalformedRecord(f"inbox chunk: {error}") from error
+
+
 # --- singles
 
 

@@ -319,7 +319,7 @@ class Mailbox:
         place = self.shelf.first()
         if place is not None and place.number == number:
             self.shelf.take()
-            self.rewritten.pop(number, None)
+            rewritten = self.rewritten.pop(number, None) is not None
             visible = [each for each in entries if each.number not in self.hidden]
             wanted = {each.number: each for each in visible[place.skip :]}
             for each in [each for each in wanted.values() if each.number in lost]:
@@ -329,8 +329,9 @@ class Mailbox:
             chunk = self.chunks[number] = Chunk(number, wanted)
             for each in wanted.values():
                 each.chunk = chunk
+                each.packet_id, each.released = 0, False  # the local copy may have it as it was under way
                 self.size += each.size
-            if len(wanted) < len(entries) or not wanted:
+            if rewritten or len(wanted) < len(entries) or not wanted:
                 chunk.stale = True
                 self.stale[number] = chunk
                 self._keeper.touched(self)

@@ -422,6 +422,32 @@ def test_what_a_gateway_leaves_under_way_when_it_dies_reorders_nothing(stored: t
     model.teardown()
 
 
+def test_what_was_kept_before_it_was_given_comes_before_what_was_kept_on_its_way() -> None:
+    """A gateway dies when it has given both, and the device has got neither."""
+    model = InboxModel()
+    model.publish(qos=1, large=False, count=3, dies=None)
+    model.checkpoint(None)
+    model.catch_up()
+    model.connect(6)
+    model.publish(qos=1, large=True, count=2, dies=None)
+    model.checkpoint(None)
+    assert model.device is not None and len(model.device.flying) == 5
+    for _ in range(2):  # the second one dies before it has given all, the first of these again
+        model.device.handed_on = model.handed_on = []
+        model.restart()
+        model.publish(qos=1, large=False, count=1, dies=None)
+        model.connect(4)
+        model.checkpoint(None)
+        model.messages_come_in_their_order()
+        model.the_bounds_hold()
+    model.finish(2, None)
+    model.checkpoint(None)
+    model.restart()
+    model.messages_come_in_their_order()
+    model.teardown()
+    model.messages_come_in_their_order()
+
+
 # --- what it costs, in counts
 
 

@@ -221,11 +221,12 @@ def test_guessing_is_slowed_down_and_the_rightful_owner_elsewhere_does_not_feel_
     secret = operator.device("victim")
     assert until(lambda: Client(stack, "victim", secret).status("/topics/probe") == 200)
     guesser = Client(stack, "victim", "wrong")
-    found = [guesser.post("/topics/probe") for _ in range(8)]
-    statuses = [status for status, _, _ in found]
-    assert statuses[0] == 401 and statuses == sorted(statuses), statuses
-    status, headers, document = found[-1]
-    assert (status, document["reason"]) == (429, "guesses") and 1 <= int(headers["Retry-After"]) <= 60
+    statuses: list[int] = []
+    while 429 not in statuses and len(statuses) < 50:  # each answer takes a while, and so does what is forgiven
+        status, headers, document = guesser.post("/topics/probe")
+        statuses.append(status)
+    assert statuses[0] == 401 and set(statuses) == {401, 429}, statuses
+    assert document["reason"] == "guesses" and 1 <= int(headers["Retry-After"]) <= 60
     elsewhere = Client(stack, "victim", secret)
     elsewhere.connection.source_address = ("127.0.0.2", 0)
     assert elsewhere.status("/topics/probe") == 200

@@ -26,13 +26,19 @@ STEP: Final = 16  # so many of something are a step
 
 
 class Chores:
-    """`later(seconds, call)` calls once; `clock` gives seconds. `charged` hears whose work took how many seconds."""
+    """`later(seconds, call)` calls once; `clock` gives seconds. `charged` hears whose work took how many seconds of
+    `spent`: of the processor's, for which nobody pays who waits for it on a busy machine."""
 
     def __init__(
-        self, later: Callable[[float, Callable[[], None]], Any], *, clock: Callable[[], float] = time.perf_counter
+        self,
+        later: Callable[[float, Callable[[], None]], Any],
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+        spent: Callable[[], float] = time.thread_time,
     ) -> None:
         self._later = later
         self._clock = clock
+        self._spent = spent
         self.charged: Callable[[str, float], None] = lambda owner, seconds: None
         self._owners: OrderedDict[str, deque[_Work]] = OrderedDict()
         self._resting: dict[str, deque[_Work]] = {}
@@ -47,14 +53,14 @@ class Chores:
         self._owners.setdefault(owner, deque()).append(_Work(work))
 
     def _go_on(self) -> None:
-        owners, now = self._owners, self._clock()
-        enough = now + SLICE
+        owners, now = self._owners, self._spent()
+        enough = self._clock() + SLICE
         while owners:
             owner = next(iter(owners))
             works = owners[owner]
             work = works[0]
             rest = _step(work.steps)
-            before, now = now, self._clock()
+            before, now = now, self._spent()
             work.spent += now - before
             if rest is None:
                 works.popleft()
@@ -67,7 +73,7 @@ class Chores:
                 self._rest(owner, rest)
             else:
                 owners.move_to_end(owner)
-            if now >= enough:
+            if self._clock() >= enough:
                 break
         if owners:
             self._later(REST, self._go_on)

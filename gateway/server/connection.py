@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from time import thread_time
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from gateway.http.conversation import Conversation
@@ -153,14 +154,14 @@ class Connection(asyncio.BufferedProtocol):
             self._web_bytes(data)
 
     def _young(self, data: bytes) -> None:
-        session, began = self.session, self._server.moment.monotonic
+        session, began = self.session, thread_time()
         assert session is not None
         session.receive(data)
         if session.closed:
             self._note_end()
-        now = self._server.read_clock()
-        if now - began > _NOTABLE:
-            self._gate.worked(self.address, now, now - began)
+        spent, now = thread_time() - began, self._server.read_clock()
+        if spent > _NOTABLE:
+            self._gate.worked(self.address, now, spent)
         if now - self.opened_at > SOON and self._stage == _YOUNG:
             self._stage = _MQTT
 

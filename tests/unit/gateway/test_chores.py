@@ -14,9 +14,14 @@ class Case:
 
     def __init__(self, each: float) -> None:
         self.now = 0.0
+        self.waited = 0.0  # for the processor
         self.done: list[str] = []
         self.turns: list[tuple[float, Callable[[], None]]] = []
-        self.chores = Chores(lambda seconds, call: self.turns.append((seconds, call)), clock=lambda: self.now)
+        self.chores = Chores(
+            lambda seconds, call: self.turns.append((seconds, call)),
+            clock=lambda: self.now + self.waited,
+            spent=lambda: self.now,
+        )
         self._each = each
 
     def work(self, name: str, steps: int) -> Iterator[None]:
@@ -86,7 +91,26 @@ def test_what_was_done_for_whom_is_told() -> None:
     case.chores.add("b", case.work("b", 10))
     while case.turns:
         case.turn()
+        case.waited += 1.0
     assert told == pytest.approx({"a": 30 * SLICE / 4, "b": 10 * SLICE / 4})
+
+
+def test_who_waits_for_the_processor_is_not_charged_for_it() -> None:
+    case = Case(SLICE / 4)
+    told: list[float] = []
+    case.chores.charged = lambda owner, seconds: told.append(seconds)
+
+    def waiting() -> Iterator[None]:
+        for _ in case.work("a", 4):
+            case.waited += 0.05  # another process has it
+            yield
+
+    case.chores.add("a", waiting())
+    turns = 0
+    while case.turns:
+        case.turn()
+        turns += 1
+    assert sum(told) == pytest.approx(SLICE) and turns == 5, "but a slice ends"
 
 
 def test_work_is_charged_for_at_its_end_and_long_work_in_parts() -> None:

@@ -12,7 +12,7 @@ from gateway.server.pace import BRIEF, RUBBISH, Pace, network_of, shown
 from gateway.server.shutting import Listening, Shutters
 
 SOON: Final = 2.0  # seconds: a connection that ends within them was brief
-DEAR: Final = 8.0  # so many times what was done at once for an address is its trouble: an eighth of the time at most
+DEAR: Final = 12.0  # so many times what was done at once for an address is its trouble: a twelfth of the time at most
 SHUT: Final = 1.0  # seconds that an address with too many waiting is shut out, as its clients' systems try again
 
 

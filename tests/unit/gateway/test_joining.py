@@ -63,7 +63,8 @@ def test_what_a_client_published_before_it_subscribed_is_not_new_to_it() -> None
     joinings = Joinings()
     own, other = listener("own"), listener("other")
     made = [Joining(session, Subscription(filter="a", qos=1), 5) for session in (own, other)]
-    joinings.add(made)
+    for each in made:
+        joinings.add(each)
     joinings.deliver(Message("a", b"x", 1, False, sender="own"), 6)  # its record is a little younger than it is
     assert (own.payloads, other.payloads) == ([], [b"x"])
     for each in made:
